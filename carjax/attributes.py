@@ -1,0 +1,125 @@
+"""What is read from a frame: the schema of attributes, and ImageNet's vehicle classes.
+
+A schema is a tuple of attributes. `CAR` is the one that carjax ships; any object can have its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical:
+    """An attribute that takes one of several named classes.
+
+    Example:
+        >>> Categorical("doors", ("2", "3", "4", "5")).classes[1]
+        '3'
+    """
+
+    name: str
+    classes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Angular:
+    """An attribute that is a direction on the circle, in degrees [0, 360)."""
+
+    name: str
+
+
+Attribute = Categorical | Angular
+Schema = tuple[Attribute, ...]
+
+# The 12 types in CompCars' order (Yang et al., CVPR 2015).
+TYPES = (
+    "MPV",
+    "SUV",
+    "sedan",
+    "hatchback",
+    "minibus",
+    "fastback",
+    "estate",
+    "pickup",
+    "hardtop convertible",
+    "sports",
+    "crossover",
+    "convertible",
+)
+# fmt: off
+BRANDS = (
+    "AM General", "Acura", "Aston Martin", "Audi", "BMW", "Bentley", "Bugatti", "Buick",
+    "Cadillac", "Chevrolet", "Chrysler", "Daewoo", "Dodge", "Eagle", "Ferrari", "Fiat", "Fisker",
+    "Ford", "GMC", "Geo", "Honda", "Hummer", "Hyundai", "Infiniti", "Isuzu", "Jaguar", "Jeep",
+    "Lamborghini", "Land Rover", "Lincoln", "MINI", "Maybach", "Mazda", "McLaren",
+    "Mercedes-Benz", "Mitsubishi", "Nissan", "Plymouth", "Porsche", "Ram", "Rolls-Royce",
+    "Scion", "Smart", "Spyker", "Suzuki", "Tesla", "Toyota", "Volkswagen", "Volvo",
+)
+# fmt: on
+DOORS = ("2", "3", "4", "5")
+SEATS = ("2", "4", "5", ">5")
+
+CAR: Schema = (
+    Categorical("type", TYPES),
+    Categorical("brand", BRANDS),
+    Categorical("doors", DOORS),
+    Categorical("seats", SEATS),
+    Angular("orientation"),
+)
+
+# The eight views, centred on 0, 45, …, 315 degrees of azimuth, named by the side that is seen
+# (PASCAL3D+ convention: 0 = front towards the camera, 90 = nose to image-left).
+VIEWS = (
+    "front",
+    "front-left",
+    "left",
+    "rear-left",
+    "rear",
+    "rear-right",
+    "right",
+    "front-right",
+)
+
+# ImageNet-1k (ILSVRC 2012) classes that are road vehicles with four or more wheels.
+VEHICLE_CLASSES: tuple[int, ...] = (
+    407,  # ambulance
+    436,  # beach wagon
+    468,  # cab
+    511,  # convertible
+    555,  # fire engine
+    569,  # garbage truck
+    609,  # jeep
+    627,  # limousine
+    654,  # minibus
+    656,  # minivan
+    661,  # Model T
+    675,  # moving van
+    717,  # pickup
+    734,  # police van
+    751,  # racer
+    757,  # recreational vehicle
+    779,  # school bus
+    817,  # sports car
+    864,  # tow truck
+    867,  # trailer truck
+    479,  # car wheel
+    581,  # grille
+)
+
+
+def find(schema: Schema, name: str) -> Attribute:
+    """Returns the attribute of that name.
+
+    Raises:
+        ValueError: the schema has no such attribute.
+
+    Example:
+        >>> find(CAR, "doors").name
+        'doors'
+    """
+    for attribute in schema:
+        if attribute.name == name:
+            return attribute
+    raise ValueError(
+        f"no attribute {name!r}; this model has: {', '.join(a.name for a in schema)}"
+    )

@@ -1,0 +1,21 @@
+"""Failures that a user can mend: one line saying what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class CarjaxError(Exception):
+    """The input or the run failed; the command line prints it and exits with `status`."""
+
+    status = 1
+
+
+class UsageError(CarjaxError):
+    """The call's words are wrong."""
+
+    status = 2
+
+
+class NoCarError(CarjaxError):
+    """No car was found in the video."""
+
+    status = 3

@@ -1,0 +1,60 @@
+"""The score table: every statistic of every scored frame of one video, on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from carjax.attributes import Angular, Categorical, Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreTable:
+    """Scores of N frames in presentation order, as NumPy arrays.
+
+    Attributes:
+        schema: the attributes that were scored.
+        frame: int64 [N]; 0-based index in presentation order at the video's own rate.
+        time_s: float64 [N]; presentation time in seconds, strictly increasing.
+        probs: attribute name → float32 [N, K]; class probabilities.
+        entropy: attribute name → float32 [N]; Shannon entropy of `probs` in nats.
+        azimuth_deg: float32 [N]; mean direction, degrees in [0, 360).
+        kappa: float32 [N]; concentration of the von Mises component.
+        azimuth_floor: float32 [N]; weight ε of the uniform component, 0 ≤ ε < 1.
+        azimuth_entropy: float32 [N]; differential entropy of the azimuth density in nats.
+        view_probs: float32 [N, 8]; mass of the density in each bin of `attributes.VIEWS`.
+        car_probability: float32 [N]; probability that the frame shows a car.
+        box: float32 [N, 4]; left, top, right, bottom of the car, as fractions of the frame.
+        sharpness: float32 [N]; variance of the Laplacian inside the box; larger is sharper.
+
+    The azimuth fields are zeros where the schema has no angular attribute.
+    """
+
+    schema: Schema
+    frame: np.ndarray
+    time_s: np.ndarray
+    probs: dict[str, np.ndarray]
+    entropy: dict[str, np.ndarray]
+    azimuth_deg: np.ndarray
+    kappa: np.ndarray
+    azimuth_floor: np.ndarray
+    azimuth_entropy: np.ndarray
+    view_probs: np.ndarray
+    car_probability: np.ndarray
+    box: np.ndarray
+    sharpness: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of frames."""
+        return len(self.frame)
+
+    @property
+    def categorical(self) -> tuple[Categorical, ...]:
+        """The attributes with classes."""
+        return tuple(a for a in self.schema if isinstance(a, Categorical))
+
+    @property
+    def angular(self) -> Angular | None:
+        """The attribute that is a direction, if the schema has one."""
+        return next((a for a in self.schema if isinstance(a, Angular)), None)
