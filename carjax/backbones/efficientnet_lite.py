@@ -1,0 +1,137 @@
+"""EfficientNet-Lite 0–2 in Flax Linen, batch norm folded into the convolutions.
+
+Architecture: Tan & Le, "EfficientNet" (ICML 2019), in the Lite variant published with its TPU
+reference code: no squeeze-and-excitation, ReLU6, and stem and head of fixed width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from carjax.backbones import layers
+from carjax.backbones.features import Features
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One inverted bottleneck: 1×1 expansion, depthwise convolution, 1×1 projection."""
+
+    filters_in: int
+    filters_out: int
+    kernel_size: int
+    stride: int
+    expand: int
+
+
+# (repeats, kernel size, stride, expansion, filters out) of each stage, before scaling.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+STEM_FILTERS = 32
+TOP_FILTERS = 1280
+
+
+def _round_filters(filters: int, width: float) -> int:
+    """Scales a width to a multiple of 8, at most 10% below the scaled value."""
+    scaled = filters * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def block_list(width: float, depth: float) -> tuple[Block, ...]:
+    """Returns the blocks of a variant; the first and last stage are never repeated more.
+
+    Example:
+        >>> len(block_list(1.1, 1.2))
+        21
+    """
+    blocks: list[Block] = []
+    filters_in = STEM_FILTERS
+    for stage, (repeats, kernel_size, stride, expand, filters) in enumerate(_STAGES):
+        filters_out = _round_filters(filters, width)
+        if 0 < stage < len(_STAGES) - 1:
+            repeats = math.ceil(repeats * depth)
+        for i in range(repeats):
+            blocks.append(
+                Block(filters_in, filters_out, kernel_size, stride if i == 0 else 1, expand)
+            )
+            filters_in = filters_out
+    return tuple(blocks)
+
+
+class EfficientNetLite(nn.Module):
+    """A frozen EfficientNet-Lite that works at any input size.
+
+    Attributes:
+        blocks: the blocks, from `block_list`.
+        num_classes: size of the ImageNet classifier.
+        dtype: type of the computation; parameters keep theirs.
+    """
+
+    blocks: tuple[Block, ...]
+    num_classes: int = 1000
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        self.stem = layers.Conv(STEM_FILTERS, 3, 2, dtype=self.dtype)
+        self.mbconv = [InvertedBottleneck(b, dtype=self.dtype) for b in self.blocks]
+        self.top = layers.PointwiseConv(TOP_FILTERS, dtype=self.dtype)
+        self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)
+
+    def __call__(self, images: jax.Array) -> Features:
+        """Computes the features of normalised images.
+
+        Args:
+            images: float [B, H, W, 3], normalised by `layers.normalize` for this family.
+
+        Returns:
+            Features(pooled [B, 1280], grid [B, ⌈H/16⌉, ⌈W/16⌉, C]).
+        """
+        strides = [b.stride for b in self.blocks]
+        last_stride = len(strides) - 1 - strides[::-1].index(2)
+        x = layers.relu6(self.stem(images.astype(self.dtype)))
+        for i, block in enumerate(self.mbconv):
+            if i == last_stride:
+                grid = x
+            x = block(x)
+        x = layers.relu6(self.top(x))
+        return Features(pooled=x.mean((1, 2)), grid=grid)
+
+    def logits(self, images: jax.Array) -> jax.Array:
+        """Computes the ImageNet logits [B, num_classes] of normalised images [B, H, W, 3]."""
+        return self.classify(self(images))
+
+    def classify(self, features: Features) -> jax.Array:
+        """Computes the ImageNet logits [B, num_classes] from features already at hand."""
+        return self.classifier(features.pooled)
+
+
+class InvertedBottleneck(nn.Module):
+    """Expansion → depthwise → projection, with a residual where the shape allows it."""
+
+    block: Block
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, filters_in] to [B, ⌈H/stride⌉, ⌈W/stride⌉, filters_out]."""
+        b = self.block
+        y = x
+        if b.expand != 1:
+            y = layers.PointwiseConv(b.filters_in * b.expand, dtype=self.dtype, name="expand")(y)
+            y = layers.relu6(y)
+        y = layers.DepthwiseConv(b.kernel_size, b.stride, dtype=self.dtype, name="depthwise")(y)
+        y = layers.relu6(y)
+        y = layers.PointwiseConv(b.filters_out, dtype=self.dtype, name="project")(y)
+        return x + y if b.stride == 1 and b.filters_in == b.filters_out else y

@@ -1,0 +1,138 @@
+"""Inference-only layers: convolutions with a bias (batch norm is folded in), fast on CPU too.
+
+XLA's CPU backend runs a depthwise convolution as a scalar loop and a 1×1 convolution through the
+general path, so there the first is written as shifted multiply-adds and the second as a matrix
+product. `jax.lax.platform_dependent` chooses when the program is lowered, not when it is traced,
+so that one traced function can still be exported for cpu, cuda and tpu.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    """min(max(x, 0), 6); unlike `jax.nn.relu6` no custom derivative, as nothing here trains."""
+    return jnp.clip(x, 0.0, 6.0)
+
+
+def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    """Padding (before, after) that makes the output ⌈size/stride⌉, as TensorFlow's SAME does.
+
+    Example:
+        >>> same_padding(260, 3, 2), same_padding(65, 3, 2)
+        ((0, 1), (1, 1))
+    """
+    total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+    return total // 2, total - total // 2
+
+
+def depthwise_conv_shifted(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Depthwise SAME convolution as a sum of shifted products.
+
+    Args:
+        x: float [B, H, W, C].
+        kernel: float [k, k, C].
+        stride: 1 or 2.
+
+    Returns:
+        float [B, ⌈H/stride⌉, ⌈W/stride⌉, C].
+    """
+    k = kernel.shape[0]
+    height, width = x.shape[1], x.shape[2]
+    out_height, out_width = -(-height // stride), -(-width // stride)
+    pad = [(0, 0), same_padding(height, k, stride), same_padding(width, k, stride), (0, 0)]
+    x = jnp.pad(x, pad)
+    out = None
+    for i in range(k):
+        for j in range(k):
+            window = jax.lax.slice(
+                x,
+                (0, i, j, 0),
+                (
+                    x.shape[0],
+                    i + (out_height - 1) * stride + 1,
+                    j + (out_width - 1) * stride + 1,
+                    x.shape[3],
+                ),
+                (1, stride, stride, 1),
+            )
+            term = window * kernel[i, j]
+            out = term if out is None else out + term
+    return out
+
+
+def depthwise_conv_direct(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Depthwise SAME convolution by `lax.conv_general_dilated`; same arguments and result."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[:, :, None, :],
+        (stride, stride),
+        "SAME",
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1],
+    )
+
+
+class Conv(nn.Module):
+    """A dense convolution with a bias."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x = jax.lax.conv_general_dilated(
+            x,
+            kernel.astype(self.dtype),
+            (self.stride, self.stride),
+            "SAME",
+            dimension_numbers=_DIMENSIONS,
+        )
+        return x + bias.astype(self.dtype)
+
+
+class PointwiseConv(nn.Module):
+    """A 1×1 convolution with a bias, as a matrix product."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H, W, features]."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class DepthwiseConv(nn.Module):
+    """A depthwise convolution with a bias."""
+
+    kernel_size: int
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, ⌈H/stride⌉, ⌈W/stride⌉, C]."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1])
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(self.dtype)
+        y = jax.lax.platform_dependent(
+            x,
+            kernel,
+            cpu=lambda x, k: depthwise_conv_shifted(x, k, self.stride),
+            default=lambda x, k: depthwise_conv_direct(x, k, self.stride),
+        )
+        return y + bias

@@ -1,0 +1,105 @@
+"""The backbones by name: how to build each, and the input it was trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from carjax import crops
+from carjax.backbones import efficientnet_lite
+from carjax.backbones.features import Features
+from carjax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """What a name in the registry stands for.
+
+    Attributes:
+        name: key in `BACKBONES`.
+        input_size: side of the square input in pixels.
+        mean, scale: an input is (pixel − mean) / scale, pixel in 0..255.
+        build: makes the Flax module; takes `dtype`.
+    """
+
+    name: str
+    input_size: int
+    mean: float
+    scale: float
+    build: Callable[..., nn.Module]
+
+
+def _lite(name: str, width: float, depth: float, input_size: int) -> Backbone:
+    def build(**kwargs: Any) -> nn.Module:
+        blocks = efficientnet_lite.block_list(width, depth)
+        return efficientnet_lite.EfficientNetLite(blocks, name=name, **kwargs)
+
+    return Backbone(name, input_size, mean=127.0, scale=128.0, build=build)
+
+
+BACKBONES: dict[str, Backbone] = {
+    b.name: b
+    for b in (
+        _lite("efficientnet_lite0", 1.0, 1.0, 224),
+        _lite("efficientnet_lite1", 1.0, 1.1, 240),
+        _lite("efficientnet_lite2", 1.1, 1.2, 260),
+    )
+}
+
+
+def spec_of(name: str) -> Backbone:
+    """Returns the registry entry of that name.
+
+    Raises:
+        UsageError: no such backbone.
+    """
+    if name not in BACKBONES:
+        raise UsageError(f"no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def create(name: str, **kwargs: Any) -> nn.Module:
+    """Builds the Flax module of a backbone; `dtype=jnp.bfloat16` sets the computation's type.
+
+    `module.apply({'params': p}, images)` gives `Features`, `method='logits'` the ImageNet logits.
+
+    Raises:
+        UsageError: no such backbone.
+    """
+    return spec_of(name).build(**kwargs)
+
+
+def normalize(name: str, images: jax.Array) -> jax.Array:
+    """Maps pixels 0..255 [..., 3] to the range that the backbone was trained on, float32."""
+    backbone = spec_of(name)
+    return (images.astype(jnp.float32) - backbone.mean) / backbone.scale
+
+
+def features(
+    module: nn.Module,
+    params: Mapping[str, Any],
+    frames: jax.Array,
+    *,
+    input_size: int | None = None,
+) -> Features:
+    """Computes the features of whole frames, squashed to the backbone's square input.
+
+    Args:
+        module: from `create` or `load_pretrained`.
+        params: its parameters.
+        frames: uint8 [B, H, W, 3], RGB.
+        input_size: another side of the input than the backbone's own.
+
+    Returns:
+        Features(pooled [B, C], grid [B, g, g, Cm]).
+    """
+    name = str(module.name)
+    batch, height, width, _ = frames.shape
+    boxes = crops.full_boxes(batch, height, width)
+    inputs = crops.crop_and_resize(frames, boxes, input_size or spec_of(name).input_size)
+    return module.apply({"params": params}, normalize(name, inputs))
