@@ -1,0 +1,66 @@
+"""What the commands share: parsing absl flags, and setting JAX up before its first use."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from absl import flags
+
+from carjax.errors import UsageError
+
+
+class HelpShown(Exception):
+    """The user asked for help and has it."""
+
+
+def parse(values: flags.FlagValues, argv: list[str], synopsis: str) -> list[str]:
+    """Parses flags and returns the positional arguments.
+
+    Args:
+        values: the command's own flags.
+        argv: the words after the command.
+        synopsis: first lines of its help.
+
+    Raises:
+        UsageError: an unknown flag or a bad value.
+        HelpShown: --help was given; the text has been printed.
+    """
+    if any(word in ("-h", "--help", "-help") for word in argv):
+        print(help_text(values, synopsis))
+        raise HelpShown
+    try:
+        return values(["carjax", *argv])[1:]
+    except flags.Error as error:
+        raise UsageError(str(error)) from None
+
+
+def help_text(values: flags.FlagValues, synopsis: str) -> str:
+    """Returns a help text that fits a screen: one line per flag."""
+    lines = [synopsis, ""]
+    for name in sorted(values):
+        flag = values[name]
+        if name != flag.name:
+            continue
+        boolean = isinstance(flag, flags.BooleanFlag)
+        shown = f"--[no]{name}" if boolean else f"--{name}={flag.default_as_str or '…'}"
+        lines.append(f"  {shown:<30} {flag.help}")
+    return "\n".join(lines)
+
+
+def set_up_jax() -> None:
+    """One virtual CPU device per core, and compiled programs kept between runs.
+
+    Must run before the first use of a device. `CARJAX_CACHE_DIR` moves the cache (default:
+    `~/.cache/carjax`); nothing is set that the user's own environment already sets.
+    """
+    import jax
+
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = pathlib.Path(
+            os.environ.get("CARJAX_CACHE_DIR", pathlib.Path.home() / ".cache" / "carjax")
+        )
+        jax.config.update("jax_compilation_cache_dir", str(cache / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -1,0 +1,63 @@
+"""`carjax COMMAND …`: finds the command, runs it, and turns a failure into one line and a status.
+
+A command is a module of this package with `main(argv) -> int`; it is imported only when asked
+for, so that `carjax --help` and a mistyped path answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from carjax.errors import CarjaxError, UsageError
+
+# Command → (module, what it does).
+COMMANDS = {
+    "select": ("select", "choose a video's best photos and write them with a report"),
+    "train": ("train", "train one head, or the car box, on cached features"),
+    "bundle": ("bundle", "join separately trained heads into one model file"),
+    "weights": ("weights", "list the backbones, or import published weights"),
+}
+
+
+def usage() -> str:
+    """Returns the text of `carjax --help`."""
+    lines = ["carjax: from a walk-around video of a car, the photos that sell it.", ""]
+    lines += ["usage: carjax COMMAND [ARGUMENTS] [--FLAGS]", ""]
+    lines += [f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items()]
+    lines += ["", "carjax COMMAND --help lists a command's flags.", ""]
+    lines += ["  carjax select data/prius_walkaround.mp4 --out=out/demo"]
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    """Runs a command line without the program's name, and returns the exit status."""
+    if argv and argv[0] in ("--version", "version"):
+        import carjax
+
+        print(f"carjax {carjax.__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else UsageError.status
+    try:
+        if argv[0] not in COMMANDS:
+            raise UsageError(f"no command {argv[0]!r}; there are: {', '.join(COMMANDS)}")
+        module = importlib.import_module(f"carjax.cli.{COMMANDS[argv[0]][0]}")
+        return module.main(argv[1:])
+    except CarjaxError as error:
+        print(f"carjax: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("carjax: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone: not a fault of the run.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run() -> None:
+    """The console script's entry."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""The probabilistic heads: one small Flax module per attribute, from features to a distribution."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from carjax import circular
+from carjax.attributes import Attribute, Categorical
+from carjax.backbones.features import Features
+
+# exp(log κ) stays in the range where float32 statistics are exact (see circular).
+_LOG_KAPPA_RANGE = (-4.0, 9.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSpec:
+    """The static description of one head: enough to build its module.
+
+    Attributes:
+        attribute: what it predicts.
+        grid: the feature grid is area-averaged to grid × grid cells (0: pooled features only).
+        channels: each cell is first projected to this many channels (0: no projection).
+        hidden: width of the hidden layer.
+    """
+
+    attribute: Attribute
+    grid: int = 4
+    channels: int = 0
+    hidden: int = 256
+
+
+def area_weights(size_in: int, size_out: int) -> np.ndarray:
+    """Averaging weights float32 [size_out, size_in] of exact area pooling.
+
+    Pooling 17 → 8 → 4 equals 17 → 4, so that cached, already pooled grids serve as well.
+
+    Example:
+        >>> area_weights(3, 2)
+        array([[0.6666667, 0.33333334, 0.       ],
+               [0.       , 0.33333334, 0.6666667 ]], dtype=float32)
+    """
+    edges = np.linspace(0, size_in, size_out + 1)
+    low, high = edges[:-1, None], edges[1:, None]
+    cell = np.arange(size_in)
+    overlap = np.clip(np.minimum(high, cell + 1) - np.maximum(low, cell), 0, None)
+    return (overlap * size_out / size_in).astype(np.float32)
+
+
+def pool_grid(grid: jax.Array, size: int) -> jax.Array:
+    """Area-averages a feature grid [B, h, w, C] to [B, size, size, C]."""
+    if grid.shape[1:3] == (size, size):
+        return grid
+    rows = area_weights(grid.shape[1], size)
+    columns = area_weights(grid.shape[2], size)
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, grid)
+
+
+class Trunk(nn.Module):
+    """Features → one hidden vector: both levels normalised, joined, and one hidden layer."""
+
+    grid: int
+    channels: int
+    hidden: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, features: Features, *, train: bool = False) -> jax.Array:
+        """Maps Features of B images to float32 [B, hidden]."""
+        parts = [nn.LayerNorm(name="norm_pooled")(features.pooled.astype(jnp.float32))]
+        if self.grid:
+            cells = pool_grid(features.grid.astype(jnp.float32), self.grid)
+            cells = nn.LayerNorm(name="norm_grid")(cells)
+            if self.channels:
+                cells = nn.gelu(nn.Dense(self.channels, name="project")(cells))
+            parts.append(cells.reshape(cells.shape[0], -1))
+        x = jnp.concatenate(parts, axis=-1)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.gelu(nn.Dense(self.hidden, name="hidden")(x))
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+
+class CategoricalHead(nn.Module):
+    """Class logits; their softmax is the distribution, its entropy the uncertainty."""
+
+    spec: HeadSpec
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, features: Features, *, train: bool = False) -> jax.Array:
+        """Maps Features of B images to logits float32 [B, K]."""
+        assert isinstance(self.spec.attribute, Categorical)
+        x = Trunk(self.spec.grid, self.spec.channels, self.spec.hidden, self.dropout, name="trunk")(
+            features, train=train
+        )
+        return nn.Dense(len(self.spec.attribute.classes), name="logits")(x)
+
+
+class VonMisesHead(nn.Module):
+    """A von Mises density over azimuth with a uniform floor: p(a) = (1−ε) vM(a; μ, κ) + ε/2π.
+
+    A unit vector gives μ and a scalar log κ (Prokudin et al., "Deep Directional Statistics",
+    ECCV 2018, single von Mises); the floor ε is one learned number for all images, the share of
+    labels or cars that the von Mises does not explain.
+    """
+
+    spec: HeadSpec
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, features: Features, *, train: bool = False) -> circular.Density:
+        """Maps Features of B images to a Density of batch shape [B] with one component."""
+        x = Trunk(self.spec.grid, self.spec.channels, self.spec.hidden, self.dropout, name="trunk")(
+            features, train=train
+        )
+        direction = nn.Dense(2, name="direction")(x)
+        log_kappa = nn.Dense(1, name="log_kappa", bias_init=nn.initializers.constant(2.0))(x)[:, 0]
+        floor = self.param("floor", nn.initializers.constant(math.log(0.02 / 0.98)), ())
+        return circular.from_single(
+            jnp.arctan2(direction[:, 1], direction[:, 0]),
+            jnp.exp(jnp.clip(log_kappa, *_LOG_KAPPA_RANGE)),
+            jnp.broadcast_to(nn.sigmoid(floor), log_kappa.shape),
+        )
+
+
+def create(spec: HeadSpec, *, dropout: float = 0.0) -> nn.Module:
+    """Builds the module of a head: `CategoricalHead` or `VonMisesHead`, by its attribute."""
+    kind = CategoricalHead if isinstance(spec.attribute, Categorical) else VonMisesHead
+    return kind(spec, dropout)

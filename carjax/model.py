@@ -1,0 +1,253 @@
+"""A model: one frozen backbone, one head per attribute, the car box; and the file that holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from carjax import backbones, files, heads, localise
+from carjax.attributes import Angular, Categorical, Schema
+from carjax.backbones import pretrained, registry
+from carjax.errors import CarjaxError
+
+BUNDLE_VERSION = 1
+DEFAULT_BUNDLE = "car_heads"
+_TRAINING_HASHES = "training/sha256"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """The static, hashable description of a model: what `score` compiles for.
+
+    Attributes:
+        backbone: its name in the registry.
+        heads: one per attribute, in the schema's order.
+        localise: the car box; None scores whole frames.
+        input_size: side of the backbone's input when scoring.
+    """
+
+    backbone: str
+    heads: tuple[heads.HeadSpec, ...]
+    localise: localise.LocaliseSpec | None
+    input_size: int
+
+    @property
+    def schema(self) -> Schema:
+        """The attributes that the heads predict."""
+        return tuple(head.attribute for head in self.heads)
+
+    def head(self, name: str) -> heads.HeadSpec:
+        """Returns the head of an attribute."""
+        return next(h for h in self.heads if h.attribute.name == name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Parameters, their static description, and what is known of their making.
+
+    Attributes:
+        params: {'backbone': …, 'heads': {name: …}, 'localise': …}; float32 arrays.
+        spec: the static description.
+        card: JSON-like facts: bundle name, version, backbone hash, and per head its training.
+        training_hashes: SHA-256 of every photo that a head or the car box was trained on.
+    """
+
+    params: dict[str, Any]
+    spec: Spec
+    card: dict[str, Any]
+    training_hashes: frozenset[str] = frozenset()
+
+    def with_localise(self, enabled: bool) -> Model:
+        """Returns the model that finds the car first, or the one that scores whole frames.
+
+        Raises:
+            CarjaxError: asked for a car box that the bundle does not hold.
+        """
+        if not enabled:
+            return dataclasses.replace(self, spec=dataclasses.replace(self.spec, localise=None))
+        if self.spec.localise is None:
+            raise CarjaxError("this model has no car box: score with --nolocalise")
+        return self
+
+
+def weights_hash(params: Mapping[str, Any]) -> str:
+    """Returns a SHA-256 over names, shapes and float32 values of a pytree of dicts."""
+    digest = hashlib.sha256()
+    for key, value in sorted(pretrained.flatten(params).items()):
+        array = np.ascontiguousarray(value, np.float32)
+        digest.update(f"{key}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def spec_to_json(spec: Spec) -> dict[str, Any]:
+    """Returns the JSON form of a spec; `spec_from_json` inverts it."""
+    rows = []
+    for head in spec.heads:
+        row = dataclasses.asdict(head)
+        row["attribute"] = {"name": head.attribute.name}
+        if isinstance(head.attribute, Categorical):
+            row["attribute"]["classes"] = list(head.attribute.classes)
+        rows.append(row)
+    box = dataclasses.asdict(spec.localise) if spec.localise else None
+    return {
+        "backbone": spec.backbone,
+        "heads": rows,
+        "localise": box,
+        "input_size": spec.input_size,
+    }
+
+
+def spec_from_json(tree: Mapping[str, Any]) -> Spec:
+    """Builds a spec from its JSON form."""
+
+    def attribute(row: Mapping[str, Any]) -> Categorical | Angular:
+        if "classes" in row:
+            return Categorical(row["name"], tuple(row["classes"]))
+        return Angular(row["name"])
+
+    return Spec(
+        backbone=tree["backbone"],
+        heads=tuple(
+            heads.HeadSpec(**{**row, "attribute": attribute(row["attribute"])})
+            for row in tree["heads"]
+        ),
+        localise=localise.LocaliseSpec(**tree["localise"]) if tree["localise"] else None,
+        input_size=tree["input_size"],
+    )
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
+    """Writes a bundle: every head and the car box as float16, never the backbone.
+
+    The backbone is named with the hash of its weights; the file's metadata holds the spec and the
+    card as JSON.
+    """
+    tree = {k: v for k, v in model.params.items() if k != "backbone"}
+    tensors = {
+        key: np.ascontiguousarray(value, np.float16)
+        for key, value in pretrained.flatten(tree).items()
+    }
+    hashes = [bytes.fromhex(h) for h in sorted(model.training_hashes)]
+    tensors[_TRAINING_HASHES] = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
+    metadata = {
+        "carjax_bundle": str(BUNDLE_VERSION),
+        "spec": json.dumps(spec_to_json(model.spec)),
+        "card": json.dumps(model.card),
+    }
+    with files.replacing(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, metadata)
+
+
+def bundle_path(name_or_path: str | os.PathLike[str] | None) -> pathlib.Path:
+    """Returns the file that a name in the package, or a path, stands for.
+
+    Raises:
+        CarjaxError: there is no such file.
+    """
+    name = DEFAULT_BUNDLE if name_or_path is None else os.fspath(name_or_path)
+    assets = pathlib.Path(str(importlib.resources.files("carjax") / "assets"))
+    shipped = assets / f"{name}.safetensors"
+    path = shipped if shipped.is_file() else pathlib.Path(name)
+    if not path.is_file():
+        raise CarjaxError(
+            f"{name}: no such model: give a bundle's file (made by `carjax bundle`), "
+            f"or leave --model out for {DEFAULT_BUNDLE}"
+        )
+    return path
+
+
+def load(
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    backbone_weights: str | os.PathLike[str] | None = None,
+) -> Model:
+    """Loads a bundle and the backbone that it was trained on.
+
+    Args:
+        name_or_path: a bundle in the package by name, or a file; default: the car model.
+        backbone_weights: weights of the backbone, where the package does not ship them.
+
+    Raises:
+        CarjaxError: no such file, not a bundle, or the backbone's weights are not those that the
+            heads were trained on.
+    """
+    path = bundle_path(name_or_path)
+    try:
+        with safetensors.safe_open(path, "numpy") as f:
+            metadata = f.metadata() or {}
+            flat = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118, not a dict
+        if metadata.get("carjax_bundle") != str(BUNDLE_VERSION):
+            raise CarjaxError(f"{path}: not a carjax bundle of version {BUNDLE_VERSION}")
+        spec = spec_from_json(json.loads(metadata["spec"]))
+        card = json.loads(metadata["card"])
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CarjaxError(f"{path}: not a carjax bundle ({error})") from None
+    hashes = frozenset(row.tobytes().hex() for row in flat.pop(_TRAINING_HASHES))
+    _, backbone_params = pretrained.load_pretrained(spec.backbone, backbone_weights)
+    if weights_hash(backbone_params) != card["backbone_sha256"]:
+        raise CarjaxError(
+            f"{path}: its heads were trained on other weights of {spec.backbone}: "
+            "give those with --backbone_weights=FILE"
+        )
+    tree = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), pretrained.unflatten(flat))
+    check(tree, spec, path)
+    return Model({"backbone": backbone_params, **tree}, spec, card, hashes)
+
+
+def check(tree: Mapping[str, Any], spec: Spec, path: str | os.PathLike[str]) -> None:
+    """Raises one CarjaxError that lists every tensor that the spec does not ask for, or lacks."""
+    expected = {k: v.shape for k, v in _flat(expected_params(spec)).items()}
+    found = {k: v.shape for k, v in _flat(tree).items()}
+    faults = [
+        f"{key}: {found.get(key, 'missing')}, expected {expected.get(key, 'none')}"
+        for key in sorted(expected.keys() | found.keys())
+        if expected.get(key) != found.get(key)
+    ]
+    if faults:
+        raise CarjaxError(f"{path}: tensors do not fit the bundle's own spec: {'; '.join(faults)}")
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+@functools.cache
+def expected_params(spec: Spec) -> dict[str, Any]:
+    """Returns shapes and dtypes of {'heads': …, 'localise': …} without computing any."""
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        features = example_features(spec.backbone, spec.input_size)
+        tree: dict[str, Any] = {"heads": {}}
+        for head in spec.heads:
+            module = heads.create(head)
+            tree["heads"][head.attribute.name] = module.init(key, features)["params"]
+        if spec.localise is not None:
+            box = localise.CarBoxHead(spec.localise.channels)
+            features = example_features(spec.backbone, spec.localise.input_size)
+            tree["localise"] = box.init(key, features)["params"]
+        return tree
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def example_features(backbone: str, input_size: int) -> backbones.Features:
+    """Returns zero features of one image, of the shapes that a backbone gives."""
+    module = registry.create(backbone)
+    images = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], images)
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

@@ -1,0 +1,218 @@
+"""Score frames: one pure function from uint8 frames to every statistic that selection reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from carjax import certainty, circular, crops, heads, localise
+from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
+from carjax.backbones import registry
+from carjax.backbones.features import Features
+from carjax.model import Model, Spec
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "mask",
+        "probs",
+        "entropy",
+        "azimuth",
+        "azimuth_entropy",
+        "view_probs",
+        "car_probability",
+        "box",
+        "sharpness",
+    ],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class FrameScores:
+    """Statistics of a batch of B frames; rows that the mask excludes are zeros.
+
+    Attributes:
+        mask: bool [B]; True for real frames, False for padding.
+        probs: attribute name → float32 [B, K]; softmax probabilities.
+        entropy: attribute name → float32 [B]; entropy of `probs` in nats.
+        azimuth: the azimuth density of every frame, or None without an angular head.
+        azimuth_entropy: float32 [B]; its differential entropy in nats (uniform: 1.8379).
+        view_probs: float32 [B, 8]; its mass in each bin of `attributes.VIEWS`.
+        car_probability: float32 [B]; mass of the ImageNet vehicle classes.
+        box: float32 [B, 4]; left, top, right, bottom of the scored crop, fractions of the frame.
+        sharpness: float32 [B]; variance of the Laplacian of the crop, grey levels squared.
+    """
+
+    mask: jax.Array
+    probs: dict[str, jax.Array]
+    entropy: dict[str, jax.Array]
+    azimuth: circular.Density | None
+    azimuth_entropy: jax.Array
+    view_probs: jax.Array
+    car_probability: jax.Array
+    box: jax.Array
+    sharpness: jax.Array
+
+
+def sharpness(grey: jax.Array) -> jax.Array:
+    """Variance of the 4-neighbour Laplacian of one grey image [H, W] (Pech-Pacheco, ICPR 2000)."""
+    centre = grey[1:-1, 1:-1]
+    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * centre
+    return laplacian.var()
+
+
+def score(
+    params: Mapping[str, Any], frames: jax.Array, mask: jax.Array, *, spec: Spec
+) -> FrameScores:
+    """Finds the car in every frame, scores the crop, and computes all statistics.
+
+    Pure: works under the caller's `jit` (with `spec` static), `vmap` over videos, `eval_shape`,
+    `grad` with respect to a head, and `jax.export`.
+
+    Args:
+        params: {'backbone': …, 'heads': …, 'localise': …} as `Model.params`.
+        frames: uint8 [B, H, W, 3], RGB.
+        mask: bool [B]; False marks padding.
+        spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
+            'localise'.
+
+    Returns:
+        FrameScores with B rows.
+    """
+    batch, height, width, _ = frames.shape
+    backbone = registry.create(spec.backbone)
+    size = jnp.array([width, height, width, height], jnp.float32)
+    if spec.localise is not None and "localise" in params:
+        box = localise.find_box(
+            params["localise"], backbone, params["backbone"], frames, spec.localise
+        )
+        box = localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size)
+    else:
+        box = crops.full_boxes(batch, height, width)
+    crop = crops.crop_and_resize(frames, box, spec.input_size)
+    inputs = registry.normalize(spec.backbone, crop)
+    features = backbone.apply({"params": params["backbone"]}, inputs)
+    logits = backbone.apply({"params": params["backbone"]}, features, method="classify")
+    return jax.vmap(functools.partial(_statistics, params["heads"], spec))(
+        features, logits, crop, box / size, mask
+    )
+
+
+def _statistics(
+    head_params: Mapping[str, Any],
+    spec: Spec,
+    features: Features,
+    logits: jax.Array,
+    crop: jax.Array,
+    box: jax.Array,
+    mask: jax.Array,
+) -> FrameScores:
+    """Computes the statistics of one frame; called under `vmap`."""
+    one = jax.tree.map(lambda x: x[None], features)
+    probs: dict[str, jax.Array] = {}
+    entropy: dict[str, jax.Array] = {}
+    azimuth, azimuth_entropy, view_probs = None, jnp.zeros(()), jnp.zeros(len(VIEWS))
+    for head in spec.heads:
+        name = head.attribute.name
+        out = heads.create(head).apply({"params": head_params[name]}, one)
+        if isinstance(head.attribute, Categorical):
+            probs[name] = jax.nn.softmax(out[0])
+            entropy[name] = certainty.entropy_from_logits(out[0])
+        else:
+            azimuth = jax.tree.map(lambda x: x[0], out)
+            azimuth_entropy = circular.entropy(azimuth)
+            view_probs = circular.view_probs(azimuth, len(VIEWS))
+    scores = FrameScores(
+        mask=mask,
+        probs=probs,
+        entropy=entropy,
+        azimuth=azimuth,
+        azimuth_entropy=azimuth_entropy,
+        view_probs=view_probs,
+        car_probability=jax.nn.softmax(logits)[np.array(VEHICLE_CLASSES)].sum(),
+        box=box,
+        sharpness=sharpness(crop @ jnp.array([0.299, 0.587, 0.114])),
+    )
+    return jax.tree.map(lambda x: jnp.where(mask, x, jnp.zeros_like(x)), scores)
+
+
+class Scorer:
+    """Scores any number of frames in batches of one fixed shape over all devices.
+
+    Built once, called often; the last batch is padded and masked, so that a tail never compiles
+    anew. Another frame size compiles once more.
+    """
+
+    def __init__(self, model: Model, batch_size: int = 32):
+        devices = jax.devices()
+        mesh = jax.sharding.Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+        self.model = model
+        self.batch_size = -(-batch_size // len(devices)) * len(devices)
+        self._batch = NamedSharding(mesh, PartitionSpec("data"))
+        self._params = jax.device_put(model.params, NamedSharding(mesh, PartitionSpec()))
+        self._score = jax.jit(functools.partial(score, spec=model.spec))
+
+    def dispatch(self, frames: np.ndarray) -> FrameScores:
+        """Starts scoring at most `batch_size` frames; the result is on the devices, padded.
+
+        Args:
+            frames: uint8 [n, H, W, 3].
+
+        Raises:
+            ValueError: the frames are not uint8 [n, H, W, 3] with n ≤ batch_size.
+        """
+        n = len(frames)
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+            raise ValueError(f"frames must be uint8 [n, H, W, 3], not {frames.dtype} {frames.shape}")
+        if n > self.batch_size:
+            raise ValueError(f"{n} frames do not fit the batch size {self.batch_size}")
+        if n < self.batch_size:
+            padding = np.zeros((self.batch_size - n, *frames.shape[1:]), np.uint8)
+            frames = np.concatenate([frames, padding])
+        mask = np.arange(self.batch_size) < n
+        return self._score(self._params, *jax.device_put((frames, mask), self._batch))
+
+    def __call__(self, frames: np.ndarray) -> FrameScores:
+        """Scores frames uint8 [N, H, W, 3] and returns N rows as NumPy arrays."""
+        parts = []
+        for start in range(0, len(frames), self.batch_size):
+            chunk = frames[start : start + self.batch_size]
+            parts.append(to_host(self.dispatch(chunk), len(chunk)))
+        return concatenate(parts)
+
+
+def to_host(scores: FrameScores, rows: int | None = None) -> FrameScores:
+    """Copies scores to NumPy arrays, the first `rows` of them."""
+    return jax.tree.map(lambda x: np.asarray(x)[:rows], scores)
+
+
+def concatenate(parts: list[FrameScores]) -> FrameScores:
+    """Joins the rows of several scores on the host."""
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def score_frames(model: Model, frames: np.ndarray) -> FrameScores:
+    """Scores a batch of frames: a thin wrapper around `score` over all devices.
+
+    Args:
+        model: from `carjax.load_model`.
+        frames: uint8 [B, H, W, 3], RGB.
+
+    Returns:
+        FrameScores of B rows, NumPy arrays.
+
+    Example:
+        >>> import carjax
+        >>> model = carjax.load_model()
+        >>> scores = carjax.score_frames(model, np.zeros((2, 72, 128, 3), np.uint8))
+        >>> scores.probs["doors"].shape
+        (2, 4)
+    """
+    return Scorer(model, batch_size=max(1, len(frames)))(np.asarray(frames))
