@@ -1,0 +1,236 @@
+"""A score table as Parquet, a row per frame, and back.
+
+The class names are in the file's metadata, so that a reader needs nothing but the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from carjax.attributes import VIEWS, Angular, Attribute, Categorical, Schema
+from carjax.errors import CarjaxError
+from carjax.files import replacing
+from carjax.table import ScoreTable
+
+if TYPE_CHECKING:  # imported where it is used: most commands write no Parquet
+    import pyarrow as pa
+
+METADATA_KEY = b"carjax"
+FORMAT_VERSION = 1
+
+_AZIMUTH = ("azimuth_deg", "kappa", "azimuth_floor", "azimuth_entropy")
+_BOX = ("box_left", "box_top", "box_right", "box_bottom")
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Returns the columns of a score file, with the schema as JSON in the metadata.
+
+    The columns are `source, frame, time_s`, then for each categorical attribute `A`
+    `A, A_probability, A_entropy, A_probs`, then, if the schema has an angular attribute,
+    `azimuth_deg, kappa, azimuth_floor, azimuth_entropy, view_probs`, then
+    `car_probability, box_left, box_top, box_right, box_bottom, sharpness`.
+
+    Args:
+        schema: the attributes.
+
+    Raises:
+        CarjaxError: two columns would have the same name.
+
+    Example:
+        >>> arrow_schema((Categorical("doors", ("3", "5")),)).names[:5]
+        ['source', 'frame', 'time_s', 'doors', 'doors_probability']
+    """
+    import pyarrow as pa
+
+    single = pa.float32()
+    fields = [("source", pa.string()), ("frame", pa.int64()), ("time_s", pa.float64())]
+    for attribute in schema:
+        if isinstance(attribute, Categorical):
+            name = attribute.name
+            fields += [
+                (name, pa.string()),
+                (f"{name}_probability", single),
+                (f"{name}_entropy", single),
+                (f"{name}_probs", pa.list_(single)),
+            ]
+    if any(isinstance(attribute, Angular) for attribute in schema):
+        fields += [(name, single) for name in _AZIMUTH]
+        fields += [("view_probs", pa.list_(single, len(VIEWS)))]
+    fields += [(name, single) for name in ("car_probability", *_BOX, "sharpness")]
+
+    names = [name for name, _ in fields]
+    clash = next((name for name in names if names.count(name) > 1), None)
+    if clash is not None:
+        raise CarjaxError(f"two columns would be named {clash!r}; rename that attribute")
+    header = {"format_version": FORMAT_VERSION, "attributes": [_describe(a) for a in schema]}
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(header, ensure_ascii=False)})
+
+
+def to_arrow(table: ScoreTable, source: str) -> pa.Table:
+    """Returns the rows of one source, in the columns of `arrow_schema`.
+
+    Args:
+        table: scores of N frames.
+        source: the path as given or found; the same in every row.
+
+    Returns:
+        An Arrow table of N rows. A frame whose probabilities are not finite has a null class.
+
+    Raises:
+        CarjaxError: two columns would have the same name.
+    """
+    import pyarrow as pa
+
+    columns: dict[str, object] = {
+        "source": [source] * len(table),
+        "frame": table.frame,
+        "time_s": table.time_s,
+        "car_probability": table.car_probability,
+        "sharpness": table.sharpness,
+        **{name: table.box[:, i] for i, name in enumerate(_BOX)},
+    }
+    for attribute in table.categorical:
+        name, probs = attribute.name, table.probs[attribute.name]
+        label = np.argmax(probs, axis=1)
+        known = np.isfinite(probs).all(axis=1)
+        columns[name] = [
+            attribute.classes[k] if ok else None for k, ok in zip(label, known, strict=True)
+        ]
+        columns[f"{name}_probability"] = np.take_along_axis(probs, label[:, None], axis=1)[:, 0]
+        columns[f"{name}_entropy"] = table.entropy[name]
+        columns[f"{name}_probs"] = list(probs)
+    if table.angular is not None:
+        columns |= {name: getattr(table, name) for name in _AZIMUTH}
+        columns["view_probs"] = list(table.view_probs)
+
+    schema = arrow_schema(table.schema)
+    arrays = [pa.array(columns[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
+    """Returns the table and, for each of its rows, the source.
+
+    The rows may come from several sources; then `frame` and `time_s` start again with each.
+
+    Raises:
+        CarjaxError: the rows were not written by carjax.
+    """
+    header = (rows.schema.metadata or {}).get(METADATA_KEY)
+    if header is None:
+        raise CarjaxError("it has no carjax metadata; give a file that `carjax score` wrote")
+    described = json.loads(header)
+    if described["format_version"] != FORMAT_VERSION:
+        raise CarjaxError(
+            f"it has format version {described['format_version']}, this carjax reads "
+            f"{FORMAT_VERSION}; score the videos again"
+        )
+    schema = tuple(_attribute(entry) for entry in described["attributes"])
+    missing = [name for name in arrow_schema(schema).names if name not in rows.column_names]
+    if missing:
+        raise CarjaxError(f"it lacks the columns {', '.join(missing)}; score the videos again")
+
+    def column(name: str) -> np.ndarray:
+        return rows.column(name).to_numpy()
+
+    def matrix(name: str, width: int) -> np.ndarray:
+        lists = rows.column(name).combine_chunks()
+        return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), width)
+
+    count = len(rows)
+    angular = any(isinstance(attribute, Angular) for attribute in schema)
+    azimuth = {name: column(name) if angular else np.zeros(count, np.float32) for name in _AZIMUTH}
+    categorical = [attribute for attribute in schema if isinstance(attribute, Categorical)]
+    table = ScoreTable(
+        schema=schema,
+        frame=column("frame"),
+        time_s=column("time_s"),
+        probs={a.name: matrix(f"{a.name}_probs", len(a.classes)) for a in categorical},
+        entropy={a.name: column(f"{a.name}_entropy") for a in categorical},
+        **azimuth,
+        view_probs=(
+            matrix("view_probs", len(VIEWS))
+            if angular
+            else np.zeros((count, len(VIEWS)), np.float32)
+        ),
+        car_probability=column("car_probability"),
+        box=np.stack([column(name) for name in _BOX], axis=1),
+        sharpness=column("sharpness"),
+    )
+    return table, rows.column("source").to_pylist()
+
+
+def write(table: ScoreTable, source: str, path: str | os.PathLike[str]) -> None:
+    """Writes the scores of one source as a Parquet file.
+
+    The file appears under its name only when it is complete; one that is there is replaced.
+
+    Args:
+        table: scores of N frames.
+        source: the video's path as given or found; the same in every row.
+        path: the file to write, in a folder that exists.
+
+    Raises:
+        CarjaxError: the file cannot be written, or two columns would have the same name.
+    """
+    import pyarrow.parquet as pq
+
+    rows = to_arrow(table, source)
+    try:
+        with replacing(path) as temporary:
+            pq.write_table(rows, temporary, compression="zstd")
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CarjaxError(f"cannot write {path}: {reason}; choose another --out") from error
+
+
+def read(path: str | os.PathLike[str]) -> tuple[ScoreTable, list[str]]:
+    """Reads a score file, or a folder of `part-*.parquet` files in order of name.
+
+    Args:
+        path: the file or the folder.
+
+    Returns:
+        The table, and the source of each of its rows.
+
+    Raises:
+        CarjaxError: there is no such file, or it is not one that carjax wrote.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    if not parts:
+        raise CarjaxError(f"cannot read {path}: the folder has no part-*.parquet")
+    try:
+        tables = [pq.ParquetFile(part).read() for part in parts]
+        if any(not t.schema.equals(tables[0].schema, check_metadata=True) for t in tables):
+            raise CarjaxError("its parts were scored with different models; score them again")
+        return from_arrow(pa.concat_tables(tables))
+    except FileNotFoundError:
+        raise CarjaxError(f"no such file: {path}") from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CarjaxError(f"cannot read {path}: {reason}") from error
+    except pa.ArrowInvalid:
+        raise CarjaxError(f"cannot read {path}: it is not a Parquet file of scores") from None
+    except CarjaxError as error:
+        raise CarjaxError(f"cannot read {path}: {error}") from None
+
+
+def _describe(attribute: Attribute) -> dict[str, object]:
+    if isinstance(attribute, Categorical):
+        return {"kind": "categorical", "name": attribute.name, "classes": attribute.classes}
+    return {"kind": "angular", "name": attribute.name}
+
+
+def _attribute(entry: dict) -> Attribute:
+    if entry["kind"] == "categorical":
+        return Categorical(entry["name"], tuple(entry["classes"]))
+    return Angular(entry["name"])

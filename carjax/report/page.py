@@ -1,0 +1,225 @@
+"""`report.html`: what was chosen from a video, as one page that opens offline from disk."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import pathlib
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import jinja2
+import markupsafe
+import numpy as np
+
+from carjax.errors import CarjaxError
+from carjax.files import replacing
+from carjax.report import charts
+from carjax.report.charts import Mark
+from carjax.report.text import clock, label, percent, side
+from carjax.selection import MIN_CAR_PROBABILITY, car_frames
+from carjax.table import ScoreTable
+
+THUMBNAIL_PX = 320
+_JPEG_QUALITY = 82
+_FOLDER = pathlib.Path(__file__).parent
+
+
+def write_report(
+    selection: Mapping[str, Any],
+    table: ScoreTable,
+    photos: Mapping[str, np.ndarray],
+    out: str | os.PathLike[str],
+    *,
+    min_car_probability: float = MIN_CAR_PROBABILITY,
+) -> pathlib.Path:
+    """Writes `report.html` into a folder.
+
+    The page needs nothing but itself: charts are inline SVG, thumbnails are inside it. It links
+    to the full photos by the relative paths of `selection`, which the caller writes beside it.
+
+    Args:
+        selection: the content of `selection.json` (`carjax.selection.to_json`).
+        table: scores of the same video, for the charts over time.
+        photos: relative path as in `selection` → uint8 [H, W, 3] RGB frame.
+        out: the folder; made if it does not exist.
+        min_car_probability: frames below this are shaded as showing no car.
+
+    Returns:
+        The path of the page, complete when this function returns.
+
+    Raises:
+        ValueError: `photos` lacks a photo that `selection` names, or one is not an RGB image.
+        CarjaxError: the folder cannot be written.
+    """
+    page = render(selection, table, photos, min_car_probability=min_car_probability)
+    path = pathlib.Path(out) / "report.html"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            # A path that is not Unicode has lone surrogates, which UTF-8 cannot hold.
+            temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise CarjaxError(
+            f"cannot write {path}: {error.strerror or error}; choose another folder with --out"
+        ) from error
+    return path
+
+
+def render(
+    selection: Mapping[str, Any],
+    table: ScoreTable,
+    photos: Mapping[str, np.ndarray],
+    *,
+    min_car_probability: float = MIN_CAR_PROBABILITY,
+) -> str:
+    """The page of `write_report` as a string; arguments and errors as there."""
+    video, orientation = selection["video"], selection.get("orientation")
+    no_car = ~car_frames(table, min_car_probability)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clock": clock, "percent": percent, "label": label, "side": side}
+    environment.filters["bar"] = lambda value: markupsafe.Markup(charts.certainty_bar(value))
+    return environment.get_template("page.html").render(
+        style=markupsafe.Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
+        video=video,
+        name=pathlib.PurePath(video["path"]).name or video["path"],
+        model=selection["model"],
+        portrait=video["height"] > video["width"],
+        attributes=selection["attributes"],
+        orientation=orientation,
+        polar=_polar(orientation),
+        timelines=_timelines(selection, table, no_car),
+        shaded=bool(no_car.any()),
+        photos=_photos(selection, photos),
+    )
+
+
+def _photos(
+    selection: Mapping[str, Any], photos: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Photo path → link, data URI and size of its thumbnail, for every photo that is named."""
+    items = [*selection["attributes"].values()]
+    items += (selection.get("orientation") or {"views": {}})["views"].values()
+    named = {item["photo"]: None for item in items if item is not None and item.get("photo")}
+    missing = [path for path in named if path not in photos]
+    if missing:
+        raise ValueError(f"photos has no {missing[0]!r}, which the selection names")
+    return {path: _thumbnail(path, photos[path]) for path in named}
+
+
+def _thumbnail(path: str, frame: np.ndarray) -> dict[str, Any]:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        raise ValueError(
+            f"{path}: a photo must be uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}"
+        )
+    height, width = frame.shape[:2]
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    _, jpeg = cv2.imencode(
+        ".jpg",
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+    )
+    data = base64.b64encode(jpeg.tobytes()).decode("ascii")
+    return {
+        "href": urllib.parse.quote(path),
+        "src": f"data:image/jpeg;base64,{data}",
+        "width": size[0],
+        "height": size[1],
+    }
+
+
+def _polar(orientation: Mapping[str, Any] | None) -> str:
+    if orientation is None:
+        return ""
+    azimuths = {
+        name: None if view is None else view["azimuth_deg"]
+        for name, view in orientation["views"].items()
+    }
+    return markupsafe.Markup(charts.coverage_polar(orientation["coverage"], azimuths))
+
+
+def _timelines(
+    selection: Mapping[str, Any], table: ScoreTable, no_car: np.ndarray
+) -> list[tuple[str, str, str]]:
+    """Heading, chart and caption of each timeline, in the schema's order."""
+    shared: dict[str, Any] = {
+        "no_car": no_car,
+        "end_s": float(selection["video"]["duration_s"]),
+    }
+    result = []
+    for attribute in table.categorical:
+        item = selection["attributes"].get(attribute.name)
+        if item is None:
+            continue
+        found = item["value"] is not None
+        chart = charts.timeline(
+            table.time_s,
+            _certainty(table.entropy[attribute.name], len(attribute.classes)),
+            name=attribute.name,
+            chosen=_mark(item) if found else None,
+            alternatives=[_mark(other) for other in item["alternatives"]] if found else (),
+            **shared,
+        )
+        result.append((label(attribute.name), chart, f"1 − H/log {len(attribute.classes)}"))
+    orientation = selection.get("orientation")
+    if orientation is not None and table.angular is not None:
+        result += _angular_timelines(orientation, table, shared)
+    return [(heading, markupsafe.Markup(chart), note) for heading, chart, note in result]
+
+
+def _angular_timelines(
+    orientation: Mapping[str, Any], table: ScoreTable, shared: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    views = tuple(orientation["views"])
+    found = {name: view for name, view in orientation["views"].items() if view is not None}
+    azimuth = charts.azimuth_timeline(
+        table.time_s,
+        table.azimuth_deg,
+        np.asarray(table.view_probs).max(axis=1),
+        views=views,
+        chosen=[
+            Mark(v["time_s"], v["azimuth_deg"], f"{label(n)}: {v['azimuth_deg']:.1f}°, {_at(v)}")
+            for n, v in found.items()
+        ],
+        **shared,
+    )
+    kappa = charts.kappa_timeline(
+        table.time_s,
+        table.kappa,
+        chosen=[
+            Mark(v["time_s"], v["kappa"], f"{label(n)}: κ {v['kappa']:.0f}, {_at(v)}")
+            for n, v in found.items()
+        ],
+        **shared,
+    )
+    return [
+        ("Direction", azimuth, "Stronger: more of the density lies in one 45° bin"),
+        ("Concentration of the direction", kappa, "κ of the von Mises density; higher is narrower"),
+    ]
+
+
+def _certainty(entropy: np.ndarray, classes: int) -> np.ndarray:
+    """1 − H / log K, in [0, 1]; one where there is nothing to choose."""
+    if classes < 2:
+        return np.ones(len(entropy))
+    return np.clip(1 - np.asarray(entropy, float) / math.log(classes), 0, 1)
+
+
+def _mark(item: Mapping[str, Any]) -> Mark:
+    text = f"{item['value']}, certainty {percent(item['certainty'])}, {_at(item)}"
+    return Mark(item["time_s"], item["certainty"], text)
+
+
+def _at(item: Mapping[str, Any]) -> str:
+    return f"at {clock(item['time_s'])}, frame {item['frame']}"

@@ -1,0 +1,64 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+
+def clock(seconds: float) -> str:
+    """A moment of the video as m:ss.s.
+
+    Args:
+        seconds: time from the start, ≥ 0.
+
+    Returns:
+        Minutes, seconds and tenths, rounded to the nearest tenth.
+
+    Example:
+        >>> clock(9.75), clock(59.96), clock(754.2)
+        ('0:09.8', '1:00.0', '12:34.2')
+    """
+    minutes, tenths = divmod(round(max(seconds, 0.0) * 10), 600)
+    return f"{minutes}:{tenths // 10:02d}.{tenths % 10}"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a whole percentage that never claims 0% or 100% by rounding.
+
+    Args:
+        fraction: a probability or certainty in [0, 1].
+
+    Returns:
+        Such as '93%', '<1%' or '>99%'.
+
+    Example:
+        >>> percent(0.934), percent(0.9996), percent(1.0), percent(0.001)
+        ('93%', '>99%', '100%', '<1%')
+    """
+    if 0.995 <= fraction < 1:
+        return ">99%"
+    if 0 < fraction < 0.005:
+        return "<1%"
+    return f"{100 * fraction:.0f}%"
+
+
+def label(name: str) -> str:
+    """The name of an attribute or a view as a heading.
+
+    Example:
+        >>> label("rear-left"), label("number_of_doors")
+        ('Rear left', 'Number of doors')
+    """
+    words = name.replace("_", " ").replace("-", " ")
+    return words[:1].upper() + words[1:]
+
+
+def side(view: str) -> str:
+    """The part of the car that a view shows, to complete “film the …”.
+
+    Args:
+        view: one of `carjax.attributes.VIEWS`.
+
+    Example:
+        >>> side("rear-right"), side("left"), side("front")
+        ('rear right side', 'left side', 'front')
+    """
+    return view if view in ("front", "rear") else view.replace("-", " ") + " side"

@@ -1,0 +1,690 @@
+"""From a score table to the photos: one per attribute, eight views, and the covered angles.
+
+Host code on NumPy arrays: pure functions, no files but the JSON Schema that ships with the package.
+A frame is *eligible* when it shows a car, in a box that is not tiny beside the others', and sharply
+(`eligible_frames`). Frames are weighted by the time they stand for (`circular.time_weights`), so
+that the sampling rate changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from carjax.attributes import VIEWS, Categorical, find
+from carjax.errors import NoCarError, UsageError
+from carjax.table import ScoreTable
+
+if TYPE_CHECKING:
+    from carjax.circular import Density
+
+POLICIES = ("consensus", "entropy")
+VIEW_POLICIES = ("best", "first")
+SCHEMA_VERSION = 1
+
+MIN_CAR_PROBABILITY = 0.5
+# What is usual in a video is its upper quartile: still right when most frames are spoilt.
+USUAL_QUANTILE = 0.75
+# Class probabilities below this count as this: no single frame can veto a class.
+PROBABILITY_FLOOR = 1e-4
+# A box below this share of the usual area (a fifth of the width) is a slip of the localiser.
+MIN_RELATIVE_AREA = 0.04
+# See `sharp_frames`.
+SHARPNESS_WINDOW_S = 1.5
+SHARPNESS_NEIGHBOURS = 4
+MIN_LOCAL_SHARPNESS = 0.5
+MIN_GLOBAL_SHARPNESS = 0.25
+# Masses and angles closer than this are equal: the model's own error is larger.
+MASS_TOLERANCE = 0.01
+ANGLE_TOLERANCE_DEG = 2.0
+# Alternatives are at least this far apart, in seconds and as a share of the video.
+MIN_GAP_S = 1.0
+MIN_GAP_SHARE = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternative:
+    """Another frame that shows an attribute well.
+
+    Attributes:
+        frame: 0-based index in presentation order.
+        time_s: presentation time in seconds.
+        value: the frame's class.
+        probability: the frame's probability of that class.
+        entropy: the frame's Shannon entropy in nats.
+        certainty: 1 − entropy / log K, in [0, 1].
+    """
+
+    frame: int
+    time_s: float
+    value: str
+    probability: float
+    entropy: float
+    certainty: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributeChoice:
+    """The frame that shows a categorical attribute best; all None but `reason` if there is none.
+
+    Attributes:
+        value: the class, or None.
+        probability: the chosen frame's probability of that class.
+        entropy: the chosen frame's Shannon entropy in nats.
+        certainty: 1 − entropy / log K of the chosen frame, in [0, 1].
+        frame: 0-based index in presentation order.
+        time_s: presentation time in seconds.
+        video_probability: probability of the class after all frames (`pool_probabilities`).
+        alternatives: the next best frames, best first, distinct in time.
+        reason: why there is no value; None if there is one.
+    """
+
+    value: str | None
+    probability: float | None = None
+    entropy: float | None = None
+    certainty: float | None = None
+    frame: int | None = None
+    time_s: float | None = None
+    video_probability: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewChoice:
+    """The frame that fills a view.
+
+    Attributes:
+        azimuth_deg: mean direction in degrees [0, 360).
+        kappa: concentration of the von Mises component.
+        probability: mass of the frame's density inside the view's bin.
+        frame: 0-based index in presentation order.
+        time_s: presentation time in seconds.
+    """
+
+    azimuth_deg: float
+    kappa: float
+    probability: float
+    frame: int
+    time_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OrientationChoice:
+    """The views around the object and the angles that the video covers.
+
+    Attributes:
+        views: name → frame, or None where no frame fills the view; in order of azimuth.
+        missing: the names with None.
+        order: the frames chosen, sorted by azimuth from 0 to 360 degrees.
+        coverage: float64 [360]; time-weighted mean density per radian at 0, 1, …, 359 degrees, mean
+            1/(2π).
+    """
+
+    views: dict[str, ViewChoice | None]
+    missing: tuple[str, ...]
+    order: tuple[int, ...]
+    coverage: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What was chosen from one video.
+
+    Attributes:
+        attributes: name of a categorical attribute → choice; only those asked for.
+        orientation: the views; None if not asked for or not in the schema.
+    """
+
+    attributes: dict[str, AttributeChoice]
+    orientation: OrientationChoice | None
+
+
+def select_photos(
+    table: ScoreTable,
+    *,
+    attributes: Sequence[str] | None = None,
+    policy: str = "consensus",
+    view_policy: str = "best",
+    view_threshold: float = 0.8,
+    views: int = 8,
+    alternatives: int = 3,
+    min_car_probability: float = MIN_CAR_PROBABILITY,
+    duration_s: float | None = None,
+) -> Selection:
+    """Chooses the frame that shows each attribute best, and the views around the car.
+
+    A categorical attribute, by `policy`:
+
+    * `consensus`: the video's class is the most probable one after pooling all eligible frames
+      (`pool_probabilities`); the photo is the eligible frame of lowest entropy whose own most
+      probable class is that class. A frame that is certain but wrong is thus not chosen.
+    * `entropy`: the frame of lowest entropy among all that show a car, and its class.
+
+    Ties go to the earliest frame. A view is filled by eligible frames whose density has more than
+    `view_threshold` of its mass in the view's bin, the bin being the frame's most probable one. By
+    `view_policy`:
+
+    * `first`: the earliest such frame.
+    * `best`: the one with the highest mass. Densities are often so narrow that many frames have all
+      their mass inside; so masses within 0.01 of the highest count as equal, then the frame nearest
+      to the bin's centre wins, then (within 2 degrees of the nearest) the sharpest, then the
+      earliest.
+
+    A frame with a score that is not finite is never chosen for what that score describes.
+
+    Args:
+        table: scores of the N frames of one video.
+        attributes: names to choose for; None means all of the table's schema.
+        policy: 'consensus' or 'entropy'.
+        view_policy: 'best' or 'first'.
+        view_threshold: mass inside the bin that a view needs, in [0, 1).
+        views: 8 bins of 45 degrees, or 4 (front, left, rear, right) of 90.
+        alternatives: how many next best frames to give per attribute, at most; each is at least
+            one second and 5% of the duration away from the chosen frame and from the others.
+        min_car_probability: a frame shows a car from this probability on.
+        duration_s: the video's duration in seconds; None means the time between the first and the
+            last scored frame.
+
+    Returns:
+        The choices. The schema's order is kept.
+
+    Raises:
+        NoCarError: no frame shows a car.
+        UsageError: an option has no such value, or the schema no such attribute.
+
+    Example:
+        >>> from carjax.attributes import Categorical
+        >>> n = 3
+        >>> table = ScoreTable(
+        ...     schema=(Categorical("doors", ("3", "5")),),
+        ...     frame=np.arange(n),
+        ...     time_s=np.arange(n) / 10,
+        ...     probs={"doors": np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9]], np.float32)},
+        ...     entropy={"doors": np.array([0.33, 0.50, 0.33], np.float32)},
+        ...     azimuth_deg=np.zeros(n), kappa=np.zeros(n), azimuth_floor=np.zeros(n),
+        ...     azimuth_entropy=np.zeros(n), view_probs=np.full((n, 8), 1 / 8),
+        ...     car_probability=np.ones(n), box=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
+        ...     sharpness=np.full(n, 100.0),
+        ... )
+        >>> choice = select_photos(table).attributes["doors"]
+        >>> choice.value, choice.frame
+        ('5', 2)
+    """
+    _check_option("policy", policy, POLICIES)
+    _check_option("view_policy", view_policy, VIEW_POLICIES)
+    _check_option("views", views, (8, 4))
+    if not 0 <= view_threshold < 1:
+        raise UsageError(f"view_threshold is {view_threshold}; it must be at least 0 and below 1")
+    if alternatives < 0:
+        raise UsageError(f"alternatives is {alternatives}; it must be at least 0")
+    names = _wanted(table, attributes)
+
+    car = car_frames(table, min_car_probability)
+    if not car.any():
+        raise NoCarError(_no_car(table, min_car_probability))
+    eligible = eligible_frames(table, min_car_probability)
+    weights = _time_weights(table.time_s)
+    if duration_s is None:
+        duration_s = float(table.time_s[-1] - table.time_s[0])
+    min_gap_s = max(MIN_GAP_S, MIN_GAP_SHARE * duration_s)
+
+    chosen = {
+        attribute.name: _choose_attribute(
+            table,
+            attribute,
+            candidates=eligible if policy == "consensus" else car,
+            weights=weights,
+            policy=policy,
+            alternatives=alternatives,
+            min_gap_s=min_gap_s,
+        )
+        for attribute in table.categorical
+        if attribute.name in names
+    }
+    orientation = None
+    if table.angular is not None and table.angular.name in names:
+        orientation = _choose_views(
+            table, car, eligible, weights, view_policy, view_threshold, views
+        )
+    return Selection(chosen, orientation)
+
+
+def car_frames(table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY) -> np.ndarray:
+    """Returns which frames show a car, bool [N]; a probability that is not finite is a no."""
+    return np.isfinite(table.car_probability) & (table.car_probability >= min_car_probability)
+
+
+def eligible_frames(
+    table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY
+) -> np.ndarray:
+    """Returns which frames may become photos, bool [N].
+
+    They show a car; its box has at least 4% of the usual area (the upper quartile over the frames
+    with a car), because a smaller one is a slip of the localiser; and they are sharp
+    (`sharp_frames`) beside the others of which this holds.
+
+    Args:
+        table: scores of N frames.
+        min_car_probability: a frame shows a car from this probability on.
+    """
+    box = np.where(np.isfinite(table.box), table.box, 0).astype(np.float64)
+    area = np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
+    mask = car_frames(table, min_car_probability) & np.isfinite(table.sharpness)
+    mask &= np.isfinite(table.box).all(axis=1)
+    if not mask.any():
+        return mask
+    weights = _time_weights(table.time_s)
+    usual = _weighted_quantile(area[mask], weights[mask], USUAL_QUANTILE)
+    mask &= area >= MIN_RELATIVE_AREA * usual
+    mask[mask] = sharp_frames(table.time_s[mask], table.sharpness[mask], weights[mask])
+    return mask
+
+
+def sharp_frames(
+    time_s: np.ndarray, sharpness: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns which frames are sharp for their video, bool [N].
+
+    The variance of the Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
+    microscopy", ICPR 2000) has no absolute scale: it depends on the camera, the size of the car,
+    its paint and the side that is seen. So a frame is compared with its own video, twice:
+
+    * with its neighbourhood of ±1.5 s (at least 4 frames to each side): at least half of the
+      neighbourhood's upper quartile. The quartile follows the slow changes that come from the side
+      and the size of the car, and still belongs to the sharp frames when up to three quarters of
+      the neighbourhood are blurred; a median gives way at one half. In the sample video motion
+      blur divides the variance by 7 to 25, and neighbouring sharp frames differ by a factor below
+      1.3, mostly by compression; one half separates them.
+    * with the whole video: at least a quarter of its upper quartile. That catches a passage that
+      is blurred for longer than the neighbourhood, and is loose enough for a plain side of the car.
+
+    Both are ratios, so a video that is soft throughout keeps its frames. The frame of the highest
+    value is always sharp.
+
+    Args:
+        time_s: float [N], increasing, seconds.
+        sharpness: float [N], finite, not negative.
+        weights: float [N], time that each frame stands for; None takes it from `time_s`.
+
+    Returns:
+        bool [N].
+
+    Example:
+        >>> sharp_frames(np.arange(8) / 8, np.array([300, 320, 20, 15, 25, 310, 290, 305.0]))
+        array([ True,  True, False, False, False,  True,  True,  True])
+    """
+    count = len(sharpness)
+    if not count:
+        return np.zeros(0, bool)
+    if weights is None:
+        weights = _time_weights(time_s)
+    sharpness = np.asarray(sharpness, np.float64)
+    index = np.arange(count)
+    low = np.searchsorted(time_s, time_s - SHARPNESS_WINDOW_S, "left")
+    high = np.searchsorted(time_s, time_s + SHARPNESS_WINDOW_S, "right")
+    low = np.maximum(np.minimum(low, index - SHARPNESS_NEIGHBOURS), 0)
+    high = np.minimum(np.maximum(high, index + SHARPNESS_NEIGHBOURS + 1), count)
+    local = np.array(
+        [
+            _weighted_quantile(sharpness[a:b], weights[a:b], USUAL_QUANTILE)
+            for a, b in zip(low, high, strict=True)
+        ]
+    )
+    overall = _weighted_quantile(sharpness, weights, USUAL_QUANTILE)
+    return (sharpness >= MIN_LOCAL_SHARPNESS * local) & (
+        sharpness >= MIN_GLOBAL_SHARPNESS * overall
+    )
+
+
+def pool_probabilities(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Joins the frames' class probabilities into the video's.
+
+    The logarithmic opinion pool, q_k ∝ exp(Σ_n w_n log max(p_nk, 1e-4) / Σ_n w_n) (Genest and
+    Zidek, "Combining probability distributions", Statistical Science 1986): the softmax of the mean
+    log-probability. It is a geometric mean, not a product: frames of one video repeat each other,
+    so a longer video makes it no more certain. The floor keeps one frame from vetoing a class.
+
+    Args:
+        probs: float [N, K], finite, N ≥ 1.
+        weights: float [N], not negative, not all zero.
+
+    Returns:
+        float64 [K], summing to one.
+
+    Example:
+        >>> pool_probabilities(np.array([[0.5, 0.5], [0.9, 0.1]]), np.ones(2)).round(2).tolist()
+        [0.75, 0.25]
+    """
+    logs = np.log(np.maximum(np.asarray(probs, np.float64), PROBABILITY_FLOOR))
+    mean = np.average(logs, axis=0, weights=weights)
+    pooled = np.exp(mean - mean.max())
+    return pooled / pooled.sum()
+
+
+def view_names(views: int = 8) -> tuple[str, ...]:
+    """Returns the names of the views in order of azimuth, the first centred on 0 degrees.
+
+    Example:
+        >>> view_names(4)
+        ('front', 'left', 'rear', 'right')
+    """
+    return VIEWS[:: len(VIEWS) // views]
+
+
+def chosen_frames(selection: Selection) -> dict[str, int]:
+    """Returns the photos to write: name without ending ('type', 'view_front') → frame index."""
+    frames = {
+        name: choice.frame
+        for name, choice in selection.attributes.items()
+        if choice.frame is not None
+    }
+    if selection.orientation is not None:
+        for name, view in selection.orientation.views.items():
+            if view is not None:
+                frames[f"view_{name}"] = view.frame
+    return frames
+
+
+def to_json(
+    selection: Selection,
+    *,
+    video: Mapping[str, Any],
+    model: Mapping[str, Any],
+    photos: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Returns the content of `selection.json`, as `schema()` describes it.
+
+    Args:
+        selection: what was chosen.
+        video: path, frames, duration_s, width, height, scored_frames.
+        model: backbone, bundle, version.
+        photos: name as in `chosen_frames` → path relative to the JSON file; names left out are at
+            'photos/<name>.jpg'.
+
+    Returns:
+        Dicts, lists, strings, and finite Python numbers.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    paths = {name: f"photos/{name}.jpg" for name in chosen_frames(selection)} | dict(photos or {})
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "video": dict(video),
+        "attributes": {
+            name: _attribute_json(choice, paths.get(name))
+            for name, choice in selection.attributes.items()
+        },
+    }
+    orientation = selection.orientation
+    if orientation is not None:
+        result["orientation"] = {
+            "views": {
+                name: None
+                if view is None
+                else dataclasses.asdict(view) | {"photo": paths[f"view_{name}"]}
+                for name, view in orientation.views.items()
+            },
+            "missing": orientation.missing,
+            "order": orientation.order,
+            "coverage": orientation.coverage.round(7),
+        }
+    result["model"] = dict(model)
+    return _plain(result)
+
+
+@functools.cache
+def _schema_text() -> str:
+    path = importlib.resources.files("carjax") / "assets" / "selection.schema.json"
+    return path.read_text(encoding="utf-8")
+
+
+def schema() -> dict[str, Any]:
+    """Returns the JSON Schema (draft 2020-12) of `selection.json`.
+
+    Example:
+        >>> schema()["properties"]["schema_version"]["const"]
+        1
+    """
+    return json.loads(_schema_text())
+
+
+def _check_option(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} is {value!r}; it must be one of: {', '.join(map(str, allowed))}")
+
+
+def _wanted(table: ScoreTable, attributes: Sequence[str] | None) -> set[str]:
+    if attributes is None:
+        return {attribute.name for attribute in table.schema}
+    try:
+        return {find(table.schema, name).name for name in attributes}
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _no_car(table: ScoreTable, min_car_probability: float) -> str:
+    finite = table.car_probability[np.isfinite(table.car_probability)]
+    if not finite.size:
+        return "no car found: the video has no frame with a valid score; try another video"
+    return (
+        f"no car found in {len(table)} frames (highest car probability {finite.max():.2f}, "
+        f"needed {min_car_probability:.2f}); film the whole car from nearer or in better light"
+    )
+
+
+def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
+    """The smallest value whose cumulative weight reaches that share of the total."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(total, quantile * total[-1])]])
+
+
+def _choose_attribute(
+    table: ScoreTable,
+    attribute: Categorical,
+    *,
+    candidates: np.ndarray,
+    weights: np.ndarray,
+    policy: str,
+    alternatives: int,
+    min_gap_s: float,
+) -> AttributeChoice:
+    probs = np.asarray(table.probs[attribute.name], np.float64)
+    entropy = np.asarray(table.entropy[attribute.name], np.float64)
+    frames = "sharp frame" if policy == "consensus" else "frame"
+    if not candidates.any():
+        return AttributeChoice(None, reason=f"no {frames} shows a car")
+    candidates = candidates & np.isfinite(probs).all(axis=1) & np.isfinite(entropy)
+    if not candidates.any():
+        return AttributeChoice(None, reason=f"no {frames} has a valid score")
+
+    pooled = pool_probabilities(probs[candidates], weights[candidates])
+    label = np.where(candidates, np.argmax(np.where(candidates[:, None], probs, 0), axis=1), -1)
+    if policy == "consensus":
+        best = int(np.argmax(pooled))
+        candidates = candidates & (label == best)
+        if not candidates.any():
+            name = attribute.classes[best]
+            return AttributeChoice(
+                None, reason=f"no sharp frame agrees with the video as a whole, which says {name!r}"
+            )
+
+    index = np.flatnonzero(candidates)
+    ranked = index[np.argsort(entropy[index], kind="stable")]
+    options = [
+        Alternative(
+            frame=int(table.frame[i]),
+            time_s=float(table.time_s[i]),
+            value=attribute.classes[label[i]],
+            probability=float(probs[i, label[i]]),
+            entropy=float(entropy[i]),
+            certainty=_certainty(float(entropy[i]), len(attribute.classes)),
+        )
+        for i in _distinct(ranked, table.time_s, min_gap_s, 1 + alternatives)
+    ]
+    chosen = options[0]
+    return AttributeChoice(
+        **dataclasses.asdict(chosen),
+        video_probability=float(pooled[label[ranked[0]]]),
+        alternatives=tuple(options[1:]),
+    )
+
+
+def _certainty(entropy: float, classes: int) -> float:
+    if classes < 2:
+        return 1.0
+    return min(max(1 - entropy / math.log(classes), 0.0), 1.0)
+
+
+def _distinct(ranked: np.ndarray, time_s: np.ndarray, min_gap_s: float, limit: int) -> list[int]:
+    """The best frames in order, each at least that far in time from all better ones taken."""
+    taken: list[int] = []
+    while ranked.size and len(taken) < limit:
+        taken.append(int(ranked[0]))
+        # A frame exactly one gap away must not fall to the rounding of its timestamp.
+        ranked = ranked[np.abs(time_s[ranked] - time_s[taken[-1]]) >= min_gap_s - 1e-6]
+    return taken
+
+
+def _choose_views(
+    table: ScoreTable,
+    car: np.ndarray,
+    eligible: np.ndarray,
+    weights: np.ndarray,
+    view_policy: str,
+    view_threshold: float,
+    views: int,
+) -> OrientationChoice:
+    sound = (
+        np.isfinite(table.azimuth_deg)
+        & np.isfinite(table.kappa)
+        & np.isfinite(table.azimuth_floor)
+        & np.isfinite(table.view_probs).all(axis=1)
+    )
+    eligible = eligible & sound
+    mass = _view_masses(table, eligible, views)
+    predicted = np.argmax(mass, axis=1)
+
+    chosen: dict[str, ViewChoice | None] = {}
+    for view, name in enumerate(view_names(views)):
+        fills = eligible & (predicted == view) & (mass[:, view] > view_threshold)
+        index = np.flatnonzero(fills)
+        if not index.size:
+            chosen[name] = None
+            continue
+        if view_policy == "first":
+            best = int(index[0])
+        else:
+            best = _best_in_bin(
+                index, mass[:, view], table.azimuth_deg, table.sharpness, 360 / views * view
+            )
+        chosen[name] = ViewChoice(
+            azimuth_deg=float(table.azimuth_deg[best]),
+            kappa=float(table.kappa[best]),
+            probability=float(mass[best, view]),
+            frame=int(table.frame[best]),
+            time_s=float(table.time_s[best]),
+        )
+    filled = [view for view in chosen.values() if view is not None]
+    return OrientationChoice(
+        views=chosen,
+        missing=tuple(name for name, view in chosen.items() if view is None),
+        order=tuple(view.frame for view in sorted(filled, key=lambda view: view.azimuth_deg)),
+        coverage=_coverage(table, car & sound, weights),
+    )
+
+
+def _best_in_bin(
+    index: np.ndarray,
+    mass: np.ndarray,
+    azimuth_deg: np.ndarray,
+    sharpness: np.ndarray,
+    centre_deg: float,
+) -> int:
+    """Highest mass; among equals nearest to the centre, then sharpest, then earliest."""
+    index = index[mass[index] >= mass[index].max() - MASS_TOLERANCE]
+    azimuth = np.asarray(azimuth_deg, np.float64)[index]
+    distance = np.abs((azimuth - centre_deg + 180) % 360 - 180)
+    index = index[distance <= distance.min() + ANGLE_TOLERANCE_DEG]
+    return int(index[np.argmax(sharpness[index])])
+
+
+def _time_weights(time_s: np.ndarray) -> np.ndarray:
+    # Imported in the functions that need it: JAX takes most of a second.
+    from carjax import circular
+
+    return circular.time_weights(time_s)
+
+
+def _view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
+    """Mass in each bin, float [N, views]; zeros outside the mask."""
+    if views == len(VIEWS):
+        masses = table.view_probs
+    else:
+        import jax
+
+        from carjax import circular
+
+        masses = np.asarray(
+            jax.jit(circular.view_probs, static_argnames="views")(
+                _density(table, mask), views=views
+            )
+        )
+    return np.where(mask[:, None], masses, 0)
+
+
+def _coverage(table: ScoreTable, mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean density of the frames in the mask, float64 [360], per radian."""
+    if not mask.any():  # nothing is known of the direction: the density of that is uniform
+        return np.full(360, 1 / (2 * np.pi))
+    import jax
+
+    from carjax import circular
+
+    weights = np.where(mask, weights, 0)
+    coverage = jax.jit(circular.coverage_map, static_argnames="n")(
+        _density(table, mask), weights / weights.sum(), n=360
+    )
+    return np.asarray(coverage, np.float64)
+
+
+def _density(table: ScoreTable, mask: np.ndarray) -> Density:
+    """The azimuth densities; uniform outside the mask, so that every number is finite."""
+    from carjax import circular
+
+    # All frames, masked, and not a subset: one shape per video is compiled once.
+    mu, kappa, floor = (
+        np.where(mask, column, 0).astype(np.float32)
+        for column in (np.radians(table.azimuth_deg), table.kappa, table.azimuth_floor)
+    )
+    return circular.from_single(mu, kappa, floor)
+
+
+def _attribute_json(choice: AttributeChoice, photo: str | None) -> dict[str, Any]:
+    if choice.value is None:
+        return {"value": None, "reason": choice.reason}
+    fields = dataclasses.asdict(choice)
+    del fields["reason"]
+    return fields | {"photo": photo}
+
+
+def _plain(value: Any) -> Any:
+    """The same value in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"selection.json cannot hold the number {value}")
+    return value

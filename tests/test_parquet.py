@@ -1,0 +1,205 @@
+"""The score table survives a trip through Parquet, and other readers see the promised columns."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from carjax import parquet
+from carjax.attributes import CAR, VIEWS, Angular, Categorical
+from carjax.errors import CarjaxError
+from carjax.table import ScoreTable
+
+NO_ANGLE = (Categorical("colour", ("red", 'größer, "blue"')),)
+
+
+def make_table(schema=CAR, count=7, seed=0):
+    rng = np.random.default_rng(seed)
+    angular = any(isinstance(a, Angular) for a in schema)
+
+    def column(*shape):
+        return (
+            rng.random((count, *shape), np.float32) if angular else np.zeros((count, *shape), "f4")
+        )
+
+    probs = {
+        a.name: rng.dirichlet(np.ones(len(a.classes)), count).astype(np.float32)
+        for a in schema
+        if isinstance(a, Categorical)
+    }
+    return ScoreTable(
+        schema=schema,
+        frame=np.arange(count, dtype=np.int64) * 3,
+        time_s=np.cumsum(rng.random(count)),
+        probs=probs,
+        entropy={n: -(p * np.log(p)).sum(1).astype(np.float32) for n, p in probs.items()},
+        azimuth_deg=column() * 360,
+        kappa=column() * 1e6,
+        azimuth_floor=column(),
+        azimuth_entropy=column() * -2,
+        view_probs=column(len(VIEWS)),
+        car_probability=rng.random(count, np.float32),
+        box=rng.random((count, 4), np.float32),
+        sharpness=rng.random(count, np.float32) * 500,
+    )
+
+
+def assert_equal(a, b):
+    assert a.schema == b.schema
+    for field in dataclasses.fields(ScoreTable):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if field.name == "schema":
+            continue
+        if not isinstance(x, dict):
+            x, y = {"": x}, {"": y}
+        assert list(x) == list(y)
+        for name in x:
+            assert x[name].dtype == y[name].dtype, field.name
+            np.testing.assert_array_equal(x[name], y[name], err_msg=field.name)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+@pytest.mark.parametrize("schema", [CAR, NO_ANGLE, (Angular("heading"),)])
+def test_round_trip_is_exact(tmp_path, schema, count):
+    table = make_table(schema, count)
+    parquet.write(table, "a folder/vidéo.mp4", tmp_path / "x.parquet")
+    back, sources = parquet.read(tmp_path / "x.parquet")
+    assert_equal(table, back)
+    assert sources == ["a folder/vidéo.mp4"] * count
+    assert [p.name for p in tmp_path.iterdir()] == ["x.parquet"]
+
+
+def test_columns_are_the_contract(tmp_path):
+    parquet.write(make_table(), "v.mp4", tmp_path / "x.parquet")
+    rows = pq.read_table(tmp_path / "x.parquet")
+    single = pa.float32()
+    expected = {"source": pa.string(), "frame": pa.int64(), "time_s": pa.float64()}
+    for name in ("type", "brand", "doors", "seats"):
+        expected[name] = pa.string()
+        expected[f"{name}_probability"] = expected[f"{name}_entropy"] = single
+        expected[f"{name}_probs"] = pa.list_(single)
+    for name in ("azimuth_deg", "kappa", "azimuth_floor", "azimuth_entropy"):
+        expected[name] = single
+    expected["view_probs"] = pa.list_(single, 8)
+    for name in ("car_probability", "box_left", "box_top", "box_right", "box_bottom", "sharpness"):
+        expected[name] = single
+    assert list(zip(rows.schema.names, rows.schema.types, strict=True)) == list(expected.items())
+
+
+def test_class_and_probability_are_those_of_the_largest(tmp_path):
+    table = make_table()
+    table.probs["doors"][2] = np.nan
+    parquet.write(table, "v.mp4", tmp_path / "x.parquet")
+    for i, row in enumerate(pq.read_table(tmp_path / "x.parquet").to_pylist()):
+        assert row["box_right"] == table.box[i, 2]
+        for attribute in table.categorical:
+            if attribute.name == "doors" and i == 2:
+                assert row["doors"] is None
+                continue
+            probs = row[f"{attribute.name}_probs"]
+            assert row[f"{attribute.name}_probability"] == max(probs)
+            assert row[attribute.name] == attribute.classes[probs.index(max(probs))]
+    assert_equal(table, parquet.read(tmp_path / "x.parquet")[0])
+
+
+def test_class_names_are_readable_by_anyone(tmp_path):
+    parquet.write(make_table(NO_ANGLE), "v.mp4", tmp_path / "x.parquet")
+    header = json.loads(pq.read_schema(tmp_path / "x.parquet").metadata[b"carjax"])
+    assert header == {
+        "format_version": 1,
+        "attributes": [
+            {"kind": "categorical", "name": "colour", "classes": ["red", 'größer, "blue"']}
+        ],
+    }
+
+
+def test_reads_a_folder_of_parts_in_order(tmp_path):
+    first, second = make_table(seed=1), make_table(count=4, seed=2)
+    parquet.write(second, "b.mp4", tmp_path / "part-00001.parquet")
+    parquet.write(first, "a.mp4", tmp_path / "part-00000.parquet")
+    (tmp_path / "errors.csv").write_text("source,reason\n")
+    table, sources = parquet.read(tmp_path)
+    assert sources == ["a.mp4"] * 7 + ["b.mp4"] * 4
+    np.testing.assert_array_equal(table.time_s, np.append(first.time_s, second.time_s))
+    np.testing.assert_array_equal(
+        table.probs["type"], np.concatenate([first.probs["type"], second.probs["type"]])
+    )
+
+
+def test_parts_of_different_models_are_refused(tmp_path):
+    # The same columns, another order of classes: only the metadata tells.
+    one = (Categorical("doors", ("3", "5")),)
+    other = (Categorical("doors", ("5", "3")),)
+    parquet.write(make_table(one), "a.mp4", tmp_path / "part-0.parquet")
+    parquet.write(make_table(other), "b.mp4", tmp_path / "part-1.parquet")
+    with pytest.raises(CarjaxError, match="different models"):
+        parquet.read(tmp_path)
+
+
+def test_a_slice_of_rows_reads_as_the_slice():
+    rows = parquet.to_arrow(make_table(), "v.mp4").slice(2, 3)
+    table, sources = parquet.from_arrow(rows)
+    assert len(table) == len(sources) == 3
+    np.testing.assert_array_equal(table.view_probs, make_table().view_probs[2:5])
+    np.testing.assert_array_equal(table.probs["brand"], make_table().probs["brand"][2:5])
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.parquet"
+    parquet.write(make_table(), "old.mp4", path)
+
+    def fail(rows, where, **options):
+        with open(where, "wb") as file:
+            file.write(b"PAR1 half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", fail)
+    with pytest.raises(CarjaxError, match=r"cannot write .*x\.parquet: No space left"):
+        parquet.write(make_table(), "new.mp4", path)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.parquet"]
+    assert parquet.read(path)[1][0] == "old.mp4"
+
+
+def one_line(error):
+    return "\n" not in str(error.value) and str(error.value)
+
+
+def test_bad_files_give_one_clear_line(tmp_path):
+    (tmp_path / "text.parquet").write_text(
+        "not parquet at all, but long enough to look for a footer"
+    )
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
+    rows = parquet.to_arrow(make_table(), "v.mp4")
+    pq.write_table(rows.drop_columns(["kappa"]), tmp_path / "short.parquet")
+    header = json.dumps({"format_version": 99, "attributes": []})
+    pq.write_table(rows.replace_schema_metadata({"carjax": header}), tmp_path / "newer.parquet")
+    for name, words in {
+        "none.parquet": "no such file",
+        "text.parquet": "not a Parquet file",
+        "empty.parquet": "not a Parquet file",
+        "foreign.parquet": "no carjax metadata",
+        "short.parquet": "lacks the columns kappa",
+        "newer.parquet": "format version 99",
+        "folder": "no part-",
+    }.items():
+        with pytest.raises(CarjaxError) as error:
+            parquet.read(tmp_path / name)
+        assert words in one_line(error)
+        assert name in one_line(error)
+
+
+def test_unwritable_place_gives_one_clear_line(tmp_path):
+    with pytest.raises(CarjaxError) as error:
+        parquet.write(make_table(), "v.mp4", tmp_path / "none" / "x.parquet")
+    assert "No such file or directory" in one_line(error)
+
+
+def test_attribute_names_that_clash_are_refused(tmp_path):
+    schema = (Categorical("frame", ("a", "b")),)
+    with pytest.raises(CarjaxError, match="two columns would be named 'frame'"):
+        parquet.write(make_table(schema), "v.mp4", tmp_path / "x.parquet")
