@@ -17,6 +17,7 @@ from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.model import Model, Spec
+from carjax.table import ScoreTable
 
 
 @functools.partial(
@@ -157,34 +158,50 @@ class Scorer:
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
         self._batch = NamedSharding(mesh, PartitionSpec("data"))
         self._params = jax.device_put(model.params, NamedSharding(mesh, PartitionSpec()))
-        self._score = jax.jit(functools.partial(score, spec=model.spec))
+        # Frames are independent: each device runs the whole program on its own rows.
+        rows = PartitionSpec("data")
+        self._score = jax.jit(
+            jax.shard_map(
+                functools.partial(score, spec=model.spec),
+                mesh=mesh,
+                in_specs=(PartitionSpec(), rows, rows),
+                out_specs=rows,
+                check_vma=False,
+            )
+        )
 
-    def dispatch(self, frames: np.ndarray) -> FrameScores:
-        """Starts scoring at most `batch_size` frames; the result is on the devices, padded.
+    def dispatch(self, frames: np.ndarray, mask: np.ndarray) -> FrameScores:
+        """Starts scoring one batch; the result stays on the devices.
 
         Args:
-            frames: uint8 [n, H, W, 3].
+            frames: uint8 [batch_size, H, W, 3].
+            mask: bool [batch_size]; False marks padding.
 
         Raises:
-            ValueError: the frames are not uint8 [n, H, W, 3] with n ≤ batch_size.
+            ValueError: the frames are not uint8 [batch_size, H, W, 3].
         """
-        n = len(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-            raise ValueError(f"frames must be uint8 [n, H, W, 3], not {frames.dtype} {frames.shape}")
-        if n > self.batch_size:
-            raise ValueError(f"{n} frames do not fit the batch size {self.batch_size}")
-        if n < self.batch_size:
-            padding = np.zeros((self.batch_size - n, *frames.shape[1:]), np.uint8)
-            frames = np.concatenate([frames, padding])
-        mask = np.arange(self.batch_size) < n
+            raise ValueError(f"frames must be uint8 [B, H, W, 3], not {frames.dtype} {frames.shape}")
+        if len(frames) != self.batch_size:
+            raise ValueError(f"{len(frames)} frames are not a batch of {self.batch_size}")
         return self._score(self._params, *jax.device_put((frames, mask), self._batch))
 
     def __call__(self, frames: np.ndarray) -> FrameScores:
-        """Scores frames uint8 [N, H, W, 3] and returns N rows as NumPy arrays."""
+        """Scores frames uint8 [N, H, W, 3], N ≥ 1, and returns N rows as NumPy arrays.
+
+        Raises:
+            ValueError: there is no frame, or they are not uint8 [N, H, W, 3].
+        """
+        if not len(frames):
+            raise ValueError("there must be at least one frame")
         parts = []
         for start in range(0, len(frames), self.batch_size):
             chunk = frames[start : start + self.batch_size]
-            parts.append(to_host(self.dispatch(chunk), len(chunk)))
+            n = len(chunk)
+            if n < self.batch_size:
+                padding = np.zeros((self.batch_size - n, *chunk.shape[1:]), chunk.dtype)
+                chunk = np.concatenate([chunk, padding])
+            parts.append(to_host(self.dispatch(chunk, np.arange(self.batch_size) < n), n))
         return concatenate(parts)
 
 
@@ -196,6 +213,36 @@ def to_host(scores: FrameScores, rows: int | None = None) -> FrameScores:
 def concatenate(parts: list[FrameScores]) -> FrameScores:
     """Joins the rows of several scores on the host."""
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def to_table(
+    scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndarray
+) -> ScoreTable:
+    """Joins the scores of N frames with when they were seen, as selection reads them.
+
+    Args:
+        scores: N rows on the host, none of them padding.
+        spec: of the model that gave them.
+        frame: int64 [N]; presentation indices.
+        time_s: float64 [N]; presentation times.
+    """
+    zeros = np.zeros(len(frame), np.float32)
+    density = scores.azimuth
+    return ScoreTable(
+        schema=spec.schema,
+        frame=frame,
+        time_s=time_s,
+        probs=dict(scores.probs),
+        entropy=dict(scores.entropy),
+        azimuth_deg=zeros if density is None else np.asarray(circular.azimuth_deg(density)),
+        kappa=zeros if density is None else np.asarray(circular.main_kappa(density)),
+        azimuth_floor=zeros if density is None else density.floor,
+        azimuth_entropy=scores.azimuth_entropy,
+        view_probs=scores.view_probs,
+        car_probability=scores.car_probability,
+        box=scores.box,
+        sharpness=scores.sharpness,
+    )
 
 
 def score_frames(model: Model, frames: np.ndarray) -> FrameScores:

@@ -47,6 +47,11 @@ class Augmentation:
     saturation: float = 0.5
     tint: float = 0.12
 
+    @property
+    def reach(self) -> float:
+        """Bound on how far the resampling filter of a view reaches, for `crop_and_resize`."""
+        return self.blur * self.zoom_out * (1.0 + 2.0 * self.margin)
+
 
 class View(NamedTuple):
     """The parameters of B views, as `render` takes them.
@@ -111,7 +116,9 @@ def draw(config: Augmentation, names: list[str], valid: np.ndarray, view: int) -
     return View(*(np.array(column, np.float32) for column in columns))
 
 
-def render(canvas: jax.Array, valid: jax.Array, view: View, size: int) -> jax.Array:
+def render(
+    canvas: jax.Array, valid: jax.Array, view: View, size: int, *, reach: float
+) -> jax.Array:
     """Renders views of photos.
 
     Args:
@@ -119,11 +126,12 @@ def render(canvas: jax.Array, valid: jax.Array, view: View, size: int) -> jax.Ar
         valid: float [B, 2]; height and width of each photo inside its canvas.
         view: from `draw`.
         size: side of the output.
+        reach: from `Augmentation.reach`.
 
     Returns:
         float32 [B, size, size, 3], in 0..255.
     """
-    images = crops.crop_and_resize(canvas, view.box, size, valid=valid, blur=view.blur)
+    images = crops.crop_and_resize(canvas, view.box, size, valid=valid, blur=view.blur, reach=reach)
     grey = images @ jnp.array([0.299, 0.587, 0.114])
     images = grey[..., None] + (images - grey[..., None]) * _wide(view.saturation)
     mean = images.mean((1, 2, 3), keepdims=True)

@@ -1,0 +1,163 @@
+"""`carjax select VIDEO --out=DIR`: the best photos of a walk-around video, and a report."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from carjax import pipeline, video
+from carjax.cli import common
+from carjax.errors import UsageError
+
+SYNOPSIS = """usage: carjax select VIDEO --out=DIR
+
+Chooses the photo that shows each attribute best and one photo per view around the car; writes
+DIR/photos/*.jpg, DIR/report.html, DIR/selection.json and DIR/scores.parquet.
+Exit status: 0 done, 1 the input or the run failed, 2 wrong usage, 3 no car in the video."""
+
+
+def define_flags() -> flags.FlagValues:
+    """Returns the command's flags."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "folder to write", flag_values=values)
+    flags.DEFINE_list(
+        "attributes", None, "only these: type,brand,doors,seats,orientation", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "policy",
+        "consensus",
+        ["consensus", "entropy"],
+        "consensus: agree with the video's class; entropy: plain lowest entropy",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "view_policy",
+        "best",
+        ["best", "first"],
+        "which frame fills a view: of highest mass, or the first to pass",
+        flag_values=values,
+    )
+    flags.DEFINE_float("view_threshold", 0.8, "mass that fills a view, 0 to 1", flag_values=values)
+    flags.DEFINE_integer("views", 8, "views around the car: 8 or 4", flag_values=values)
+    flags.DEFINE_string("fps", "auto", "frames a second: auto (8), all, or N", flag_values=values)
+    flags.DEFINE_string("model", None, "a bundle's name or file", flag_values=values)
+    flags.DEFINE_string(
+        "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
+    )
+    flags.DEFINE_bool("localise", True, "find the car and score its crop", flag_values=values)
+    flags.DEFINE_bool(
+        "overwrite", False, "write into a folder of other files", flag_values=values
+    )
+    return values
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit status."""
+    values = define_flags()
+    try:
+        words = common.parse(values, argv, SYNOPSIS)
+    except common.HelpShown:
+        return 0
+    if len(words) != 1:
+        raise UsageError(f"one video is needed, {len(words)} given: carjax select VIDEO --out=DIR")
+    if not values.out:
+        raise UsageError("where to? give --out=DIR")
+    if values.views not in (4, 8):
+        raise UsageError(f"--views is {values.views}; it must be 8 or 4")
+    if not 0 <= values.view_threshold < 1:
+        raise UsageError(f"--view_threshold is {values.view_threshold}; it must be in [0, 1)")
+    options = pipeline.Options(
+        attributes=tuple(values.attributes) if values.attributes else None,
+        policy=values.policy,
+        view_policy=values.view_policy,
+        view_threshold=values.view_threshold,
+        views=values.views,
+        fps=video.parse_fps(values.fps),
+    )
+    # Everything that can be wrong with the input is found before JAX is imported.
+    out = pathlib.Path(values.out)
+    info = video.probe(words[0])
+    pipeline.check_out(out, values.overwrite)
+    console = Console(stderr=True)
+    console.print(
+        f"{os.fspath(words[0])}: {info.duration_s:.1f} s, {info.width}×{info.height}, "
+        f"{info.average_rate:.4g} frames a second",
+        highlight=False,
+        markup=False,
+    )
+
+    common.set_up_jax()
+    from carjax import model as models
+
+    model = models.load(values.model, backbone_weights=values.backbone_weights)
+    check_attributes(model.spec.schema, options.attributes)
+    model = model.with_localise(values.localise)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("scoring", total=pipeline.expected_frames(info, options.fps))
+        content, warnings = pipeline.select(
+            model,
+            words[0],
+            out,
+            options,
+            overwrite=values.overwrite,
+            progress=lambda frames: bar.update(task, completed=frames),
+        )
+        bar.update(task, total=content["video"]["scored_frames"])
+    for warning in warnings:
+        print(f"carjax: {warning}", file=sys.stderr)
+    show(content, out)
+    return 0
+
+
+def check_attributes(schema: Any, wanted: tuple[str, ...] | None) -> None:
+    """Raises a UsageError for the first attribute that the model does not have."""
+    names = [attribute.name for attribute in schema]
+    for name in wanted or ():
+        if name not in names:
+            raise UsageError(f"--attributes: no {name!r}; this model has: {', '.join(names)}")
+
+
+def show(content: dict[str, Any], out: pathlib.Path) -> None:
+    """Prints what was chosen, and where the report is."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("photo", "shows", "certainty", "time", "file"):
+        table.add_column(heading, justify="right" if heading in ("certainty", "time") else "left")
+    for name, choice in content["attributes"].items():
+        if choice["value"] is None:
+            table.add_row(name, choice["reason"], "", "", "")
+        else:
+            table.add_row(
+                name,
+                choice["value"],
+                f"{choice['certainty']:.2f}",
+                f"{choice['time_s']:.1f} s",
+                choice["photo"],
+            )
+    for name, view in content.get("orientation", {}).get("views", {}).items():
+        if view is None:
+            table.add_row(name, "not in the video", "", "", "")
+        else:
+            table.add_row(
+                name,
+                f"{view['azimuth_deg']:.0f}°",
+                f"{view['probability']:.2f}",
+                f"{view['time_s']:.1f} s",
+                view["photo"],
+            )
+    console = Console()
+    console.print(table)
+    console.print(f"\nreport: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
