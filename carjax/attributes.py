@@ -120,6 +120,4 @@ def find(schema: Schema, name: str) -> Attribute:
     for attribute in schema:
         if attribute.name == name:
             return attribute
-    raise ValueError(
-        f"no attribute {name!r}; this model has: {', '.join(a.name for a in schema)}"
-    )
+    raise ValueError(f"no attribute {name!r}; this model has: {', '.join(a.name for a in schema)}")

@@ -139,7 +139,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     """
     tree = {k: v for k, v in model.params.items() if k != "backbone"}
     tensors = {
-        key: np.ascontiguousarray(value, np.float16)
+        key: np.array(value, np.float16, order="C")
         for key, value in pretrained.flatten(tree).items()
     }
     hashes = [bytes.fromhex(h) for h in sorted(model.training_hashes)]

@@ -212,4 +212,3 @@ def expected_frames(info: video.VideoInfo, fps: video.Fps) -> int:
     """Estimates how many frames will be scored, for a progress bar."""
     rate = {"auto": video.AUTO_FPS, "all": info.average_rate}.get(str(fps), fps)
     return max(1, round(min(info.frames, info.duration_s * float(rate))))
-

@@ -181,7 +181,8 @@ class Scorer:
             ValueError: the frames are not uint8 [batch_size, H, W, 3].
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-            raise ValueError(f"frames must be uint8 [B, H, W, 3], not {frames.dtype} {frames.shape}")
+            got = f"{frames.dtype} {frames.shape}"
+            raise ValueError(f"frames must be uint8 [B, H, W, 3], not {got}")
         if len(frames) != self.batch_size:
             raise ValueError(f"{len(frames)} frames are not a batch of {self.batch_size}")
         return self._score(self._params, *jax.device_put((frames, mask), self._batch))
@@ -215,9 +216,7 @@ def concatenate(parts: list[FrameScores]) -> FrameScores:
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
-def to_table(
-    scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndarray
-) -> ScoreTable:
+def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndarray) -> ScoreTable:
     """Joins the scores of N frames with when they were seen, as selection reads them.
 
     Args:

@@ -59,7 +59,9 @@ def main(root: pathlib.Path) -> None:
             files = [row["file"] for row in csv.DictReader(f)]
         group = groups([cv2.imread(str(root / name / "images" / file)) for file in files])
         write(name, files, [files[g] for g in group])
-        print(f"  {len(files)} files in {len(set(group))} groups, largest {max(np.bincount(group))}")
+        print(
+            f"  {len(files)} files in {len(set(group))} groups, largest {max(np.bincount(group))}"
+        )
 
 
 if __name__ == "__main__":

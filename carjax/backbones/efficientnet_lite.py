@@ -84,6 +84,7 @@ class EfficientNetLite(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
+        """Builds the layers."""
         self.stem = layers.Conv(STEM_FILTERS, 3, 2, dtype=self.dtype)
         self.mbconv = [InvertedBottleneck(b, dtype=self.dtype) for b in self.blocks]
         self.top = layers.PointwiseConv(TOP_FILTERS, dtype=self.dtype)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import os
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +24,7 @@ from carjax.errors import CarjaxError
 
 Params = dict[str, Any]
 _BATCH_NORM_EPSILON = 1e-3
+_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def shipped_path(name: str) -> pathlib.Path:
@@ -55,13 +58,9 @@ def load_pretrained(
             else "check the path"
         )
         raise CarjaxError(f"{source}: no weights for {name}: {hint}")
-    try:
-        flat = safetensors.numpy.load_file(source)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CarjaxError(f"{source}: not a safetensors file ({error})") from None
-    params = unflatten(flat)
-    check(params, name, source)
-    return module, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    flat = _read_safetensors(source)
+    check(flat, name, source)
+    return module, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), unflatten(flat))
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -75,36 +74,40 @@ def unflatten(flat: Mapping[str, np.ndarray]) -> Params:
     return flax.traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
-def expected_shapes(name: str) -> dict[str, tuple[int, ...]]:
+@functools.cache
+def expected_shapes(name: str) -> Mapping[str, tuple[int, ...]]:
     """Returns the shape of every parameter of a backbone, by path, without computing any."""
     module = registry.create(name)
     size = registry.spec_of(name).input_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(
-        lambda x: module.init(jax.random.key(0), x, method="logits"), images
-    )
+    variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, method="logits"), images)
     flat = flax.traverse_util.flatten_dict(variables["params"], sep="/")
-    return {key: value.shape for key, value in flat.items()}
+    return types.MappingProxyType({key: value.shape for key, value in flat.items()})
 
 
 def check(params: Mapping[str, Any], name: str, source: str | os.PathLike[str]) -> None:
     """Raises one CarjaxError that lists every missing, extra or misshapen tensor."""
-    expected = expected_shapes(name)
     found = {k: v.shape for k, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
-    faults = [f"missing {k} {expected[k]}" for k in expected.keys() - found.keys()]
-    faults += [f"unexpected {k} {found[k]}" for k in found.keys() - expected.keys()]
-    faults += [
-        f"{k} is {found[k]}, not {expected[k]}"
-        for k in expected.keys() & found.keys()
-        if found[k] != expected[k]
-    ]
+    faults = _faults(found, expected_shapes(name))
     if faults:
-        raise CarjaxError(f"{source}: not {name}'s weights: {'; '.join(sorted(faults))}")
+        raise CarjaxError(f"{source}: not {name}'s weights: {faults}")
+
+
+def _faults(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """Names every missing, unexpected or misshapen tensor; empty where all is well."""
+    faults = [f"missing {key} {expected[key]}" for key in expected.keys() - found.keys()]
+    faults += [f"unexpected {key} {found[key]}" for key in found.keys() - expected.keys()]
+    faults += [
+        f"{key} is {found[key]}, not {expected[key]}"
+        for key in expected.keys() & found.keys()
+        if found[key] != expected[key]
+    ]
+    return "; ".join(sorted(faults))
 
 
 def save(params: Mapping[str, Any], path: str | os.PathLike[str], dtype: Any = np.float16) -> None:
     """Writes a backbone's parameters as safetensors of that type."""
-    tensors = {k: np.ascontiguousarray(v.astype(dtype)) for k, v in flatten(params).items()}
+    tensors = {k: np.array(v, dtype, order="C") for k, v in flatten(params).items()}
     with files.replacing(path) as temporary:
         safetensors.numpy.save_file(tensors, temporary)
 
@@ -127,59 +130,97 @@ def fold_batch_norm(
     return kernel * factor, norm["bias"] - norm["running_mean"] * factor
 
 
+def _torch_layers(name: str) -> dict[str, tuple[str, str]]:
+    """Returns our layer's path → (convolution, batch norm) in the published state dict's names.
+
+    Derived from the module's structure, so that no list of tensors has to be kept.
+    """
+    layers = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
+    for i, block in enumerate(registry.create(name).blocks):
+        ours, theirs = f"mbconv_{i}", f"_blocks.{i}"
+        if block.expand != 1:
+            layers[f"{ours}/expand"] = (f"{theirs}._expand_conv", f"{theirs}._bn0")
+        layers[f"{ours}/depthwise"] = (f"{theirs}._depthwise_conv", f"{theirs}._bn1")
+        layers[f"{ours}/project"] = (f"{theirs}._project_conv", f"{theirs}._bn2")
+    return layers
+
+
+def state_dict_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every tensor of a published EfficientNet-Lite state dict, by name."""
+    ours = expected_shapes(name)
+    inputs, classes = ours["classifier/kernel"]
+    shapes: dict[str, tuple[int, ...]] = {"_fc.weight": (classes, inputs), "_fc.bias": (classes,)}
+    for layer, (conv, norm) in _torch_layers(name).items():
+        kernel = ours[f"{layer}/kernel"]
+        if len(kernel) == 2:  # pointwise [I, O]
+            shapes[f"{conv}.weight"] = (kernel[1], kernel[0], 1, 1)
+        elif len(kernel) == 3:  # depthwise [k, k, C]
+            shapes[f"{conv}.weight"] = (kernel[2], 1, *kernel[:2])
+        else:  # dense [k, k, I, O]
+            shapes[f"{conv}.weight"] = (kernel[3], kernel[2], *kernel[:2])
+        shapes |= {f"{norm}.{part}": kernel[-1:] for part in _NORM_PARTS}
+    return shapes
+
+
 def convert_efficientnet_lite(state: Mapping[str, np.ndarray], name: str) -> Params:
     """Converts a state dict of PyPI's `efficientnet-lite-pytorch`, batch norm folded.
 
-    The name of each tensor is derived from the module's structure, so that a missing or an extra
-    one is reported.
-
     Args:
-        state: name → array, in torch's layout (OIHW).
+        state: name → array, in torch's layout (OIHW). Batch norm's step counters are ignored.
         name: the backbone that it belongs to.
 
+    Returns:
+        The backbone's parameters, float32 NumPy arrays.
+
     Raises:
-        CarjaxError: tensors are missing, extra or misshapen; all are listed.
+        CarjaxError: tensors are missing, unexpected or misshapen; all are listed.
     """
-    module = registry.create(name)
-    left = {k: np.asarray(v, np.float64) for k, v in state.items()}
-    missing: list[str] = []
-
-    def take(key: str) -> np.ndarray:
-        if key not in left:
-            missing.append(key)
-            return np.zeros(1)
-        return left.pop(key)
-
-    def conv(conv_key: str, norm_key: str, kind: str) -> dict[str, np.ndarray]:
-        kernel = take(f"{conv_key}.weight")
-        if kernel.ndim == 4:
-            kernel = kernel.transpose(2, 3, 1, 0)
-            kernel = {"dense": kernel, "point": kernel[0, 0], "depth": kernel[:, :, 0]}[kind]
-        parts = ("weight", "bias", "running_mean", "running_var")
-        norm = {part: take(f"{norm_key}.{part}") for part in parts}
-        left.pop(f"{norm_key}.num_batches_tracked", None)
-        kernel, bias = fold_batch_norm(kernel, norm)
-        return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
-
-    params: Params = {"stem": conv("_conv_stem", "_bn0", "dense")}
-    for i, block in enumerate(module.blocks):
-        at = f"_blocks.{i}"
-        tree = {}
-        if block.expand != 1:
-            tree["expand"] = conv(f"{at}._expand_conv", f"{at}._bn0", "point")
-        tree["depthwise"] = conv(f"{at}._depthwise_conv", f"{at}._bn1", "depth")
-        tree["project"] = conv(f"{at}._project_conv", f"{at}._bn2", "point")
-        params[f"mbconv_{i}"] = tree
-    params["top"] = conv("_conv_head", "_bn1", "point")
-    params["classifier"] = {
-        "kernel": take("_fc.weight").T.astype(np.float32),
-        "bias": take("_fc.bias").astype(np.float32),
-    }
-    faults = [f"missing {key}" for key in missing] + [f"unexpected {key}" for key in left]
+    found = {k: v.shape for k, v in state.items() if not k.endswith(".num_batches_tracked")}
+    faults = _faults(found, state_dict_shapes(name))
     if faults:
-        raise CarjaxError(f"not a state dict of {name}: {'; '.join(sorted(faults))}")
-    check(params, name, "state dict")
-    return params
+        raise CarjaxError(f"not a state dict of {name}: {faults}")
+    flat = {
+        "classifier/kernel": np.asarray(state["_fc.weight"]).T,
+        "classifier/bias": np.asarray(state["_fc.bias"]),
+    }
+    shapes = expected_shapes(name)
+    for layer, (conv, norm) in _torch_layers(name).items():
+        # OIHW → HWIO; reshaping drops the axes of size one of depthwise and pointwise kernels.
+        kernel = np.asarray(state[f"{conv}.weight"], np.float64)
+        kernel = kernel.transpose(2, 3, 1, 0).reshape(shapes[f"{layer}/kernel"])
+        parts = {part: np.asarray(state[f"{norm}.{part}"], np.float64) for part in _NORM_PARTS}
+        flat[f"{layer}/kernel"], flat[f"{layer}/bias"] = fold_batch_norm(kernel, parts)
+    return unflatten({key: value.astype(np.float32) for key, value in flat.items()})
+
+
+def _read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads name → array from a `.pth` or safetensors file; raises CarjaxError for any other."""
+    if not path.is_file():
+        raise CarjaxError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        import torch
+    except ImportError:
+        raise CarjaxError(
+            f"{path}: reading a torch file needs torch: pip install 'carjax[convert]'"
+        ) from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a file that is not its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CarjaxError(f"{path}: not a whole file of torch tensors ({reason})") from None
+    if not isinstance(loaded, Mapping) or not all(torch.is_tensor(v) for v in loaded.values()):
+        raise CarjaxError(f"{path}: not a state dict: it must map names to tensors")
+    return {key: value.numpy() for key, value in loaded.items()}
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads all tensors of a safetensors file; raises CarjaxError where it is none."""
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CarjaxError(f"{path}: not a whole safetensors file ({error})") from None
 
 
 def import_weights(
@@ -190,24 +231,19 @@ def import_weights(
     Only the tensors of a `.pth` are read (`weights_only=True`), never its code. Needs the extra
     `convert` for `.pth`.
 
+    Args:
+        name: the backbone that the weights belong to.
+        source: the published file.
+        out: the safetensors file to write; `load_pretrained` reads it.
+        dtype: type of the written tensors, float16 or float32.
+
     Raises:
-        CarjaxError: the file cannot be read, or its tensors do not fit.
+        CarjaxError: the file cannot be read or written, or its tensors do not fit.
+        UsageError: no such backbone.
     """
-    path = pathlib.Path(source)
-    if not path.is_file():
-        raise CarjaxError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        state = safetensors.numpy.load_file(path)
-    else:
-        try:
-            import torch
-        except ImportError:
-            raise CarjaxError(
-                "reading a .pth needs torch: pip install 'carjax[convert]'"
-            ) from None
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many types for a file that is not its own
-            raise CarjaxError(f"{path}: not a file of torch tensors ({error})") from None
-        state = {k: v.numpy() for k, v in loaded.items()}
-    save(convert_efficientnet_lite(state, name), out, dtype)
+    registry.spec_of(name)
+    params = convert_efficientnet_lite(_read_state_dict(pathlib.Path(source)), name)
+    try:
+        save(params, out, dtype)
+    except OSError as error:
+        raise CarjaxError(f"{out}: cannot be written ({error.strerror or error})") from None

@@ -52,9 +52,7 @@ def define_flags() -> flags.FlagValues:
         "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
     )
     flags.DEFINE_bool("localise", True, "find the car and score its crop", flag_values=values)
-    flags.DEFINE_bool(
-        "overwrite", False, "write into a folder of other files", flag_values=values
-    )
+    flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
     return values
 
 

@@ -145,23 +145,29 @@ def read_folds(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
     return np.array([folds[n] for n in names], np.int32)
 
 
-def load_canvas(paths: Sequence[pathlib.Path], side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes photos into the top left corner of square canvases.
+def decode(path: pathlib.Path) -> np.ndarray:
+    """Reads one photo as uint8 [H, W, 3] BGR, as OpenCV orders it.
+
+    Raises:
+        CarjaxError: it is missing or cannot be decoded.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise CarjaxError(f"{path}: no such photo, or not an image")
+    return image
+
+
+def to_canvas(images: Sequence[np.ndarray], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lays BGR images into the top left corner of square RGB canvases.
 
     A photo larger than the canvas is shrunk to fit.
 
     Returns:
-        (uint8 [B, side, side, 3] RGB, float32 [B, 2] height and width of each photo).
-
-    Raises:
-        CarjaxError: a photo is missing or cannot be decoded.
+        (uint8 [B, side, side, 3] RGB, float32 [B, 2] height and width inside the canvas).
     """
-    canvas = np.zeros((len(paths), side, side, 3), np.uint8)
-    valid = np.zeros((len(paths), 2), np.float32)
-    for i, path in enumerate(paths):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise CarjaxError(f"{path}: no such photo, or not an image")
+    canvas = np.zeros((len(images), side, side, 3), np.uint8)
+    valid = np.zeros((len(images), 2), np.float32)
+    for i, image in enumerate(images):
         longest = max(image.shape[:2])
         if longest > side:
             height, width = (max(1, round(n * side / longest)) for n in image.shape[:2])
@@ -172,7 +178,22 @@ def load_canvas(paths: Sequence[pathlib.Path], side: int) -> tuple[np.ndarray, n
     return canvas, valid
 
 
-def content_hashes(photos: Photos) -> list[str]:
-    """Returns the SHA-256 of every photo's file."""
-    return [files.sha256(path) for path in photos.paths]
+def load_canvas(paths: Sequence[pathlib.Path], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes photos into canvases: `decode`, then `to_canvas`.
 
+    Raises:
+        CarjaxError: a photo is missing or cannot be decoded.
+    """
+    return to_canvas([decode(path) for path in paths], side)
+
+
+def content_hashes(photos: Photos) -> list[str]:
+    """Returns the SHA-256 of every photo's file.
+
+    Raises:
+        CarjaxError: a photo is missing or cannot be read.
+    """
+    try:
+        return [files.sha256(path) for path in photos.paths]
+    except OSError as error:
+        raise CarjaxError(f"{error.filename}: cannot read this photo ({error.strerror})") from None

@@ -1,0 +1,50 @@
+# `make demo` and `make test` need Python 3.11–3.13 and nothing else; both work inside .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+SAMPLE := data/prius_walkaround.mp4
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-all lint types wheel crossval clean
+
+demo: .venv/base
+	$(BIN)/carjax select $(SAMPLE) --out=out/demo
+
+test: .venv/test
+	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+test-all: .venv/test-all
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/test
+	$(BIN)/mypy
+
+wheel: .venv/test
+	$(BIN)/python -m pip wheel -q --no-deps -w dist .
+
+# The figures of the README and of the model card: five-fold cross-validation of the five heads.
+crossval: .venv/test
+	$(BIN)/python benchmarks/crossval.py
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "carjax needs Python 3.11 to 3.13; call make with PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/base: .venv/bin/python pyproject.toml
+	@echo "installing carjax into .venv (about a minute the first time)"
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+.venv/test: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@ .venv/base
+
+.venv/test-all: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[test-all]'
+	@touch $@ .venv/test .venv/base
+
+clean:
+	rm -rf .venv out dist build *.egg-info

@@ -1,0 +1,34 @@
+"""The machine that a figure was measured on, and where figures are kept."""
+
+import json
+import os
+import pathlib
+import platform
+
+import jax
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def name() -> str:
+    """CPU model and cores, accelerator, Python and JAX."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{model}, {cores} cores, {jax.default_backend()}, "
+        f"Python {platform.python_version()}, jax {jax.__version__}"
+    )
+
+
+def save(file: str, figures: dict) -> None:
+    """Writes figures as JSON with the machine's name, and prints where."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / file
+    path.write_text(json.dumps({"machine": name(), **figures}, indent=1) + "\n")
+    print(f"written: {path}")

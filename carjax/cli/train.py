@@ -1,0 +1,80 @@
+"""`carjax train`: train one head, or the car box, on cached features of a frozen backbone."""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+from carjax.cli import common
+from carjax.errors import CarjaxError, UsageError
+
+SYNOPSIS = """usage: carjax train --config=FILE --workdir=DIR [--config.NAME=VALUE …] [--FLAGS]
+
+Trains what the config names, resuming where DIR stands; DIR/head.safetensors is the result.
+`carjax bundle` joins several into a model. Example:
+
+  carjax train --config=configs/brand.py --workdir=out/brand --config.steps=600"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit status."""
+    try:
+        from ml_collections import config_flags
+    except ImportError:
+        raise CarjaxError("training needs more packages: pip install 'carjax[train]'") from None
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config",
+        help_string="file with get_config(); --config.NAME=VALUE overrides a setting",
+        flag_values=values,
+        sys_argv=["carjax", *argv],
+    )
+    flags.DEFINE_string("workdir", None, "folder of this run alone", flag_values=values)
+    flags.DEFINE_string(
+        "data_dir", None, "folder of data sets (default: $CARJAX_DATA)", flag_values=values
+    )
+    flags.DEFINE_string(
+        "cache_dir", None, "where features are kept (~/.cache/carjax)", flag_values=values
+    )
+    flags.DEFINE_boolean("quiet", False, "show no progress", flag_values=values)
+    _check_config_path(argv)
+    try:
+        rest = common.parse(values, argv, SYNOPSIS)
+    except common.HelpShown:
+        return 0
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
+        # The config file is run while flags are parsed; an unknown setting is an AttributeError.
+        raise UsageError(f"--config: {error}") from None
+    if rest:
+        raise UsageError(f"carjax train takes flags only, not {rest[0]!r}")
+    if values.config is None or not values.workdir:
+        raise UsageError("carjax train needs --config=FILE and --workdir=DIR (see --help)")
+
+    common.set_up_jax()
+    from carjax.training import loop
+
+    result = loop.train_and_evaluate(
+        values.config,
+        values.workdir,
+        values.data_dir,
+        cache_dir=values.cache_dir,
+        quiet=values.quiet,
+    )
+    photos = sum(result["photos"].values())
+    print(f"{values.config.attribute}: trained on {photos} photos in {result['seconds']} s")
+    for name, value in result["held_out"].items():
+        print(f"  {name:<20} {value:.4f}")
+    print(f"  {pathlib.Path(values.workdir) / loop.HEAD_FILE}")
+    return 0
+
+
+def _check_config_path(argv: list[str]) -> None:
+    """A missing file gives one line of its own: the flag's own message runs over several."""
+    for i, word in enumerate(argv):
+        name, _, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == "config":
+            path = value or (argv[i + 1] if i + 1 < len(argv) else "")
+            if not pathlib.Path(path).is_file():
+                raise UsageError(f"--config={path}: no such config file")
