@@ -27,7 +27,7 @@ wheel: .venv/test
 
 # The figures of the README and of the model card: five-fold cross-validation of the five heads.
 crossval: .venv/test
-	$(BIN)/python benchmarks/crossval.py
+	$(BIN)/python benchmarks/crossval.py --workdir=work/crossval
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "carjax needs Python 3.11 to 3.13; call make with PYTHON=python3.12")'

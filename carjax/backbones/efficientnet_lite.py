@@ -99,6 +99,11 @@ class EfficientNetLite(nn.Module):
         Returns:
             Features(pooled [B, 1280], grid [B, ⌈H/16⌉, ⌈W/16⌉, C]).
         """
+        top, grid = self._maps(images)
+        return Features(pooled=top.mean((1, 2)), grid=grid)
+
+    def _maps(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Computes the top features before pooling, and the last stride-16 block's output."""
         strides = [b.stride for b in self.blocks]
         last_stride = len(strides) - 1 - strides[::-1].index(2)
         x = layers.relu6(self.stem(images.astype(self.dtype)))
@@ -106,12 +111,15 @@ class EfficientNetLite(nn.Module):
             if i == last_stride:
                 grid = x
             x = block(x)
-        x = layers.relu6(self.top(x))
-        return Features(pooled=x.mean((1, 2)), grid=grid)
+        return layers.relu6(self.top(x)), grid
 
     def logits(self, images: jax.Array) -> jax.Array:
         """Computes the ImageNet logits [B, num_classes] of normalised images [B, H, W, 3]."""
         return self.classify(self(images))
+
+    def class_map(self, images: jax.Array) -> jax.Array:
+        """Computes class activations [B, g, g, num_classes], g = ⌈H/32⌉ (Zhou et al., CVPR 2016)."""
+        return self.classifier(self._maps(images)[0])
 
     def classify(self, features: Features) -> jax.Array:
         """Computes the ImageNet logits [B, num_classes] from features already at hand."""

@@ -1,0 +1,151 @@
+"""How well the car is found, on photos that were not trained on.
+
+    carjax train --config=configs/localise.py --config.fold=0 --workdir=work/crossval/localise-0
+    python benchmarks/localise.py --box=work/crossval/localise-0 [--heads=DIR,DIR,…]
+
+Prints mean IoU and recall at IoU 0.5 on fold 0 of `car_boxes` and `phone_photos` (boxes of a
+detector, those it is sure of), whole photos, for the box head and for the class activation of the
+ImageNet vehicle classes. With heads trained without fold 0 of `stanford_cars`, also what zooming
+its photos out to 35% of their size costs. Writes results/localise.json.
+"""
+
+import argparse
+import csv
+import functools
+import pathlib
+
+import cv2
+import jax
+import jax.numpy as jnp
+import machine
+import numpy as np
+
+from carjax import backbones, circular, crops, localise, scoring
+from carjax import model as models
+from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
+from carjax.backbones import registry
+from carjax.cli import bundle as bundles
+from carjax.cli import common
+from carjax.datasets import photos
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOLD = 0
+ZOOM = 0.35
+
+
+def class_activation_box(backbone, params, image: np.ndarray) -> np.ndarray:
+    """The box of the largest region above half of the vehicle classes' range, in pixels."""
+    height, width = image.shape[:2]
+    boxes = crops.full_boxes(1, height, width)
+    size = registry.spec_of(backbone.name).input_size
+    inputs = crops.crop_and_resize(image[None], boxes, size)
+    inputs = registry.normalize(backbone.name, inputs)
+    logits = backbone.apply({"params": params}, inputs, method="class_map")
+    heat = np.array(jax.nn.logsumexp(logits[0][..., np.array(VEHICLE_CLASSES)], axis=-1))
+    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC)
+    region = (heat > (heat.min() + heat.max()) / 2).astype(np.uint8)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(region)
+    left, top, w, h = stats[1:][np.argmax(stats[1:, cv2.CC_STAT_AREA])][:4]
+    return np.array([left, top, left + w, top + h], np.float32)
+
+
+def boxes(model: models.Model, data: pathlib.Path) -> dict:
+    backbone = backbones.create(model.spec.backbone)
+    find = jax.jit(
+        lambda p, b, frames: localise.find_box(p, backbone, b, frames, model.spec.localise)
+    )
+    baseline = functools.partial(class_activation_box, backbone, model.params["backbone"])
+    figures = {}
+    for name in ("car_boxes", "phone_photos"):
+        every = photos.read_boxes(data / name)
+        fold = photos.read_folds(ROOT / "data" / "splits" / f"{name}.csv", every.names)
+        sure = np.ones(len(every), bool)
+        if name == "phone_photos":
+            with (data / name / "boxes.csv").open() as f:
+                sure = np.array([float(r["score"] or 0) >= 0.5 for r in csv.DictReader(f)])
+        index = np.flatnonzero((fold == FOLD) & sure & ~np.isnan(every.box).any(1))
+        ious = {"box head": [], "class activation": []}
+        for i in index:
+            image = cv2.imread(str(every.paths[i]))[..., ::-1]
+            found = find(model.params["localise"], model.params["backbone"], image[None])[0]
+            truth = jnp.asarray(every.box[i])
+            ious["box head"].append(float(localise.iou(found, truth)))
+            ious["class activation"].append(float(localise.iou(baseline(image), truth)))
+        for kind, values in ious.items():
+            figures[f"{name}, {kind}"] = {
+                "photos": len(values),
+                "mean_iou": round(float(np.mean(values)), 4),
+                "recall_at_0.5": round(float(np.mean(np.array(values) >= 0.5)), 4),
+                "recall_at_0.75": round(float(np.mean(np.array(values) >= 0.75)), 4),
+            }
+    return figures
+
+
+def zoomed_out(image: np.ndarray, side: int, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """The photo at `scale` of the canvas, anywhere on it, over soft random colours."""
+    height, width = image.shape[:2]
+    fit = side * scale / max(height, width)
+    small = cv2.resize(
+        image,
+        (max(1, round(width * fit)), max(1, round(height * fit))),
+        interpolation=cv2.INTER_AREA,
+    )
+    coarse = rng.integers(40, 216, (6, 6, 3), dtype=np.uint8)
+    canvas = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+    top, left = (rng.integers(0, side - n + 1) for n in small.shape[:2])
+    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return canvas
+
+
+def zoom(model: models.Model, data: pathlib.Path) -> dict:
+    every = photos.read_labels(data / "stanford_cars", CAR)
+    fold = photos.read_folds(ROOT / "data" / "splits" / "stanford_cars.csv", every.names)
+    held_out = every.take(np.flatnonzero(fold == FOLD))
+    scorer = scoring.Scorer(model)
+    figures = {}
+    for scale in (1.0, ZOOM):
+        rng = np.random.default_rng(0)
+        frames = np.stack(
+            [
+                zoomed_out(cv2.imread(str(p))[..., ::-1], 640, scale, rng)
+                for p in held_out.paths
+            ]
+        )
+        scores = scorer(frames)
+        row = {}
+        for attribute in model.spec.schema:
+            labels = held_out.labels[attribute.name]
+            if isinstance(attribute, Categorical):
+                known = labels >= 0
+                right = scores.probs[attribute.name].argmax(1)[known] == labels[known]
+                row[attribute.name] = round(float(right.mean()), 4)
+            else:
+                azimuth = np.asarray(circular.azimuth_deg(scores.azimuth))
+                error = np.abs((azimuth - labels + 180) % 360 - 180)
+                row["azimuth_median_deg"] = round(float(np.nanmedian(error)), 2)
+        figures[f"longest side {scale:.0%} of the frame"] = row
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--box", required=True)
+    parser.add_argument("--heads", default="")
+    arguments = parser.parse_args()
+    common.set_up_jax()
+    data = photos.data_root()
+    folders = [f for f in arguments.heads.split(",") if f]
+    sources = [arguments.box, *folders]
+    parts = [models.load(pathlib.Path(source) / "head.safetensors") for source in sources]
+    model = bundles.join(parts, sources, "without fold 0")
+    figures = {"boxes": boxes(model, data)}
+    if folders:
+        figures["zoom"] = zoom(model, data)
+    for part in figures.values():
+        for name, row in part.items():
+            print(name, row)
+    machine.save("localise.json", {"command": "python benchmarks/localise.py", **figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Azimuth on whole videos and spins that were never trained on, through the car box.
+
+    python benchmarks/videos.py [--model=FILE]
+
+The sample's ground truth is exact; the spins' labels are good to about 5 degrees. Prints the median
+error, the share within 30 degrees and the flips (> 150 degrees), and writes results/videos.json.
+"""
+
+import argparse
+import csv
+import os
+import pathlib
+
+import machine
+import numpy as np
+
+from carjax import circular, pipeline, scoring
+from carjax import model as models
+from carjax.cli import common
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return np.abs(np.asarray(circular.angular_difference_deg(predicted, truth)))
+
+
+def summary(error: np.ndarray) -> dict[str, float]:
+    return {
+        "frames": len(error),
+        "median_deg": round(float(np.median(error)), 2),
+        "within_30": round(float((error <= 30).mean()), 4),
+        "flips": round(float((error > 150).mean()), 4),
+    }
+
+
+def sample(model: models.Model) -> dict[str, float]:
+    with (ROOT / "data" / "prius_walkaround.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    table, _ = pipeline.score_video(model, ROOT / "data" / "prius_walkaround.mp4", fps="all")
+    sound = np.array([row["degraded"] == "0" for row in rows])
+    truth = np.array([float(row["azimuth_deg"]) for row in rows])
+    return summary(errors(table.azimuth_deg, truth)[sound])
+
+
+def spins(model: models.Model, folder: pathlib.Path) -> dict[str, dict[str, float]]:
+    import cv2
+
+    with (folder / "labels.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    groups: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(row["file"].split("/")[0], []).append(row)
+    found, every = {}, []
+    for name, group in groups.items():
+        frames = np.stack([cv2.imread(str(folder / row["file"]))[..., ::-1] for row in group])
+        scores = scoring.Scorer(model)(frames)
+        truth = np.array([float(row["azimuth_deg"]) for row in group])
+        error = errors(circular.azimuth_deg(scores.azimuth), truth)
+        found[name] = summary(error)
+        every.append(error)
+    found["all"] = summary(np.concatenate(every))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    common.set_up_jax()
+    model = models.load(parser.parse_args().model)
+    figures = {"sample": sample(model), "sample_nolocalise": sample(model.with_localise(False))}
+    if data := os.environ.get("CARJAX_DATA"):
+        figures["spins"] = spins(model, pathlib.Path(data) / "spins")
+    for name, row in figures.items():
+        print(name, row)
+    machine.save("videos.json", {"command": "python benchmarks/videos.py", **figures})
+
+
+if __name__ == "__main__":
+    main()
