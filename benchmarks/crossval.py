@@ -74,16 +74,31 @@ def main(argv: list[str]) -> int:
         "once, by heads that were trained on the other folds; one plain view per image; original "
         f"labels; 95% percentile bootstrap over images, {RESAMPLES} resamples"
     )
+    runs = {(a, f): train_fold(values, a, f) for a in values.attributes for f in folds}
+    predicted: dict[str, list[Fold]] = {}
     for attribute in values.attributes:
-        runs = [train_fold(values, attribute, fold) for fold in folds]
-        predicted = [dict(np.load(run / "held_out.npz")) for run in runs]
-        report(results, "cropped_photos", attribute, predicted)
-        if values.localise:
-            found = [localised(values, run, p) for run, p in zip(runs, predicted, strict=True)]
-            report(results, "localised", attribute, found)
-        with files.replacing(out) as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n")
+        files_of = [runs[attribute, fold] / "held_out.npz" for fold in folds]
+        predicted[attribute] = [dict(np.load(file)) for file in files_of]
+        report(results, "cropped_photos", attribute, predicted[attribute])
+    write(results, out)
+    if values.localise:
+        found: dict[str, list[Fold]] = {attribute: [] for attribute in values.attributes}
+        for i, fold in enumerate(folds):
+            heads = [runs[attribute, fold] for attribute in values.attributes]
+            held_out = {attribute: predicted[attribute][i] for attribute in values.attributes}
+            for attribute, columns in localised(values, heads, held_out).items():
+                found[attribute].append(columns)
+        for attribute in values.attributes:
+            report(results, "localised", attribute, found[attribute])
+        write(results, out)
     return 0
+
+
+def write(results: dict[str, Any], out: pathlib.Path) -> None:
+    """Writes the results so far."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(out) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def train_fold(values: Any, attribute: str, fold: int) -> pathlib.Path:
@@ -108,35 +123,45 @@ def load_config(path: pathlib.Path) -> Any:
     return space["get_config"]()
 
 
-def localised(values: Any, run: pathlib.Path, predicted: Fold) -> Fold:
-    """Predicts a run's held-out photos again, each cropped to the box that is found in it."""
+def localised(
+    values: Any, heads: Sequence[pathlib.Path], held_out: dict[str, Fold]
+) -> dict[str, Fold]:
+    """Predicts a fold's photos again, each cropped to the box that is found in it.
+
+    Args:
+        values: the flags.
+        heads: one run per attribute, all without this fold.
+        held_out: attribute → its photos and targets.
+    """
     from carjax import model, scoring
+    from carjax.cli import bundle
     from carjax.datasets import photos
 
-    head = model.load(run / "head.safetensors")
     given = pathlib.Path(values.localise)
-    box = model.load(given / "head.safetensors" if given.is_dir() else given).with_localise(True)
-    joined = dataclasses.replace(
-        head,
-        params={**head.params, "localise": box.params["localise"]},
-        spec=dataclasses.replace(head.spec, localise=box.spec.localise),
-    )
+    box = model.load(given / "head.safetensors" if given.is_dir() else given)
+    box = dataclasses.replace(box, spec=dataclasses.replace(box.spec, heads=()))
+    parts = [model.load(run / "head.safetensors") for run in heads]
+    joined = bundle.join([*parts, box], [str(r) for r in (*heads, given)], "held out")
     scorer = scoring.Scorer(joined)
     root = photos.data_root(values.data_dir)
-    paths = []
-    for name in predicted["names"]:
-        dataset, file = str(name).split("/", 1)
-        paths.append(root / dataset / "images" / file)
-    parts = []
-    for start in range(0, len(paths), scorer.batch_size):
-        frames = np.stack([square(photos.decode(p)) for p in paths[start:][: scorer.batch_size]])
-        parts.append(scoring.to_host(scorer.dispatch(frames), len(frames)))
-    scores = scoring.concatenate(parts)
-    columns: Fold = {"names": predicted["names"], "targets": predicted["targets"]}
-    if scores.azimuth is not None:
-        return columns | scores.azimuth._asdict()
-    (probs,) = scores.probs.values()
-    return columns | {"log_probs": np.log(np.maximum(probs, 1e-12))}
+    names = sorted({str(name) for fold in held_out.values() for name in fold["names"]})
+    rows = []
+    for start in range(0, len(names), scorer.batch_size):
+        chunk = [name.split("/", 1) for name in names[start : start + scorer.batch_size]]
+        images = [photos.decode(root / dataset / "images" / file) for dataset, file in chunk]
+        rows.append(scorer(np.stack([square(image) for image in images])))
+    scores = scoring.concatenate(rows)
+    found = {}
+    for attribute, fold in held_out.items():
+        index = np.searchsorted(names, [str(name) for name in fold["names"]])
+        columns: Fold = {"names": fold["names"], "targets": fold["targets"]}
+        if attribute in scores.probs:
+            log_probs = np.log(np.maximum(scores.probs[attribute][index], 1e-12))
+            found[attribute] = columns | {"log_probs": log_probs}
+        else:
+            density = scores.azimuth._asdict()
+            found[attribute] = columns | {k: v[index] for k, v in density.items()}
+    return found
 
 
 def square(image: np.ndarray) -> np.ndarray:
@@ -154,7 +179,7 @@ def metrics_of(attribute: str, fold: Fold) -> dict[str, float]:
     from carjax.training import evaluation, tasks
 
     if isinstance(find(CAR, attribute), Categorical):
-        return evaluation.categorical_metrics(fold["log_probs"], fold["targets"])
+        return evaluation.categorical_metrics(fold["log_probs"], fold["targets"][:, 0])
     return evaluation.angular_metrics(tasks.density_of(fold), fold["targets"])
 
 

@@ -106,10 +106,7 @@ def zoom(model: models.Model, data: pathlib.Path) -> dict:
     for scale in (1.0, ZOOM):
         rng = np.random.default_rng(0)
         frames = np.stack(
-            [
-                zoomed_out(cv2.imread(str(p))[..., ::-1], 640, scale, rng)
-                for p in held_out.paths
-            ]
+            [zoomed_out(cv2.imread(str(p))[..., ::-1], 640, scale, rng) for p in held_out.paths]
         )
         scores = scorer(frames)
         row = {}

@@ -16,6 +16,7 @@ from carjax.backbones.features import Features
 
 # exp(log κ) stays in the range where float32 statistics are exact (see circular).
 _LOG_KAPPA_RANGE = (-4.0, 9.0)
+_EMPTY_CLASS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,15 @@ class HeadSpec:
         grid: the feature grid is area-averaged to grid × grid cells (0: pooled features only).
         channels: each cell is first projected to this many channels (0: no projection).
         hidden: width of the hidden layer.
+        parts: the class that each part belongs to, where a class is predicted as the union of
+            finer parts (a brand as its models); empty: every class is one part.
     """
 
     attribute: Attribute
     grid: int = 4
     channels: int = 0
     hidden: int = 256
+    parts: tuple[int, ...] = ()
 
 
 def area_weights(size_in: int, size_out: int) -> np.ndarray:
@@ -72,7 +76,10 @@ class Trunk(nn.Module):
     @nn.compact
     def __call__(self, features: Features, *, train: bool = False) -> jax.Array:
         """Maps Features of B images to float32 [B, hidden]."""
-        parts = [nn.LayerNorm(name="norm_pooled")(features.pooled.astype(jnp.float32))]
+        # The root tames the long tail of averaged ReLU activations (a power normalisation as of
+        # Perronnin et al., ECCV 2010).
+        pooled = jnp.sqrt(jnp.maximum(features.pooled.astype(jnp.float32), 0.0))
+        parts = [nn.LayerNorm(name="norm_pooled")(pooled)]
         if self.grid:
             cells = pool_grid(features.grid.astype(jnp.float32), self.grid)
             cells = nn.LayerNorm(name="norm_grid")(cells)
@@ -86,19 +93,44 @@ class Trunk(nn.Module):
 
 
 class CategoricalHead(nn.Module):
-    """Class logits; their softmax is the distribution, its entropy the uncertainty."""
+    """Class logits; their softmax is the distribution, its entropy the uncertainty.
+
+    Where the classes have parts, the softmax is over the parts and a class has the sum of its
+    parts' probabilities: photos of one car model look alike, those of one brand do not.
+    """
 
     spec: HeadSpec
     dropout: float = 0.0
 
-    @nn.compact
-    def __call__(self, features: Features, *, train: bool = False) -> jax.Array:
-        """Maps Features of B images to logits float32 [B, K]."""
+    def setup(self) -> None:
+        """Builds the layers."""
         assert isinstance(self.spec.attribute, Categorical)
-        x = Trunk(self.spec.grid, self.spec.channels, self.spec.hidden, self.dropout, name="trunk")(
-            features, train=train
-        )
-        return nn.Dense(len(self.spec.attribute.classes), name="logits")(x)
+        spec = self.spec
+        self.trunk = Trunk(spec.grid, spec.channels, spec.hidden, self.dropout)
+        self.logits = nn.Dense(len(spec.parts) or len(spec.attribute.classes))
+
+    def part_logits(self, features: Features, *, train: bool = False) -> jax.Array:
+        """Maps Features of B images to the logits of the parts, float32 [B, P]."""
+        return self.logits(self.trunk(features, train=train))
+
+    def __call__(self, features: Features, *, train: bool = False) -> jax.Array:
+        """Maps Features of B images to class logits float32 [B, K]."""
+        return join_parts(self.part_logits(features, train=train), self.spec)
+
+
+def join_parts(part_logits: jax.Array, spec: HeadSpec) -> jax.Array:
+    """Class logits [B, K] from part logits [B, P]: log Σ exp over the parts of each class."""
+    if not spec.parts:
+        return part_logits
+    assert isinstance(spec.attribute, Categorical)
+    classes = np.arange(len(spec.attribute.classes))
+    member = classes[:, None] == np.array(spec.parts)
+    # A class without a part keeps a finite logit, far below all others.
+    logits = jnp.where(member, part_logits[:, None, :], -jnp.inf)
+    low = part_logits.min(axis=-1, keepdims=True) - _EMPTY_CLASS
+    return jnp.where(
+        member.any(1), jax.nn.logsumexp(jnp.where(member.any(1)[:, None], logits, 0.0), -1), low
+    )
 
 
 class VonMisesHead(nn.Module):

@@ -123,7 +123,13 @@ def spec_from_json(tree: Mapping[str, Any]) -> Spec:
     return Spec(
         backbone=tree["backbone"],
         heads=tuple(
-            heads.HeadSpec(**{**row, "attribute": attribute(row["attribute"])})
+            heads.HeadSpec(
+                **{
+                    **row,
+                    "attribute": attribute(row["attribute"]),
+                    "parts": tuple(row.get("parts", ())),
+                }
+            )
             for row in tree["heads"]
         ),
         localise=localise.LocaliseSpec(**tree["localise"]) if tree["localise"] else None,
@@ -195,11 +201,14 @@ def load(
             raise CarjaxError(f"{path}: not a carjax bundle of version {BUNDLE_VERSION}")
         spec = spec_from_json(json.loads(metadata["spec"]))
         card = json.loads(metadata["card"])
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        backbone_sha256 = card["backbone_sha256"]
+        hashes = frozenset(row.tobytes().hex() for row in flat.pop(_TRAINING_HASHES))
+    except KeyError as error:
+        raise CarjaxError(f"{path}: not a carjax bundle ({error} is missing)") from None
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
         raise CarjaxError(f"{path}: not a carjax bundle ({error})") from None
-    hashes = frozenset(row.tobytes().hex() for row in flat.pop(_TRAINING_HASHES))
     _, backbone_params = pretrained.load_pretrained(spec.backbone, backbone_weights)
-    if weights_hash(backbone_params) != card["backbone_sha256"]:
+    if weights_hash(backbone_params) != backbone_sha256:
         raise CarjaxError(
             f"{path}: its heads were trained on other weights of {spec.backbone}: "
             "give those with --backbone_weights=FILE"

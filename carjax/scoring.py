@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -60,6 +61,16 @@ class FrameScores:
     car_probability: jax.Array
     box: jax.Array
     sharpness: jax.Array
+
+
+# Exported programs (`jax.export`) name these types in their serialised form.
+jax.export.register_pytree_node_serialization(
+    FrameScores,
+    serialized_name="carjax.FrameScores",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: (),
+)
+jax.export.register_namedtuple_serialization(circular.Density, serialized_name="carjax.Density")
 
 
 def sharpness(grey: jax.Array) -> jax.Array:

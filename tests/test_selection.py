@@ -205,7 +205,7 @@ def test_spoilt_frames_of_the_sample_are_found(stride):
 def test_eligible_frames_show_a_sharp_car_that_is_not_tiny():
     table = make_table(
         count=40,
-        car_probability=np.where(np.arange(40) == 3, 0.4, 0.9),
+        car_probability=np.where(np.arange(40) == 3, 0.1, 0.9),
         sharpness=np.where(np.arange(40) == 5, 10.0, 300.0),
     )
     table.box[7] = [0.5, 0.5, 0.55, 0.55]
@@ -216,7 +216,7 @@ def test_eligible_frames_show_a_sharp_car_that_is_not_tiny():
     table.car_probability[13] = np.nan
     unfit = np.flatnonzero(~selection.eligible_frames(table))
     assert unfit.tolist() == [3, 5, 7, 8, 11, 12, 13]
-    assert 3 not in np.flatnonzero(~selection.eligible_frames(table, min_car_probability=0.3))
+    assert 3 not in np.flatnonzero(~selection.eligible_frames(table, min_car_probability=0.05))
 
 
 def test_a_sharp_empty_frame_does_not_make_the_car_look_blurred():
@@ -238,7 +238,11 @@ def reference_attribute(table, policy, wanted):
     if policy == "consensus":
         rows = [i for i, ok in enumerate(selection.eligible_frames(table)) if ok]
     else:
-        rows = [i for i in range(len(table)) if table.car_probability[i] >= 0.5]
+        rows = [
+            i
+            for i in range(len(table))
+            if table.car_probability[i] >= selection.MIN_CAR_PROBABILITY
+        ]
     t = [float(x) for x in table.time_s]
     probs = table.probs["doors"].tolist()
     label = {i: probs[i].index(max(probs[i])) for i in rows}
@@ -619,7 +623,7 @@ def test_what_is_chosen_is_eligible_and_finite(seed):
         for choice in [doors, *doors.alternatives] if doors.value else []:
             row = row_of(table, choice.frame)
             assert policy == "entropy" or choice.frame in eligible
-            assert 0.5 <= table.car_probability[row] <= 1
+            assert selection.MIN_CAR_PROBABILITY <= table.car_probability[row] <= 1
             assert np.isfinite(table.probs["doors"][row]).all()
 
 
@@ -640,7 +644,7 @@ def test_no_car():
     with pytest.raises(NoCarError) as error:
         select_photos(make_table(count=9, car_probability=np.full(9, 0.12)))
     assert str(error.value) == (
-        "no car found in 9 frames (highest car probability 0.12, needed 0.50); "
+        "no car found in 9 frames (highest car probability 0.12, needed 0.15); "
         "film the whole car from nearer or in better light"
     )
     for empty in (make_table(count=0), make_table(count=2, car_probability=np.full(2, np.nan))):

@@ -118,7 +118,7 @@ class EfficientNetLite(nn.Module):
         return self.classify(self(images))
 
     def class_map(self, images: jax.Array) -> jax.Array:
-        """Computes class activations [B, g, g, num_classes], g = ⌈H/32⌉ (Zhou et al., CVPR 2016)."""
+        """Computes class activations [B, g, g, num_classes], g = ⌈H/32⌉ (Zhou et al. 2016)."""
         return self.classifier(self._maps(images)[0])
 
     def classify(self, features: Features) -> jax.Array:

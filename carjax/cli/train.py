@@ -44,8 +44,10 @@ def main(argv: list[str]) -> int:
         rest = common.parse(values, argv, SYNOPSIS)
     except common.HelpShown:
         return 0
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
-        # The config file is run while flags are parsed; an unknown setting is an AttributeError.
+    except (AttributeError, KeyError) as error:
+        raise UsageError(f"--config: no such setting: {str(error).strip(chr(34))}") from None
+    except (TypeError, ValueError, SyntaxError, ImportError) as error:
+        # The config file is run while flags are parsed.
         raise UsageError(f"--config: {error}") from None
     if rest:
         raise UsageError(f"carjax train takes flags only, not {rest[0]!r}")

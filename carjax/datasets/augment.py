@@ -27,6 +27,8 @@ class Augmentation:
         margin: … or outwards, where border pixels are repeated.
         zoom_out: with `zoom_out_rate`, the photo is set into a frame up to this many times larger.
         zoom_out_rate: probability of a zoom-out.
+        backdrop_rate: probability that what lies beyond the photo shows an enlarged corner of it
+            (a tiny corner is a plain colour) in place of its repeated border.
         blur: largest factor on the resampling filter's width; `blur_rate` is its probability.
         blur_rate: probability of a blur.
         brightness: largest exponent (base 2) of the gain on all channels.
@@ -40,6 +42,7 @@ class Augmentation:
     margin: float = 0.05
     zoom_out: float = 1.0
     zoom_out_rate: float = 0.0
+    backdrop_rate: float = 0.0
     blur: float = 3.0
     blur_rate: float = 0.3
     brightness: float = 0.5
@@ -62,6 +65,8 @@ class View(NamedTuple):
         gain: float32 [B, 3]; per channel.
         contrast: float32 [B]; gain about the mean.
         saturation: float32 [B]; 0 is grey, 1 unchanged.
+        backdrop: float32 [B, 4]; the corner that fills what lies beyond the photo; empty (all
+            zeros) where the border is repeated.
     """
 
     box: np.ndarray
@@ -69,6 +74,7 @@ class View(NamedTuple):
     gain: np.ndarray
     contrast: np.ndarray
     saturation: np.ndarray
+    backdrop: np.ndarray
 
 
 def is_mirrored(view: int) -> bool:
@@ -91,6 +97,7 @@ def draw(config: Augmentation, names: list[str], valid: np.ndarray, view: int) -
         rng = np.random.default_rng(np.frombuffer(key[:16], np.uint32))
         left, top, right, bottom = 0.0, 0.0, float(width), float(height)
         blur, gain, contrast, saturation = 1.0, np.ones(3), 1.0, 1.0
+        backdrop = np.zeros(4)
         if view > 1:
             edges = rng.uniform(-config.margin, config.crop, 4) * (width, height, width, height)
             left, top = left + edges[0], top + edges[1]
@@ -109,15 +116,20 @@ def draw(config: Augmentation, names: list[str], valid: np.ndarray, view: int) -
             )
             contrast = 2.0 ** rng.uniform(-config.contrast, config.contrast)
             saturation = 1.0 + rng.uniform(-config.saturation, config.saturation)
+            if rng.random() < config.backdrop_rate:
+                sides = rng.uniform(0.02, 0.3) * np.array([width, height])
+                corner = rng.integers(0, 2, 2) * (np.array([width, height]) - sides)
+                backdrop = np.concatenate([corner, corner + sides])
         if is_mirrored(view):
             left, right = right, left
-        rows.append(((left, top, right, bottom), blur, gain, contrast, saturation))
+        window = (left, top, right, bottom)
+        rows.append((window, blur, gain, contrast, saturation, backdrop))
     columns = zip(*rows, strict=True)
     return View(*(np.array(column, np.float32) for column in columns))
 
 
 def render(
-    canvas: jax.Array, valid: jax.Array, view: View, size: int, *, reach: float
+    canvas: jax.Array, valid: jax.Array, view: View, size: int, config: Augmentation
 ) -> jax.Array:
     """Renders views of photos.
 
@@ -126,12 +138,19 @@ def render(
         valid: float [B, 2]; height and width of each photo inside its canvas.
         view: from `draw`.
         size: side of the output.
-        reach: from `Augmentation.reach`.
+        config: what the view was drawn from.
 
     Returns:
         float32 [B, size, size, 3], in 0..255.
     """
-    images = crops.crop_and_resize(canvas, view.box, size, valid=valid, blur=view.blur, reach=reach)
+    images = crops.crop_and_resize(
+        canvas, view.box, size, valid=valid, blur=view.blur, reach=config.reach
+    )
+    if config.backdrop_rate:
+        corner = crops.crop_and_resize(canvas, view.backdrop, size, valid=valid)
+        beyond = _beyond(jnp.asarray(view.box), valid, size)
+        beyond &= (jnp.asarray(view.backdrop).sum(1) > 0)[:, None, None]
+        images = jnp.where(beyond[..., None], corner, images)
     grey = images @ jnp.array([0.299, 0.587, 0.114])
     images = grey[..., None] + (images - grey[..., None]) * _wide(view.saturation)
     mean = images.mean((1, 2, 3), keepdims=True)
@@ -141,3 +160,13 @@ def render(
 
 def _wide(x: np.ndarray) -> jax.Array:
     return jnp.asarray(x)[:, None, None, None]
+
+
+def _beyond(box: jax.Array, valid: jax.Array, size: int) -> jax.Array:
+    """Which pixels of the views lie outside their photos, bool [B, size, size]."""
+    at = (jnp.arange(size) + 0.5) / size
+    x = box[:, :1] + at * (box[:, 2:3] - box[:, :1])
+    y = box[:, 1:2] + at * (box[:, 3:] - box[:, 1:2])
+    out_x = (x < 0) | (x > valid[:, 1:])
+    out_y = (y < 0) | (y > valid[:, :1])
+    return out_y[:, :, None] | out_x[:, None, :]

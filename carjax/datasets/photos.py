@@ -117,12 +117,15 @@ def read_boxes(folder: str | os.PathLike[str]) -> Photos:
     """Reads `boxes.csv` and `images/` of a folder; an empty box stays NaN.
 
     Raises:
-        CarjaxError: no such file, a missing column.
+        CarjaxError: no such file, a missing column, a side that is not a number.
     """
     root = pathlib.Path(folder)
     sides = ("left", "top", "right", "bottom")
     rows = _rows(root / "boxes.csv", ["file", *sides])
-    box = [[float(row[s]) if row[s] else np.nan for s in sides] for row in rows]
+    try:
+        box = [[float(row[s]) if row[s] else np.nan for s in sides] for row in rows]
+    except ValueError as error:
+        raise CarjaxError(f"{root / 'boxes.csv'}: a side of a box: {error}") from None
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
@@ -138,7 +141,11 @@ def read_folds(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
     Raises:
         CarjaxError: a name is not in the file.
     """
-    folds = {row["file"]: int(row["fold"]) for row in _rows(pathlib.Path(path), ["file", "fold"])}
+    try:
+        rows = _rows(pathlib.Path(path), ["file", "fold"])
+        folds = {row["file"]: int(row["fold"]) for row in rows}
+    except ValueError as error:
+        raise CarjaxError(f"{path}: a fold: {error}") from None
     unknown = [n for n in names if n not in folds]
     if unknown:
         raise CarjaxError(f"{path}: {len(unknown)} files have no fold, the first {unknown[0]}")

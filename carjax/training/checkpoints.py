@@ -1,0 +1,84 @@
+"""Checkpoints with Orbax: one per chunk of steps, written while the next chunk computes."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import types
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from carjax.errors import CarjaxError
+
+# The newest, and one more in case the machine dies while that is written.
+_KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for the last write.
+
+    Only arrays are kept, under their path in the pytree, so that a checkpoint does not depend on
+    the classes that the state is made of.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = pathlib.Path(folder).absolute()
+        self._checkpointer = ocp.training.Checkpointer(
+            self._folder,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._checkpointer.close()
+
+    def save(self, step: int, state: Any) -> None:
+        """Starts writing the state after `step` steps; the arrays may be donated afterwards."""
+        # A copy on the host: the next chunk reuses the device's buffers.
+        self._checkpointer.save_async(step, _named(jax.device_get(state)))
+
+    def restore(self, like: Any, sharding: jax.sharding.Sharding) -> Any | None:
+        """Reads the newest state.
+
+        Args:
+            like: a state of the same structure, shapes and types.
+            sharding: where to put every array; any number of devices.
+
+        Returns:
+            The state, or None if nothing was saved yet.
+
+        Raises:
+            CarjaxError: the checkpoint is broken or of another model.
+        """
+        latest = self._checkpointer.latest
+        if latest is None:
+            return None
+        wanted = {
+            path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+            for path, x in _named(like).items()
+        }
+        try:
+            found = self._checkpointer.load(latest, wanted)
+        except Exception as error:  # Orbax and TensorStore raise many types for a broken folder
+            raise CarjaxError(
+                f"{self._folder / str(latest.step)}: not a checkpoint of this run: delete "
+                f"{self._folder} to start afresh ({str(error).splitlines()[0]})"
+            ) from None
+        return jax.tree.unflatten(jax.tree.structure(like), [found[k] for k in _named(like)])
+
+
+def _named(state: Any) -> dict[str, Any]:
+    """Flattens a pytree to path → leaf, in the order of its leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}

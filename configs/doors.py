@@ -1,0 +1,19 @@
+"""The head for doors, on the Stanford Cars crops.
+
+    carjax train --config=configs/doors.py --workdir=out/doors
+
+Result, as the mean of five folds (`python benchmarks/crossval.py --attributes=doors`): see
+benchmarks/results/crossval.json.
+"""
+
+from carjax.training.config import default_config
+
+
+def get_config():
+    config = default_config("doors")
+    config.input_size = 320
+    config.views = 4
+    config.steps = 800
+    config.mixup = 0.2
+    config.head.hidden = 320
+    return config

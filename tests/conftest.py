@@ -1,0 +1,98 @@
+"""What the tests share: two virtual devices, where the third-party photos are, and a tiny model."""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# Two devices, as the command line makes one per core: sharding is then tested on every machine.
+if "JAX_NUM_CPU_DEVICES" not in os.environ:
+    jax.config.update("jax_num_cpu_devices", 2)
+
+# A first call compiles: its time says nothing.
+settings.register_profile("carjax", deadline=None)
+settings.load_profile("carjax")
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def carjax_data():
+    """The folder of third-party photos; tests that need it skip without it."""
+    folder = os.environ.get("CARJAX_DATA")
+    if not folder:
+        pytest.skip("CARJAX_DATA is not set: it names the folder of third-party photos")
+    return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The module that made the files in tests/reference (it imports torch only when asked to)."""
+    path = ROOT / "tests" / "reference" / "make_efficientnet_lite.py"
+    spec = importlib.util.spec_from_file_location("make_efficientnet_lite", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Compiles with few optimisations, for modules that run far less than they compile."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def synthetic_params(reference):
+    """Name of a backbone → its parameters with the synthetic weights of tests/reference."""
+    from carjax.backbones import pretrained
+
+    def make(name):
+        state = reference.synthetic_state(pretrained.state_dict_shapes(name))
+        return pretrained.convert_efficientnet_lite(state, name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_tree():
+    """(shapes, seed) → a pytree of moderate random float32 arrays of those shapes."""
+
+    def make(shapes, seed=0):
+        rng = np.random.default_rng(seed)
+
+        def leaf(shape):
+            scale = 1.0 if len(shape.shape) < 2 else np.prod(shape.shape[:-1]) ** -0.5
+            return jax.numpy.asarray(scale * rng.standard_normal(shape.shape), jax.numpy.float32)
+
+        return jax.tree.map(leaf, shapes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(synthetic_params, random_tree):
+    """The car's schema on efficientnet_lite0 at 64 pixels, with a car box; all weights random."""
+    from carjax import attributes, heads, localise, model
+
+    spec = model.Spec(
+        backbone="efficientnet_lite0",
+        heads=tuple(heads.HeadSpec(a, grid=2, channels=8, hidden=16) for a in attributes.CAR),
+        localise=localise.LocaliseSpec(input_size=64, looks=1, channels=8, margin=0.05),
+        input_size=64,
+    )
+    backbone = jax.tree.map(jax.numpy.asarray, synthetic_params(spec.backbone))
+    tree = random_tree(model.expected_params(spec))
+    # Boxes of about half the window, so that the crop is not the whole frame.
+    tree["localise"]["out"]["kernel"] = 0.1 * tree["localise"]["out"]["kernel"]
+    tree["localise"]["out"]["bias"] = jax.numpy.full(5, -1.5)
+    card = {"name": "tiny", "backbone_sha256": model.weights_hash(backbone)}
+    return model.Model({"backbone": backbone, **tree}, spec, card)

@@ -1,0 +1,154 @@
+"""`carjax bundle`: heads that belong together are joined, others are refused in one line."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from carjax import heads, localise, model
+from carjax.attributes import CAR, find
+from carjax.backbones import pretrained
+from carjax.cli import bundle
+from carjax.errors import CarjaxError, UsageError
+
+BACKBONE = "efficientnet_lite2"
+BOX = localise.LocaliseSpec(input_size=32, channels=4)
+
+
+@functools.cache
+def backbone_params():
+    return pretrained.load_pretrained(BACKBONE)[1]
+
+
+@functools.cache
+def backbone_sha256():
+    return model.weights_hash(backbone_params())
+
+
+@functools.cache
+def part(name, size=32):
+    """A model of one head, or of the car box alone, with random parameters."""
+    boxes = name == "localise"
+    spec = model.Spec(
+        BACKBONE,
+        () if boxes else (heads.HeadSpec(find(CAR, name), grid=1, hidden=4),),
+        BOX if boxes else None,
+        size,
+    )
+    rng = np.random.default_rng(len(name))
+    shapes = model.expected_params(spec)
+    tree = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float16), shapes)
+    card = {
+        "bundle": f"car_{name}",
+        "version": "0",
+        "backbone": BACKBONE,
+        "backbone_sha256": backbone_sha256(),
+        "training": {name: {"seconds": len(name)}},
+    }
+    digest = f"{len(name):064x}"
+    return model.Model(tree, spec, card, frozenset({digest, "f" * 64}))
+
+
+def loaded(one):
+    """The model as `model.load` would give it, with an empty backbone."""
+    return dataclasses.replace(one, params={**one.params, "backbone": {}})
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Folders as `carjax train` leaves them; the backbone is read once for all tests."""
+    params, digest = backbone_params(), backbone_sha256()
+    monkeypatch.setattr(pretrained, "load_pretrained", lambda *a: (None, params))
+    monkeypatch.setattr(model, "weights_hash", lambda params: digest)
+    monkeypatch.setattr(bundle.common, "set_up_jax", lambda: None)
+
+    def write(name, **kwargs):
+        folder = tmp_path / name
+        folder.mkdir()
+        model.save(dataclasses.replace(part(name), **kwargs), folder / "head.safetensors")
+        return str(folder)
+
+    return write
+
+
+def test_five_heads_and_the_box_are_joined_in_the_schema_s_order(folders, tmp_path, capsys):
+    names = ["orientation", "seats", "localise", "brand", "doors", "type"]
+    out = tmp_path / "all.safetensors"
+    given = ",".join(folders(n) for n in names)
+    assert bundle.main([f"--heads={given}", f"--out={out}", "--name=mine"]) == 0
+    joined = model.load(out)
+    assert joined.spec.schema == CAR
+    assert joined.spec.localise == BOX
+    assert joined.card["bundle"] == "mine"
+    assert joined.card["training"]["doors"] == {"seconds": 5}
+    assert set(joined.card["training"]) == set(names)
+    assert joined.training_hashes == frozenset().union(*(part(n).training_hashes for n in names))
+    for name in names:
+        own = part(name).params
+        mine = own["localise"] if name == "localise" else own["heads"][name]
+        theirs = joined.params["localise"] if name == "localise" else joined.params["heads"][name]
+        jax.tree.map(np.testing.assert_array_equal, mine, theirs)
+    assert "type, brand, doors, seats, orientation, localise" in capsys.readouterr().out
+
+
+def test_some_heads_without_a_box(folders, tmp_path):
+    out = tmp_path / "two.safetensors"
+    # A bundle's file serves as well as a folder.
+    words = f"--heads={folders('seats')},{folders('type')}/head.safetensors"
+    assert bundle.main([words, f"--out={out}"]) == 0
+    joined = model.load(out)
+    assert [h.attribute.name for h in joined.spec.heads] == ["type", "seats"]
+    assert joined.spec.localise is None
+
+
+def test_an_attribute_twice(folders, tmp_path):
+    given = folders("doors")
+    with pytest.raises(CarjaxError, match=r"doors comes from .* already"):
+        bundle.main([f"--heads={given},{given}", f"--out={tmp_path / 'x.safetensors'}"])
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("backbone", "efficientnet_lite0", "b: trained on another backbone than a"),
+        ("backbone_sha256", "0", "b: .* weights than a"),
+    ],
+)
+def test_heads_of_other_backbones_do_not_join(field, value, message):
+    other = dataclasses.replace(part("type"), card={**part("type").card, field: value})
+    doors = loaded(part("doors"))
+    with pytest.raises(CarjaxError, match=message):
+        bundle.join([doors, other], ["a", "b"], "x")
+
+
+def test_heads_of_other_input_sizes_do_not_join():
+    doors = loaded(part("doors"))
+    with pytest.raises(CarjaxError, match=r"32 \(a\), 64 \(b\)"):
+        bundle.join([doors, part("type", 64)], ["a", "b"], "x")
+
+
+def test_the_box_may_have_been_trained_at_another_size():
+    doors, box = loaded(part("doors")), loaded(part("localise", 64))
+    for parts in ([doors, box], [box, doors]):
+        assert bundle.join(parts, ["a", "b"], "x").spec.input_size == 32
+
+
+def test_wrong_calls_are_one_line(folders, tmp_path):
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    out = f"--out={tmp_path / 'x.safetensors'}"
+    for words, kind, message in (
+        ([], UsageError, "--heads"),
+        ([f"--heads={unfinished}"], UsageError, "--out"),
+        ([f"--heads={unfinished}", out], CarjaxError, "finished"),
+        (["--heads=nowhere", out], CarjaxError, "nowhere"),
+        (["--heads=a", "--out=no/such/folder/x"], CarjaxError, "no/such/folder"),
+        (["--heads=a", out, "more"], UsageError, "more"),
+    ):
+        with pytest.raises(kind, match=message) as caught:
+            bundle.main(words)
+        assert "\n" not in str(caught.value)
+    assert bundle.main(["--help"]) == 0

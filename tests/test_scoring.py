@@ -1,0 +1,374 @@
+"""The scoring contract: pure, static spec, every JAX transform, masked padding, export."""
+
+import dataclasses
+import functools
+import logging
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import carjax
+from carjax import circular, scoring
+from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
+from carjax.backbones import registry
+
+HEIGHT, WIDTH, BATCH = 48, 80, 4
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+CATEGORICAL = [a for a in CAR if isinstance(a, Categorical)]
+
+
+def random_frames(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, HEIGHT, WIDTH, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return random_frames(BATCH)
+
+
+@pytest.fixture(scope="module")
+def mask():
+    return np.array([True, True, False, True])
+
+
+@pytest.fixture(scope="module")
+def jitted():
+    return jax.jit(scoring.score, static_argnames="spec")
+
+
+@pytest.fixture(scope="module")
+def scores(jitted, tiny_model, frames, mask):
+    """The localised scores of four frames, the third of them masked."""
+    return jax.device_get(jitted(tiny_model.params, frames, mask, spec=tiny_model.spec))
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_model):
+    return scoring.Scorer(tiny_model, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def only_doors(tiny_model):
+    """The tiny model with one head and without the car box."""
+    spec = dataclasses.replace(tiny_model.spec, heads=tiny_model.spec.heads[2:3], localise=None)
+    return dataclasses.replace(tiny_model, spec=spec)
+
+
+@pytest.fixture(scope="module")
+def whole_scores(only_doors, frames):
+    """The scores of the doors in whole frames."""
+    return carjax.score_frames(only_doors, frames)
+
+
+def assert_close(a, b, tolerance=1e-5):
+    """Equal trees of arrays, within a tolerance relative to each array's largest value."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.dtype == y.dtype
+        scale = max(1.0, np.abs(y).max(initial=0)) if y.dtype != bool else 1
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+# --- What comes out -------------------------------------------------------------------------------
+
+
+def test_frame_scores_is_a_registered_pytree(scores):
+    leaves, structure = jax.tree.flatten(scores)
+    assert len(leaves) == 1 + 2 * len(CATEGORICAL) + 4 + 5
+    assert all(isinstance(leaf, np.ndarray) and len(leaf) == BATCH for leaf in leaves)
+    rebuilt = jax.tree.unflatten(structure, leaves)
+    assert isinstance(rebuilt, scoring.FrameScores)
+    fields = {f.name for f in dataclasses.fields(scoring.FrameScores)}
+    paths = {jax.tree_util.keystr(p[:1]) for p, _ in jax.tree.leaves_with_path(scores)}
+    assert paths == {f".{name}" for name in fields}  # no field is left out of the tree
+
+
+def test_shapes_and_dtypes(scores):
+    assert scores.mask.dtype == bool
+    for attribute in CATEGORICAL:
+        assert scores.probs[attribute.name].shape == (BATCH, len(attribute.classes))
+        assert scores.entropy[attribute.name].shape == (BATCH,)
+    assert scores.azimuth.mu.shape == (BATCH, 1)
+    assert scores.view_probs.shape == (BATCH, 8)
+    assert scores.box.shape == (BATCH, 4)
+    for leaf in jax.tree.leaves(scores):
+        assert leaf.dtype in (np.float32, bool)
+        assert np.isfinite(leaf).all()
+
+
+def test_probabilities_and_entropies(scores, mask):
+    stats = pytest.importorskip("scipy.stats")
+    for attribute in CATEGORICAL:
+        probs = scores.probs[attribute.name][mask]
+        np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+        want = stats.entropy(probs.astype(np.float64), axis=1)
+        np.testing.assert_allclose(scores.entropy[attribute.name][mask], want, atol=1e-5)
+    np.testing.assert_allclose(scores.view_probs[mask].sum(1), 1, atol=1e-5)
+    assert (scores.view_probs >= 0).all()
+
+
+def test_azimuth_statistics_belong_to_one_density(scores, mask):
+    angles = np.linspace(-np.pi, np.pi, 20001)[:-1]
+    for i in np.flatnonzero(mask):
+        one = jax.tree.map(lambda x, i=i: x[i], scores.azimuth)
+        density = np.exp(np.asarray(circular.log_prob(one, angles), np.float64))
+        step = 2 * np.pi / len(angles)
+        entropy = -(density * np.log(density)).sum() * step
+        assert scores.azimuth_entropy[i] == pytest.approx(entropy, abs=1e-3)
+        # The front's bin lies within 22.5° of straight ahead.
+        front = density[np.abs(angles) <= np.pi / 8].sum() * step
+        assert scores.view_probs[i, 0] == pytest.approx(front, abs=1e-3)
+
+
+def test_masked_rows_are_zeros_and_touch_no_other_row(jitted, tiny_model, frames, mask, scores):
+    for path, leaf in jax.tree.leaves_with_path(scores):
+        assert not leaf[~mask].any(), jax.tree_util.keystr(path)
+    other = frames.copy()
+    other[~mask] = 255
+    again = jax.device_get(jitted(tiny_model.params, other, mask, spec=tiny_model.spec))
+    jax.tree.map(np.testing.assert_array_equal, again, scores)
+
+
+def test_rows_do_not_depend_on_their_place(jitted, tiny_model, frames, scores):
+    order = np.array([3, 1, 0, 2])
+    every = np.ones(BATCH, bool)
+    got = jax.device_get(jitted(tiny_model.params, frames[order], every, spec=tiny_model.spec))
+    rows = [2, 1, 0]  # where frames 0, 1 and 3 now are
+    assert_close(jax.tree.map(lambda x: x[rows], got), jax.tree.map(lambda x: x[[0, 1, 3]], scores))
+
+
+def test_box_lies_in_the_frame(scores, whole_scores, mask):
+    box = scores.box[mask]
+    assert (box >= 0).all()
+    assert (box <= 1).all()
+    assert (box[:, 2:] > box[:, :2]).all()
+    np.testing.assert_array_equal(whole_scores.box, [[0, 0, 1, 1]] * BATCH)
+    # The crop is what is scored.
+    assert np.abs(scores.probs["doors"] - whole_scores.probs["doors"])[mask].max() > 1e-3
+
+
+def test_statistics_without_the_car_box_follow_from_the_backbone(whole_scores, only_doors, frames):
+    name = only_doors.spec.backbone
+    crop = jax.image.resize(frames.astype(np.float32), (BATCH, 64, 64, 3), "linear")
+    variables = {"params": only_doors.params["backbone"]}
+    classify = jax.jit(functools.partial(registry.create(name).apply, method="logits"))
+    vehicles = jax.nn.softmax(classify(variables, (crop - 127) / 128))[:, list(VEHICLE_CLASSES)]
+    np.testing.assert_allclose(whole_scores.car_probability, vehicles.sum(1), rtol=1e-3)
+    grey = np.asarray(crop) @ np.array([0.299, 0.587, 0.114])
+    want = [laplacian_variance(g) for g in grey]
+    np.testing.assert_allclose(whole_scores.sharpness, want, rtol=1e-3)
+
+
+def laplacian_variance(grey):
+    return cv2.Laplacian(grey.astype(np.float64), cv2.CV_64F)[1:-1, 1:-1].var()
+
+
+@pytest.mark.parametrize("shape", [(9, 9), (12, 31)])
+def test_sharpness_is_the_variance_of_opencvs_laplacian(shape):
+    grey = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    assert scoring.sharpness(jnp.array(grey)) == pytest.approx(laplacian_variance(grey), rel=1e-4)
+    assert scoring.sharpness(jnp.full(shape, 7.0)) == 0
+
+
+# --- Transforms -----------------------------------------------------------------------------------
+
+
+def test_spec_is_hashable_and_static(jitted, tiny_model, frames, mask, scores):
+    spec = tiny_model.spec
+    twin = dataclasses.replace(spec, heads=tuple(dataclasses.replace(h) for h in spec.heads))
+    assert twin is not spec
+    assert hash(twin) == hash(spec)
+    assert dataclasses.replace(spec, localise=None) != spec
+    before = jitted._cache_size()
+    jitted(tiny_model.params, frames, mask, spec=twin)
+    assert jitted._cache_size() == before  # an equal spec does not compile anew
+
+
+def test_params_without_a_car_box_score_whole_frames(only_doors, tiny_model, frames, mask):
+    params = {k: v for k, v in tiny_model.params.items() if k != "localise"}
+    spec = dataclasses.replace(only_doors.spec, localise=tiny_model.spec.localise)
+    with_spec = jax.make_jaxpr(functools.partial(scoring.score, spec=spec))
+    without = jax.make_jaxpr(functools.partial(scoring.score, spec=only_doors.spec))
+    assert str(with_spec(params, frames, mask)) == str(without(params, frames, mask))
+
+
+def test_eval_shape_computes_nothing(tiny_model, scores):
+    spec = tiny_model.spec
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tiny_model.params)
+    shapes = jax.eval_shape(
+        functools.partial(scoring.score, spec=spec),
+        abstract,
+        jax.ShapeDtypeStruct((BATCH, HEIGHT, WIDTH, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((BATCH,), jnp.bool),
+    )
+    assert jax.tree.map(lambda s: (s.shape, s.dtype), shapes) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), scores
+    )
+
+
+def test_vmap_over_videos(tiny_model, frames, mask, scores):
+    videos = np.stack([frames, random_frames(BATCH, seed=1)])
+    masks = np.stack([mask, ~mask])
+    over_videos = jax.jit(
+        jax.vmap(functools.partial(scoring.score, spec=tiny_model.spec), in_axes=(None, 0, 0))
+    )
+    got = jax.device_get(over_videos(tiny_model.params, videos, masks))
+    assert got.box.shape == (2, BATCH, 4)
+    assert_close(jax.tree.map(lambda x: x[0], got), scores, 1e-4)
+    assert got.mask[1].tolist() == (~mask).tolist()
+    assert not got.box[1][mask].any()
+
+
+def test_gradient_with_respect_to_heads(tiny_model, frames, mask):
+    params, spec = tiny_model.params, dataclasses.replace(tiny_model.spec, localise=None)
+
+    def statistics(heads):
+        tree = {**params, "heads": {**params["heads"], **heads}}
+        scores = scoring.score(tree, frames, mask, spec=spec)
+        orientation = scores.azimuth_entropy.sum() + scores.view_probs[:, 0].sum()
+        entropy = {k: v.sum() for k, v in scores.entropy.items()}
+        return {**entropy, "orientation": orientation}
+
+    chosen = {name: params["heads"][name] for name in ("type", "orientation")}
+    jacobian = jax.jit(jax.jacrev(statistics))(chosen)
+    for output, gradients in jacobian.items():
+        for name, gradient in gradients.items():
+            leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
+            assert all(np.isfinite(leaf).all() for leaf in leaves)
+            if output == name:
+                assert all(leaf.any() for leaf in leaves)
+            else:  # a head has no influence on what another one predicts
+                assert not any(leaf.any() for leaf in leaves)
+
+
+def test_export_for_cpu_cuda_and_tpu(tiny_model, frames, mask, scores):
+    program = jax.jit(functools.partial(scoring.score, spec=tiny_model.spec))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tiny_model.params)
+    exported = jax.export.export(program, platforms=["cpu", "cuda", "tpu"])(
+        shapes,
+        jax.ShapeDtypeStruct(frames.shape, jnp.uint8),
+        jax.ShapeDtypeStruct(mask.shape, jnp.bool),
+    )
+    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
+    # Both forms of the platform-dependent operations are in the one program.
+    assert "stablehlo.convolution" in exported.mlir_module()
+    pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers to serialise")
+    loaded = jax.export.deserialize(exported.serialize())
+    assert loaded.platforms == exported.platforms
+    got = jax.device_get(loaded.call(tiny_model.params, frames, mask))
+    assert isinstance(got, scoring.FrameScores)
+    assert_close(got, scores, 1e-4)
+
+
+# --- Scorer ---------------------------------------------------------------------------------------
+
+
+def test_any_number_of_frames_compiles_once(scorer, caplog):
+    scorer(random_frames(3))  # compiles
+    with caplog.at_level(logging.WARNING, "jax"), jax.log_compiles():
+        for n in (1, 2, 4, 5, 8, 11):
+            assert len(scorer(random_frames(n)).mask) == n
+    assert not [r for r in caplog.records if "ompil" in r.getMessage()]
+    assert scorer._score._cache_size() == 1
+
+
+def test_compilations_would_be_seen(caplog):
+    with caplog.at_level(logging.WARNING, "jax"), jax.log_compiles():
+        jax.jit(lambda x: x + 41)(1.0)
+    assert [r for r in caplog.records if "ompil" in r.getMessage()]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(scorer):
+    """70 frames and their scores, each computed in a batch with padding only."""
+    frames = random_frames(70, seed=2)
+    return frames, scoring.concatenate([scorer(frames[i : i + 1]) for i in range(70)])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 31, 64, 70])
+def test_n_frames_give_the_rows_of_one_by_one(n, scorer, one_by_one):
+    frames, rows = one_by_one
+    got = scorer(frames[:n])
+    assert got.mask.all()
+    assert_close(got, jax.tree.map(lambda x: x[:n], rows))
+
+
+@pytest.mark.slow
+def test_every_n_from_1_to_70_gives_the_rows_of_one_by_one(scorer, one_by_one):
+    frames, rows = one_by_one
+    for n in range(1, 71):
+        assert_close(scorer(frames[:n]), jax.tree.map(lambda x, n=n: x[:n], rows))
+
+
+def test_padding_has_no_influence(scorer):
+    frames, mask = random_frames(4, seed=3), np.arange(4) < 3
+    zeros = np.where(mask[:, None, None, None], frames, 0).astype(np.uint8)
+    got, want = (scoring.to_host(scorer.dispatch(x, mask)) for x in (frames, zeros))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_batch_is_sharded_over_all_devices(scorer):
+    got = scorer.dispatch(random_frames(4), np.ones(4, bool))
+    assert got.box.sharding.device_set == set(jax.devices())
+    rows = {shard.data.shape[0] for shard in got.box.addressable_shards}
+    assert rows == {4 // len(jax.devices())}
+
+
+def test_scorer_equals_score(scorer, frames, mask, scores):
+    got = scorer(frames)
+    assert_close(
+        jax.tree.map(lambda x: x[mask], got), jax.tree.map(lambda x: x[mask], scores), 1e-4
+    )
+
+
+def test_batch_size_is_rounded_up_to_the_devices(tiny_model):
+    devices = len(jax.devices())
+    assert scoring.Scorer(tiny_model, batch_size=1).batch_size == devices
+    assert scoring.Scorer(tiny_model, batch_size=devices + 1).batch_size == 2 * devices
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), r"uint8 \[B, H, W, 3\], not float32 \(4, 8, 8, 3\)"),
+        (np.zeros((2, 8, 8), np.uint8), r"not uint8 \(4, 8, 8\)"),
+        (np.zeros((2, 8, 8, 4), np.uint8), r"not uint8 \(4, 8, 8, 4\)"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"at least one frame"),
+    ],
+)
+def test_wrong_frames_are_refused(frames, message, scorer):
+    with pytest.raises(ValueError, match=message):
+        scorer(frames)
+
+
+def test_dispatch_takes_whole_batches_only(scorer):
+    with pytest.raises(ValueError, match="3 frames are not a batch of 4"):
+        scorer.dispatch(random_frames(3), np.ones(3, bool))
+
+
+def test_table_holds_the_scores(scorer, tiny_model):
+    got = scorer(random_frames(5))
+    frame, time_s = np.arange(5) * 3, np.arange(5) / 10
+    table = scoring.to_table(got, tiny_model.spec, frame, time_s)
+    assert len(table) == 5
+    assert table.schema == CAR
+    np.testing.assert_array_equal(table.probs["brand"], got.probs["brand"])
+    np.testing.assert_array_equal(table.kappa, got.azimuth.kappa[:, 0])
+    degrees = np.rad2deg(np.asarray(got.azimuth.mu[:, 0], np.float64)) % 360
+    np.testing.assert_allclose(table.azimuth_deg, degrees, atol=1e-3)
+    np.testing.assert_array_equal(table.azimuth_floor, got.azimuth.floor)
+
+
+def test_score_frames_with_a_schema_of_one_attribute(whole_scores, only_doors):
+    assert isinstance(whole_scores, carjax.FrameScores)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(whole_scores))
+    assert list(whole_scores.probs) == ["doors"]
+    assert whole_scores.azimuth is None
+    table = scoring.to_table(whole_scores, only_doors.spec, np.arange(BATCH), np.arange(BATCH) / 8)
+    assert not table.kappa.any()
+    assert not table.view_probs.any()

@@ -1,0 +1,291 @@
+"""`carjax select` on the shipped sample, against its ground truth; and on everything that fails."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import av
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+
+from carjax import parquet, pipeline, selection
+from carjax import model as models
+from carjax.attributes import VIEWS
+from carjax.cli import main as command
+from carjax.errors import CarjaxError
+
+ROOT = pathlib.Path(__file__).parents[1]
+SAMPLE = ROOT / "data" / "prius_walkaround.mp4"
+
+
+def apart(a, b):
+    return np.abs((np.asarray(a) - b + 180) % 360 - 180)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    with SAMPLE.with_suffix(".csv").open() as f:
+        rows = list(csv.DictReader(f))
+    return {
+        "azimuth_deg": np.array([float(r["azimuth_deg"]) for r in rows]),
+        "degraded": np.array([r["degraded"] == "1" for r in rows]),
+    }
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+    out = tmp_path_factory.mktemp("select") / "out"
+    content, warnings = pipeline.select(models.load(), SAMPLE, out, pipeline.Options(fps="all"))
+    assert warnings == []
+    return out, content
+
+
+def test_the_folder_is_complete_and_the_json_fits_its_schema(chosen):
+    out, content = chosen
+    assert json.loads((out / "selection.json").read_text()) == content
+    jsonschema.validate(content, selection.schema())
+    assert content["video"]["scored_frames"] == content["video"]["frames"] == 180
+    assert (out / "report.html").is_file()
+    names = {p.name for p in out.iterdir()}
+    assert names == {"photos", "report.html", "scores.parquet", "selection.json"}
+
+
+def test_photos_are_the_full_frames_that_the_json_names(chosen):
+    out, content = chosen
+    choices = [*content["attributes"].values(), *content["orientation"]["views"].values()]
+    assert {c["photo"] for c in choices} == {f"photos/{p.name}" for p in out.glob("photos/*")}
+    with av.open(str(SAMPLE)) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    for choice in choices:
+        photo = cv2.imread(str(out / choice["photo"]))[..., ::-1]
+        assert photo.shape == (360, 640, 3)
+        nearest = np.argmin([np.abs(photo.astype(int) - f).mean() for f in frames])
+        assert nearest == choice["frame"]
+
+
+def test_every_view_is_found_within_its_bin(chosen, truth):
+    _, content = chosen
+    views = content["orientation"]["views"]
+    assert tuple(views) == VIEWS
+    assert content["orientation"]["missing"] == []
+    for i, name in enumerate(VIEWS):
+        true = truth["azimuth_deg"][views[name]["frame"]]
+        assert apart(true, 45 * i) <= 22.5, name
+        assert views[name]["probability"] > 0.8
+    order = content["orientation"]["order"]
+    azimuths = {v["frame"]: v["azimuth_deg"] for v in views.values()}
+    assert [azimuths[f] for f in order] == sorted(azimuths.values())
+
+
+def test_no_spoilt_frame_is_chosen(chosen, truth):
+    _, content = chosen
+    choices = [*content["attributes"].values(), *content["orientation"]["views"].values()]
+    assert not [c["frame"] for c in choices if truth["degraded"][c["frame"]]]
+
+
+def test_azimuth_over_all_sound_frames(chosen, truth):
+    out, _ = chosen
+    table, sources = parquet.read(out / "scores.parquet")
+    assert set(sources) == {str(SAMPLE)}
+    error = apart(table.azimuth_deg, truth["azimuth_deg"])[~truth["degraded"]]
+    assert np.median(error) <= 7
+    assert (error > 150).mean() <= 0.005
+
+
+def test_coverage_follows_the_walk(chosen, truth):
+    _, content = chosen
+    coverage = np.array(content["orientation"]["coverage"])
+    assert coverage.mean() == pytest.approx(1 / (2 * np.pi), rel=1e-5)
+    # The walk goes all the way around: no 30-degree arc is empty.
+    assert coverage.reshape(12, 30).mean(1).min() > 0.2 / (2 * np.pi)
+
+
+# --- what fails, fails in one line ---------------------------------------------------------------
+
+
+def run(*arguments, cwd=None):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "carjax", "select", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+    )
+
+
+def write_video(path, images, rate=10, rotate=None, audio_only=False):
+    with av.open(str(path), "w") as container:
+        if audio_only:
+            stream = container.add_stream("aac", rate=44100)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+            frame.sample_rate = 44100
+            container.mux(stream.encode(frame))
+        else:
+            stream = container.add_stream("libx264", rate=rate)
+            stream.height, stream.width = images[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for image in images:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "text.mp4").write_text("not a video\n" * 100)
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "folder.mp4").mkdir()
+    (folder / "cut.mp4").write_bytes(SAMPLE.read_bytes()[:3000])
+    write_video(folder / "audio.mp4", [], audio_only=True)
+    cv2.imwrite(str(folder / "photo.jpg"), np.zeros((40, 40, 3), np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("none.mp4", "no such file"),
+        ("text.mp4", "not a video"),
+        ("empty.mp4", "empty"),
+        ("folder.mp4", "folder"),
+        ("cut.mp4", "damaged"),
+        ("audio.mp4", "audio"),
+        ("photo.jpg", "image"),
+    ],
+)
+def test_a_bad_video_is_one_line_and_status_1(bad, tmp_path, capsys, name, says):
+    assert command.main(["select", str(bad / name), f"--out={tmp_path / 'out'}"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+    assert name in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "one video"),
+        ([SAMPLE], "--out"),
+        ([SAMPLE, SAMPLE, "--out=x"], "one video"),
+        ([SAMPLE, "--out=x", "--fps=-1"], "fps"),
+        ([SAMPLE, "--out=x", "--fps=fast"], "fps"),
+        ([SAMPLE, "--out=x", "--views=5"], "views"),
+        ([SAMPLE, "--out=x", "--view_threshold=2"], "view_threshold"),
+        ([SAMPLE, "--out=x", "--policy=luck"], "policy"),
+        ([SAMPLE, "--out=x", "--attribute=type"], "attribute"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(capsys, arguments, says):
+    assert command.main(["select", *map(str, arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+
+
+def test_a_bad_path_is_found_without_importing_jax(tmp_path):
+    code = (
+        "import sys; from carjax.cli.main import main; "
+        "status = main(['select', 'none.mp4', '--out=x']); "
+        "sys.exit(10 * ('jax' in sys.modules) + status)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == 1, process.stderr
+
+
+def test_a_foreign_folder_is_refused_without_overwrite(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert command.main(["select", str(SAMPLE), f"--out={tmp_path}"]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    pipeline.check_out(tmp_path, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_output_that_cannot_be_made_is_refused_first(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert command.main(["select", str(SAMPLE), f"--out={tmp_path / 'file' / 'out'}"]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+    with pytest.raises(CarjaxError, match="is a file"):
+        pipeline.check_out(tmp_path / "file", overwrite=True)
+
+
+def test_a_failed_run_leaves_nothing_that_looks_finished(tmp_path):
+    target = tmp_path / "out"
+    with pytest.raises(RuntimeError), pipeline.writing(target) as folder:
+        (folder / "photos" / "type.jpg").write_bytes(b"x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_replaces_the_first(tmp_path):
+    target = tmp_path / "out"
+    for name in ("a", "b"):
+        with pipeline.writing(target) as folder:
+            (folder / "photos" / f"{name}.jpg").write_bytes(b"x")
+            (folder / "selection.json").write_text(name)
+    assert [p.name for p in (target / "photos").iterdir()] == ["b.jpg"]
+    assert (target / "selection.json").read_text() == "b"
+
+
+def test_a_video_without_a_car_is_status_3(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = cv2.resize(rng.integers(0, 255, (9, 16, 3), dtype=np.uint8), (320, 180))
+    images = [np.roll(noise, 8 * i, axis=1) for i in range(6)]
+    video = write_video(tmp_path / "nothing.mp4", images)
+    process = run(video, f"--out={tmp_path / 'out'}")
+    assert process.returncode == 3, process.stderr
+    assert process.stderr.splitlines()[-1].startswith("carjax: no car")
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_frame_and_only_some_attributes(tmp_path):
+    with av.open(str(SAMPLE)) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    video = write_video(tmp_path / "one.mp4", [frame])
+    process = run(
+        video, f"--out={tmp_path / 'out'}", "--attributes=doors,orientation", "--views=4"
+    )
+    assert process.returncode == 0, process.stderr
+    content = json.loads((tmp_path / "out" / "selection.json").read_text())
+    jsonschema.validate(content, selection.schema())
+    assert list(content["attributes"]) == ["doors"]
+    assert set(content["orientation"]["views"]) == {"front", "left", "rear", "right"}
+    assert content["attributes"]["doors"]["frame"] == 0
+
+
+def test_a_truncated_video_gives_what_it_holds(tmp_path):
+    source = tmp_path / "cut.ts"
+    with av.open(str(SAMPLE)) as container, av.open(str(source), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 3])
+    process = run(source, f"--out={tmp_path / 'out'}", "--fps=2")
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr
+    assert (tmp_path / "out" / "selection.json").is_file()
+
+
+def test_help_fits_a_screen(capsys):
+    assert command.main(["--help"]) == 0
+    assert command.main(["select", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 110
+    assert len(text.splitlines()) < 50

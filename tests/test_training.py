@@ -1,0 +1,517 @@
+"""Training: what is frozen stays, runs resume exactly, and each task learns what it should."""
+
+import csv
+import functools
+import json
+import math
+import pathlib
+
+import cv2
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from carjax import backbones, heads, localise, model, training
+from carjax.attributes import CAR, find
+from carjax.backbones import pretrained, registry
+from carjax.backbones.features import Features
+from carjax.cli import train as train_command
+from carjax.errors import CarjaxError, UsageError
+from carjax.training import checkpoints, data, evaluation, loop, losses, optimiser, tasks
+from carjax.training import config as configs
+
+SIZE = 32
+
+
+class Tiny(nn.Module):
+    """A backbone that compiles at once: averages of pixels, and one convolution."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(8, (3, 3), strides=4, name="stem")(x)
+        grid = x.reshape(x.shape[0], 4, 2, 4, 2, 8).mean((2, 4))
+        return Features(grid.mean((1, 2)), grid)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Registers the small backbone under the name 'tiny', with fixed weights."""
+    entry = registry.Backbone("tiny", SIZE, 127.0, 128.0, lambda **kw: Tiny(name="tiny", **kw))
+    monkeypatch.setitem(registry.BACKBONES, "tiny", entry)
+    module = registry.create("tiny")
+    params = module.init(jax.random.key(7), jnp.zeros((1, SIZE, SIZE, 3)))["params"]
+    for place in (backbones, pretrained):
+        monkeypatch.setattr(place, "load_pretrained", lambda name, path=None: (module, params))
+    return params
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Data sets in the real layout: 20 photos, whose colour tells the number of doors."""
+    rows = []
+    (tmp_path / "stanford_cars" / "images").mkdir(parents=True)
+    (tmp_path / "car_boxes" / "images").mkdir(parents=True)
+    (tmp_path / "splits").mkdir()
+    boxes = []
+    for i in range(20):
+        name = f"{i:05d}.png"
+        image = np.full((40, 60, 3), 30, np.uint8)
+        image[..., 2 * (i % 2)] = 220  # blue or red
+        cv2.imwrite(str(tmp_path / "stanford_cars" / "images" / name), image)
+        doors = "" if i == 19 else "24"[i % 2]
+        rows.append([name, "model", "Audi", "sedan", doors, "5", str(18.0 * i)])
+        image[10:30, 20:40] = 255
+        cv2.imwrite(str(tmp_path / "car_boxes" / "images" / name), image)
+        boxes.append([name, *(["", "", "", ""] if i == 3 else [20, 10, 40, 30])])
+    for name, table, header, lines in (
+        ("stanford_cars", "labels.csv", "file,class_name,make,type,doors,seats,azimuth_deg", rows),
+        ("car_boxes", "boxes.csv", "file,left,top,right,bottom", boxes),
+    ):
+        with (tmp_path / name / table).open("w", newline="") as f:
+            csv.writer(f).writerows([header.split(","), *lines])
+        with (tmp_path / "splits" / f"{name}.csv").open("w", newline="") as f:
+            csv.writer(f).writerows(
+                [["file", "fold"], *([r[0], i // 4] for i, r in enumerate(rows))]
+            )
+    return tmp_path
+
+
+def settings(root, attribute="doors", **changes):
+    config = configs.default_config(attribute)
+    config.backbone = "tiny"
+    config.splits = str(root / "splits")
+    config.update(dict(views=2, batch=8, steps=6, chunk=2, warmup=0, fold=1, mixup=0.0))
+    if attribute == configs.LOCALISE:
+        config.datasets = ("car_boxes",)
+        config.input_size = config.head.input_size = SIZE
+        config.head.channels = 8
+    else:
+        config.cells = config.head.grid = 2
+        config.head.hidden = 8
+    config.update(changes)
+    return config
+
+
+def run(config, root, name="run"):
+    return loop.train_and_evaluate(config, root / name, root, cache_dir=root / "cache", quiet=True)
+
+
+# --- What trains, and what does not ---------------------------------------------------------------
+
+
+@functools.cache
+def car_params(backbone="efficientnet_lite0"):
+    """The whole model's pytree, random, with all five heads and the car box."""
+    spec = model.Spec(
+        backbone,
+        tuple(heads.HeadSpec(a, grid=1, hidden=4) for a in CAR),
+        localise.LocaliseSpec(input_size=32, channels=4),
+        32,
+    )
+    shapes = dict(model.expected_params(spec))
+    module = registry.create(backbone)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes["backbone"] = jax.eval_shape(
+        lambda x: module.init(jax.random.key(0), x)["params"], images
+    )
+    rng = np.random.default_rng(0)
+    return spec, jax.tree.map(lambda s: rng.normal(0, 0.05, s.shape).astype(np.float32), shapes)
+
+
+def flat(tree):
+    return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+def test_head_mask_is_true_on_one_head_only():
+    _, params = car_params()
+    for name in ("brand", "localise"):
+        mask = flat(training.head_mask(params, name))
+        assert mask.keys() == flat(params).keys()
+        start = "localise/" if name == "localise" else "heads/brand/"
+        assert {k for k, v in mask.items() if v} == {k for k in mask if k.startswith(start)}
+    with pytest.raises(UsageError, match="wheels"):
+        training.head_mask(params, "wheels")
+
+
+def test_every_leaf_needs_a_label():
+    with pytest.raises(ValueError, match="no rule labels a/v, b"):
+        optimiser.label_params({"a": {"w": 0, "v": 0}, "b": 0}, [("a/w", optimiser.TRAIN)])
+    with pytest.raises(ValueError, match="thaw"):
+        optimiser.label_params({"a": 0}, [("a", "thaw")])
+    with pytest.raises(ValueError, match="neck"):
+        training.head_mask({"neck": {"w": 0}, "heads": {"type": {"w": 0}}}, "type")
+
+
+def test_no_optimiser_state_for_a_frozen_leaf():
+    _, params = car_params()
+    mask = training.head_mask(params, "brand")
+    state = optimiser.make_optimiser(mask, optimiser.OptimiserConfig(1e-3, 10)).init(params)
+    trained = sorted(x.shape for x in jax.tree.leaves(params["heads"]["brand"]))
+    moments = sorted(x.shape for x in jax.tree.leaves(state) if x.ndim)
+    assert moments == sorted([s for s in trained if s] * 2)  # Adam's two
+
+
+def pixel_loss(spec, name):
+    """A loss from pixels through the whole backbone to one head."""
+    backbone = registry.create(spec.backbone)
+    module = heads.create(spec.head(name))
+
+    def loss_fn(params, images, labels):
+        features = backbone.apply({"params": params["backbone"]}, images)
+        logits = module.apply({"params": params["heads"][name]}, features)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return loss_fn
+
+
+def count(jaxpr, primitive):
+    """How often a primitive occurs in a jaxpr and all that are inside it."""
+    total = sum(eqn.primitive.name == primitive for eqn in jaxpr.eqns)
+    for inner in _inner(jaxpr):
+        total += count(inner, primitive)
+    return total
+
+
+def _inner(jaxpr):
+    for eqn in jaxpr.eqns:
+        for value in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def test_no_backward_convolution_through_the_backbone():
+    spec, params = car_params()
+    loss_fn = pixel_loss(spec, "brand")
+    images, labels = jnp.zeros((2, 32, 32, 3)), jnp.zeros(2, jnp.int32)
+    mask = training.head_mask(params, "brand")
+    adamw = optimiser.make_optimiser(mask, optimiser.OptimiserConfig(1e-3, 10))
+    trained, frozen = optimiser.split(params, mask)
+
+    def step(trained, frozen, state, images, labels):
+        return optimiser.update_step(
+            adamw, lambda p: loss_fn(p, images, labels), trained, frozen, state
+        )
+
+    forward = jax.make_jaxpr(loss_fn)(params, images, labels)
+    ours = jax.make_jaxpr(step)(trained, frozen, adamw.init(params), images, labels)
+    naive = jax.make_jaxpr(jax.grad(loss_fn))(params, images, labels)
+    convolutions = count(forward.jaxpr, "conv_general_dilated")
+    assert convolutions > 10
+    assert count(ours.jaxpr, "conv_general_dilated") == convolutions
+    assert count(naive.jaxpr, "conv_general_dilated") > convolutions
+    # Pointwise convolutions are matrix products: the backward pass adds two per layer of the head,
+    # less the one towards the features.
+    added = count(ours.jaxpr, "dot_general") - count(forward.jaxpr, "dot_general")
+    assert added <= 4
+
+
+def test_weight_decay_moves_no_frozen_leaf_and_no_bias():
+    params = {
+        "backbone": {"w": jnp.ones((2, 2))},
+        "heads": {n: {"w": jnp.ones((2, 2)), "b": jnp.ones(2)} for n in ("type", "brand")},
+    }
+    mask = training.head_mask(params, "brand")
+    config = optimiser.OptimiserConfig(0.1, 10, warmup=0, weight_decay=0.5)
+    adamw = optimiser.make_optimiser(mask, config)
+    trained, frozen = optimiser.split(params, mask)
+    moved, _, _ = optimiser.update_step(
+        adamw,
+        lambda p: 0.0 * sum(x.sum() for x in jax.tree.leaves(p)),
+        trained,
+        frozen,
+        adamw.init(params),
+    )
+    after = flat(optimiser.join(moved, frozen))
+    for path, before in flat(params).items():
+        if path == "heads/brand/w":
+            np.testing.assert_allclose(after[path], 1 - 0.1 * 0.5, rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(after[path], before)
+
+
+def test_training_one_head_leaves_backbone_and_others_bit_identical():
+    spec, params = car_params()
+    module = heads.create(spec.head("brand"))
+    mask = training.head_mask(params, "brand")
+    config = optimiser.OptimiserConfig(0.01, 5, warmup=0, weight_decay=0.5)
+    adamw = optimiser.make_optimiser(mask, config)
+    trained, frozen = optimiser.split(params, mask)
+    rng = np.random.default_rng(1)
+    features = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=(4, *x.shape[1:])), jnp.float32),
+        model.example_features(spec.backbone, 32),
+    )
+
+    @jax.jit
+    def step(trained, frozen, state):
+        def loss_fn(p):
+            logits = module.apply({"params": p["heads"]["brand"]}, features)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(4)).mean()
+
+        return optimiser.update_step(adamw, loss_fn, trained, frozen, state)
+
+    state = adamw.init(params)
+    for _ in range(5):
+        trained, state, _ = step(trained, frozen, state)
+    after = flat(optimiser.join(trained, frozen))
+    for path, before in flat(params).items():
+        same = np.asarray(after[path]).tobytes() == before.tobytes()
+        assert same != path.startswith("heads/brand/"), path
+
+
+# --- Losses ---------------------------------------------------------------------------------------
+
+
+def test_softmax_loss_with_smoothing_and_mixup_by_hand():
+    targets = losses.smoothed_one_hot(jnp.array([1, 0]), 4, 0.2)
+    np.testing.assert_allclose(targets[0], [0.05, 0.85, 0.05, 0.05], rtol=1e-6)
+    assert abs(losses.softmax_loss(jnp.zeros((2, 4)), targets) - math.log(4)) < 1e-6
+    features = Features(jnp.array([[0.0], [1.0]]), jnp.zeros((2, 1, 1, 1)))
+    mixed, wanted = losses.mixup(jax.random.key(3), 0.4, features, targets)
+    share = 1.0 - float(mixed.pooled[0, 0])
+    assert 0.0 < share < 1.0
+    np.testing.assert_allclose(mixed.pooled[1, 0], share, atol=1e-6)
+    np.testing.assert_allclose(wanted[0], share * targets[0] + (1 - share) * targets[1], rtol=1e-5)
+    assert losses.mixup(jax.random.key(3), 0.0, features, targets)[0] is features
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([0, 0, 1, 1], [0, 0, 1, 1], 1.0),
+        ([0, 0, 2, 1], [1, 0, 3, 1], 1 / 3),  # the hull is the union
+        ([0, 0, 1, 1], [1, 1, 2, 2], -0.5),  # no overlap, hull 4, union 2
+        ([0, 0, 1, 1], [3, 0, 4, 1], -0.5),
+    ],
+)
+def test_giou_by_hand(a, b, expected):
+    got = losses.giou(jnp.array(a, jnp.float32), jnp.array(b, jnp.float32))
+    assert abs(float(got) - expected) < 1e-6
+
+
+def test_box_loss_prefers_the_truth_and_skips_targets_without_area():
+    side = 10
+    target = jnp.array([[0.2, 0.3, 0.8, 0.9]])
+    centre, on_car = losses.centre_targets(target[0], side)
+    # Cell centres lie at 0.05, 0.15, …: two by two of them in the middle two fifths of the box.
+    assert sorted(map(tuple, np.argwhere(centre.reshape(side, side) > 0).tolist())) == [
+        (5, 4),
+        (5, 5),
+        (6, 4),
+        (6, 5),
+    ]
+    assert abs(centre.sum() - 1.0) < 1e-6
+    assert on_car.sum() == 36
+    speck, _ = losses.centre_targets(jnp.array([0.0, 0.0, 0.01, 0.01]), side)
+    assert speck[0] == 1.0
+    right = jnp.broadcast_to(target[:, None], (1, side * side, 4))
+    at_centre = jnp.where(centre > 0, 9.0, -9.0)[None]
+    best = losses.box_loss(at_centre, right, target)
+    assert abs(best - math.log(4)) < 1e-3  # the entropy of four equal cells
+    assert losses.box_loss(-at_centre, right, target) > best + 1
+    assert losses.box_loss(at_centre, right + 0.1, target) > best + 0.1
+    empty = jnp.concatenate([target, jnp.array([[0.5, 0.5, 0.5, 0.5]])])
+    both = losses.box_loss(at_centre.repeat(2, 0), right.repeat(2, 0), empty)
+    assert abs(both - best) < 1e-6
+
+
+def test_a_mirrored_view_has_the_negative_azimuth(root):
+    task = tasks.create(settings(root, "orientation"))
+    found = data.read_photos(root, "stanford_cars", "orientation")
+    window = np.zeros((20, 4))
+    np.testing.assert_array_equal(task.targets(found, window, 0)[:3], [0, 18, 36])
+    np.testing.assert_array_equal(task.targets(found, window, 3)[:3], [0, -18, -36])
+
+
+def test_balance_counts_mirrored_views(root):
+    found = data.read_photos(root, "stanford_cars", "orientation")
+    found.labels["orientation"][:] = [90.0] * 15 + [270.0] * 3 + [0.0] * 2
+    weights = tasks.create(settings(root, "orientation", balance=1.0)).weights(found)
+    # Mirrored, left and right are equally frequent: 18 each; the front is its own mirror image.
+    np.testing.assert_allclose(weights, [1 / 18] * 18 + [1 / 4] * 2)
+
+
+def test_batches_follow_the_weights():
+    n = 4
+    cumulative = np.cumsum([0.1, 0.0, 0.6, 0.3]).astype(np.float32)
+    rows = np.arange(n, dtype=np.int32)
+    features = Features(np.zeros((2, n, 1), np.float16), np.zeros((2, n, 1, 1, 1), np.float16))
+    targets = np.stack([rows, rows + 10])
+    _, drawn = loop.draw_batch(
+        jax.random.key(0), data.TrainingSet(features, jnp.asarray(targets), cumulative), 20000
+    )
+    drawn = np.asarray(drawn)
+    share = np.bincount(drawn % 10, minlength=n) / len(drawn)
+    np.testing.assert_allclose(share, [0.1, 0.0, 0.6, 0.3], atol=0.02)
+    assert abs((drawn >= 10).mean() - 0.5) < 0.02
+
+
+# --- Runs -----------------------------------------------------------------------------------------
+
+
+def test_a_run_learns_and_writes_a_bundle_of_one_head(tiny, root):
+    result = run(settings(root, steps=60, chunk=30, lr=0.05, ema=0.5), root)
+    assert result["photos"] == {"stanford_cars": 15}  # one has no label, four are held out
+    assert result["held_out_photos"] == {"stanford_cars": 4}
+    assert result["held_out"]["accuracy"] == 1.0
+    bundle = model.load(root / "run" / "head.safetensors")
+    assert [h.attribute.name for h in bundle.spec.heads] == ["doors"]
+    assert bundle.spec.localise is None
+    assert len(bundle.training_hashes) == 2  # photos of one colour are the same file
+    assert bundle.card["training"]["doors"]["held_out"] == result["held_out"]
+    predicted = np.load(root / "run" / "held_out.npz")
+    assert list(predicted["names"]) == [f"stanford_cars/{i:05d}.png" for i in range(4, 8)]
+    again = evaluation.categorical_metrics(predicted["log_probs"], predicted["targets"])
+    assert again == result["held_out"]
+    assert run(settings(root, steps=60, chunk=30, lr=0.05, ema=0.5), root) == json.loads(
+        json.dumps(result)
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_and_repeats_its_losses_exactly(tiny, root, monkeypatch):
+    config = settings(root, mixup=0.4, ema=0.9, fold=-1)
+    run(config, root, "whole")
+    save = checkpoints.Checkpoints.save
+
+    def dies(self, step, state):
+        # The line of step 4 is written, its checkpoint is not.
+        if step == 4:
+            raise Killed
+        save(self, step, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save", dies)
+        with pytest.raises(Killed):
+            run(config, root, "killed")
+    assert not (root / "killed" / "head.safetensors").exists()
+    run(config, root, "killed")
+    for name in ("metrics.csv", "head.safetensors"):
+        if name == "head.safetensors":  # its card holds the seconds that the run took
+            a, b = (model.load(root / d / name).params["heads"] for d in ("whole", "killed"))
+            jax.tree.map(np.testing.assert_array_equal, a, b)
+        else:
+            assert (root / "whole" / name).read_bytes() == (root / "killed" / name).read_bytes()
+    with (root / "whole" / "metrics.csv").open() as f:
+        assert [row["step"] for row in csv.DictReader(f)] == ["2", "4", "6"]
+
+
+def test_the_car_box_trains(tiny, root):
+    result = run(settings(root, "localise", steps=80, chunk=80, lr=0.02), root)
+    assert result["photos"] == {"car_boxes": 15}  # one has no box
+    assert result["held_out"]["recall_50"] == 1.0
+    bundle = model.load(root / "run" / "head.safetensors")
+    assert bundle.spec.heads == ()
+    assert bundle.spec.localise.channels == 8
+
+
+def test_a_direction_trains(tiny, root):
+    result = run(settings(root, "orientation", balance=0.5), root)
+    assert set(result["held_out"]) == {
+        "median_error_deg",
+        "within_30",
+        "flip_rate",
+        "log_likelihood",
+    }
+    assert math.isfinite(result["held_out"]["log_likelihood"])
+
+
+# --- Faults ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attribute": "wheels"}, "wheels.*type, brand"),
+        ({"backbone": "resnet"}, "resnet.*efficientnet_lite0"),
+        ({"fold": 7}, "folds.*0, 1, 2, 3, 4.*not 7"),
+        ({"fold": -2}, "config.fold"),
+        ({"steps": 0}, "config.steps: must be at least 1"),
+        ({"dropout": 1.0}, "config.dropout"),
+        ({"lr": 0.0}, "config.lr"),
+        ({"cells": 3}, "does not divide"),
+        ({"datasets": ()}, "config.datasets"),
+        ({"datasets": ("nothing",), "fold": -1}, "nothing/{images/,labels.csv}"),
+        ({"splits": "no/such"}, "no/such.*config.splits"),
+    ],
+)
+def test_a_bad_config_is_one_line_before_any_data(tiny, root, monkeypatch, changes, message):
+    config = settings(root)
+    config.update(changes)
+    monkeypatch.setattr(data, "load_sources", lambda *a, **k: pytest.fail("read data"))
+    with pytest.raises(CarjaxError, match=message) as caught:
+        run(config, root)
+    assert "\n" not in str(caught.value)
+    assert not (root / "run").exists()
+
+
+def test_a_folder_of_another_run_is_refused(tiny, root):
+    (root / "run").mkdir()
+    other = settings(root, lr=0.5).to_dict()
+    (root / "run" / "config.json").write_text(json.dumps(other))
+    with pytest.raises(CarjaxError, match=r"other settings \(lr\)"):
+        run(settings(root), root)
+
+
+def test_a_missing_photo_is_one_line(tiny, root):
+    (root / "stanford_cars" / "images" / "00003.png").unlink()
+    with pytest.raises(CarjaxError, match=r"00003\.png"):
+        run(settings(root), root)
+
+
+def test_command_overrides_and_faults(root, monkeypatch, tmp_path):
+    seen = {}
+
+    def fake(config, workdir, data_dir, **kwargs):
+        seen.update(lr=config.lr, grid=config.head.grid, workdir=workdir)
+        return {"photos": {"x": 1}, "seconds": 1, "held_out": {}}
+
+    monkeypatch.setattr(loop, "train_and_evaluate", fake)
+    monkeypatch.setattr(train_command.common, "set_up_jax", lambda: None)
+    file = tmp_path / "c.py"
+    file.write_text(
+        "from carjax.training.config import default_config\n"
+        "def get_config():\n    return default_config('doors')\n"
+    )
+    words = [f"--config={file}", "--config.lr=0.5", "--config.head.grid=2", "--workdir=w"]
+    assert train_command.main(words) == 0
+    assert seen == {"lr": 0.5, "grid": 2, "workdir": "w"}
+    assert train_command.main(["--help"]) == 0
+    for bad, message in (
+        (["--config=none.py", "--workdir=w"], "none.py: no such config file"),
+        ([*words, "--config.speed=1"], "speed"),
+        ([*words, "--config.lr=fast"], "lr"),
+        (words[:1], "--workdir"),
+        (["--workdir=w"], "--config"),
+        ([*words, "extra"], "extra"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            train_command.main(bad)
+    file.write_text("def get_config(:\n")
+    with pytest.raises(UsageError):
+        train_command.main(words)
+
+
+@pytest.mark.parametrize("name", ["type", "brand", "doors", "seats", "orientation", "localise"])
+def test_the_shipped_configs_are_valid(name):
+    path = pathlib.Path(__file__).parents[1] / "configs" / f"{name}.py"
+    space = {}
+    exec(path.read_text(), space)
+    config = space["get_config"]()
+    configs.check(config)
+    assert config.attribute == name
+    assert f"--config=configs/{name}.py" in path.read_text()
+    if name != "localise":
+        assert configs.head_spec(config).attribute == find(CAR, name)
