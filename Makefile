@@ -10,10 +10,10 @@ demo: .venv/base
 	$(BIN)/carjax select $(SAMPLE) --out=out/demo
 
 test: .venv/test
-	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
 
 test-all: .venv/test-all
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -11,7 +11,6 @@ its photos out to 35% of their size costs. Writes results/localise.json.
 
 import argparse
 import csv
-import functools
 import pathlib
 
 import cv2
@@ -31,18 +30,12 @@ from carjax.datasets import photos
 ROOT = pathlib.Path(__file__).parents[1]
 FOLD = 0
 ZOOM = 0.35
+SIDE = 480
 
 
-def class_activation_box(backbone, params, image: np.ndarray) -> np.ndarray:
+def class_activation_box(activation, image: np.ndarray) -> np.ndarray:
     """The box of the largest region above half of the vehicle classes' range, in pixels."""
-    height, width = image.shape[:2]
-    boxes = crops.full_boxes(1, height, width)
-    size = registry.spec_of(backbone.name).input_size
-    inputs = crops.crop_and_resize(image[None], boxes, size)
-    inputs = registry.normalize(backbone.name, inputs)
-    logits = backbone.apply({"params": params}, inputs, method="class_map")
-    heat = np.array(jax.nn.logsumexp(logits[0][..., np.array(VEHICLE_CLASSES)], axis=-1))
-    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC)
+    heat = cv2.resize(np.array(activation(image)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     region = (heat > (heat.min() + heat.max()) / 2).astype(np.uint8)
     _, _, stats, _ = cv2.connectedComponentsWithStats(region)
     left, top, w, h = stats[1:][np.argmax(stats[1:, cv2.CC_STAT_AREA])][:4]
@@ -51,10 +44,22 @@ def class_activation_box(backbone, params, image: np.ndarray) -> np.ndarray:
 
 def boxes(model: models.Model, data: pathlib.Path) -> dict:
     backbone = backbones.create(model.spec.backbone)
-    find = jax.jit(
-        lambda p, b, frames: localise.find_box(p, backbone, b, frames, model.spec.localise)
-    )
-    baseline = functools.partial(class_activation_box, backbone, model.params["backbone"])
+    params = model.params["backbone"]
+    size = registry.spec_of(backbone.name).input_size
+
+    @jax.jit
+    def find(image):
+        return localise.find_box(
+            model.params["localise"], backbone, params, image[None], model.spec.localise
+        )[0]
+
+    @jax.jit
+    def activation(image):
+        inputs = crops.crop_and_resize(image[None], crops.full_boxes(1, SIDE, SIDE), size)
+        inputs = registry.normalize(backbone.name, inputs)
+        logits = backbone.apply({"params": params}, inputs, method="class_map")
+        return jax.nn.logsumexp(logits[0][..., np.array(VEHICLE_CLASSES)], axis=-1)
+
     figures = {}
     for name in ("car_boxes", "phone_photos"):
         every = photos.read_boxes(data / name)
@@ -67,10 +72,15 @@ def boxes(model: models.Model, data: pathlib.Path) -> dict:
         ious = {"box head": [], "class activation": []}
         for i in index:
             image = cv2.imread(str(every.paths[i]))[..., ::-1]
-            found = find(model.params["localise"], model.params["backbone"], image[None])[0]
-            truth = jnp.asarray(every.box[i])
-            ious["box head"].append(float(localise.iou(found, truth)))
-            ious["class activation"].append(float(localise.iou(baseline(image), truth)))
+            # Every look squashes its window to a square; squashed at once, one shape compiles.
+            height, width = image.shape[:2]
+            scale = np.array([SIDE / width, SIDE / height] * 2, np.float32)
+            square = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+            truth = jnp.asarray(every.box[i] * scale)
+            ious["box head"].append(float(localise.iou(find(square), truth)))
+            ious["class activation"].append(
+                float(localise.iou(class_activation_box(activation, square), truth))
+            )
         for kind, values in ious.items():
             figures[f"{name}, {kind}"] = {
                 "photos": len(values),

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 
 def _centres_and_width(
@@ -77,12 +79,12 @@ def _resample(
 
 
 def crop_and_resize(
-    images: jax.Array,
-    boxes: jax.Array,
+    images: jax.Array | np.ndarray,
+    boxes: ArrayLike,
     size: int,
     *,
-    valid: jax.Array | None = None,
-    blur: jax.Array | None = None,
+    valid: ArrayLike | None = None,
+    blur: ArrayLike | None = None,
     reach: float = 1.0,
 ) -> jax.Array:
     """Cuts one box out of every image and squashes it to a square, antialiased.
@@ -113,8 +115,11 @@ def crop_and_resize(
         valid = jnp.broadcast_to(jnp.array([height, width], jnp.float32), (batch, 2))
     if blur is None:
         blur = jnp.ones((batch,), jnp.float32)
-    taps = tuple(math.ceil(2 * max(reach * n / size, reach)) + 1 for n in (height, width))
-    resample = functools.partial(_resample, size=size, taps=taps)
+
+    def taps(n: int) -> int:
+        return math.ceil(2 * max(reach * n / size, reach)) + 1
+
+    resample = functools.partial(_resample, size=size, taps=(taps(height), taps(width)))
 
     def banded(*args: jax.Array) -> jax.Array:
         # One image after another: batched, the short dot products would become slow gathers.

@@ -45,9 +45,9 @@ def area_weights(size_in: int, size_out: int) -> np.ndarray:
     Pooling 17 → 8 → 4 equals 17 → 4, so that cached, already pooled grids serve as well.
 
     Example:
-        >>> area_weights(3, 2)
-        array([[0.6666667, 0.33333334, 0.       ],
-               [0.       , 0.33333334, 0.6666667 ]], dtype=float32)
+        >>> area_weights(3, 2).round(2)
+        array([[0.67, 0.33, 0.  ],
+               [0.  , 0.33, 0.67]], dtype=float32)
     """
     edges = np.linspace(0, size_in, size_out + 1)
     low, high = edges[:-1, None], edges[1:, None]
@@ -104,10 +104,10 @@ class CategoricalHead(nn.Module):
 
     def setup(self) -> None:
         """Builds the layers."""
-        assert isinstance(self.spec.attribute, Categorical)
-        spec = self.spec
+        spec, attribute = self.spec, self.spec.attribute
+        assert isinstance(attribute, Categorical)
         self.trunk = Trunk(spec.grid, spec.channels, spec.hidden, self.dropout)
-        self.logits = nn.Dense(len(spec.parts) or len(spec.attribute.classes))
+        self.logits = nn.Dense(len(spec.parts) or len(attribute.classes))
 
     def part_logits(self, features: Features, *, train: bool = False) -> jax.Array:
         """Maps Features of B images to the logits of the parts, float32 [B, P]."""

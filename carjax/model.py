@@ -23,6 +23,8 @@ from carjax import backbones, files, heads, localise
 from carjax.attributes import Angular, Categorical, Schema
 from carjax.backbones import pretrained, registry
 from carjax.errors import CarjaxError
+from carjax.heads import HeadSpec
+from carjax.localise import LocaliseSpec
 
 BUNDLE_VERSION = 1
 DEFAULT_BUNDLE = "car_heads"
@@ -41,8 +43,8 @@ class Spec:
     """
 
     backbone: str
-    heads: tuple[heads.HeadSpec, ...]
-    localise: localise.LocaliseSpec | None
+    heads: tuple[HeadSpec, ...]
+    localise: LocaliseSpec | None
     input_size: int
 
     @property
@@ -50,7 +52,7 @@ class Spec:
         """The attributes that the heads predict."""
         return tuple(head.attribute for head in self.heads)
 
-    def head(self, name: str) -> heads.HeadSpec:
+    def head(self, name: str) -> HeadSpec:
         """Returns the head of an attribute."""
         return next(h for h in self.heads if h.attribute.name == name)
 
@@ -144,7 +146,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     card as JSON.
     """
     tree = {k: v for k, v in model.params.items() if k != "backbone"}
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         key: np.array(value, np.float16, order="C")
         for key, value in pretrained.flatten(tree).items()
     }

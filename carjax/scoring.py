@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -49,7 +49,7 @@ class FrameScores:
         view_probs: float32 [B, 8]; its mass in each bin of `attributes.VIEWS`.
         car_probability: float32 [B]; mass of the ImageNet vehicle classes.
         box: float32 [B, 4]; left, top, right, bottom of the scored crop, fractions of the frame.
-        sharpness: float32 [B]; variance of the Laplacian of the crop, grey levels squared.
+        sharpness: float32 [B]; of the crop, in 0..1, see `sharpness`.
     """
 
     mask: jax.Array
@@ -74,10 +74,28 @@ jax.export.register_namedtuple_serialization(circular.Density, serialized_name="
 
 
 def sharpness(grey: jax.Array) -> jax.Array:
-    """Variance of the 4-neighbour Laplacian of one grey image [H, W] (Pech-Pacheco, ICPR 2000)."""
-    centre = grey[1:-1, 1:-1]
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * centre
-    return laplacian.var()
+    """How much of an image's detail a further blur would take away, in 0..1; larger is sharper.
+
+    One minus the no-reference blur metric of Crete et al., "The blur effect" (SPIE 2007): along
+    each axis, the share of the neighbour differences that a 9-pixel mean removes; the smaller of
+    the two. A share, and not an energy as the Laplacian's variance, it hardly depends on what is
+    seen: a plain rear is as sharp as a grille.
+
+    Args:
+        grey: float [H, W], both above 9.
+
+    Returns:
+        A scalar; 0 for an image without any detail.
+    """
+
+    def kept(image: jax.Array) -> jax.Array:
+        padded = jnp.pad(image, ((4, 4), (0, 0)), mode="reflect")
+        mean = sum(padded[k : k + image.shape[0]] for k in range(9)) / 9.0
+        detail = jnp.abs(jnp.diff(image, axis=0))
+        lost = jnp.maximum(detail - jnp.abs(jnp.diff(mean, axis=0)), 0.0)
+        return lost.sum() / jnp.maximum(detail.sum(), 1e-6)
+
+    return jnp.minimum(kept(grey), kept(grey.T))
 
 
 def score(
@@ -110,8 +128,9 @@ def score(
         box = crops.full_boxes(batch, height, width)
     crop = crops.crop_and_resize(frames, box, spec.input_size)
     inputs = registry.normalize(spec.backbone, crop)
-    features = backbone.apply({"params": params["backbone"]}, inputs)
-    logits = backbone.apply({"params": params["backbone"]}, features, method="classify")
+    apply: Callable[..., Any] = functools.partial(backbone.apply, {"params": params["backbone"]})
+    features = apply(inputs)
+    logits = apply(features, method="classify")
     return jax.vmap(functools.partial(_statistics, params["heads"], spec))(
         features, logits, crop, box / size, mask
     )
@@ -242,16 +261,16 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         schema=spec.schema,
         frame=frame,
         time_s=time_s,
-        probs=dict(scores.probs),
-        entropy=dict(scores.entropy),
+        probs={name: np.asarray(value) for name, value in scores.probs.items()},
+        entropy={name: np.asarray(value) for name, value in scores.entropy.items()},
         azimuth_deg=zeros if density is None else np.asarray(circular.azimuth_deg(density)),
         kappa=zeros if density is None else np.asarray(circular.main_kappa(density)),
-        azimuth_floor=zeros if density is None else density.floor,
-        azimuth_entropy=scores.azimuth_entropy,
-        view_probs=scores.view_probs,
-        car_probability=scores.car_probability,
-        box=scores.box,
-        sharpness=scores.sharpness,
+        azimuth_floor=zeros if density is None else np.asarray(density.floor),
+        azimuth_entropy=np.asarray(scores.azimuth_entropy),
+        view_probs=np.asarray(scores.view_probs),
+        car_probability=np.asarray(scores.car_probability),
+        box=np.asarray(scores.box),
+        sharpness=np.asarray(scores.sharpness),
     )
 
 

@@ -30,8 +30,10 @@ VIEW_POLICIES = ("best", "first")
 SCHEMA_VERSION = 1
 
 # The classifier was trained with smoothed labels, so its mass on vehicles is low even on clear
-# photos: 99.5% of the training photos have more than 0.20, 90% of car-free backgrounds less.
+# photos: 99.5% of the training photos have more than 0.20, 90% of car-free backgrounds less than
+# 0.15. A video needs one frame above it; then the car is there, and its frames need a quarter.
 MIN_CAR_PROBABILITY = 0.15
+FRAME_CAR_SHARE = 0.25
 # What is usual in a video is its upper quartile: still right when most frames are spoilt.
 USUAL_QUANTILE = 0.75
 # Class probabilities below this count as this: no single frame can veto a class.
@@ -41,8 +43,8 @@ MIN_RELATIVE_AREA = 0.04
 # See `sharp_frames`.
 SHARPNESS_WINDOW_S = 1.5
 SHARPNESS_NEIGHBOURS = 4
-MIN_LOCAL_SHARPNESS = 0.5
-MIN_GLOBAL_SHARPNESS = 0.25
+MIN_LOCAL_SHARPNESS = 0.85
+MIN_GLOBAL_SHARPNESS = 0.8
 # Masses and angles closer than this are equal: the model's own error is larger.
 MASS_TOLERANCE = 0.01
 ANGLE_TOLERANCE_DEG = 2.0
@@ -191,7 +193,7 @@ def select_photos(
         views: 8 bins of 45 degrees, or 4 (front, left, rear, right) of 90.
         alternatives: how many next best frames to give per attribute, at most; each is at least
             one second and 5% of the duration away from the chosen frame and from the others.
-        min_car_probability: a frame shows a car from this probability on.
+        min_car_probability: what shows a car, see `car_frames`.
         duration_s: the video's duration in seconds; None means the time between the first and the
             last scored frame.
 
@@ -260,8 +262,15 @@ def select_photos(
 
 
 def car_frames(table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY) -> np.ndarray:
-    """Returns which frames show a car, bool [N]; a probability that is not finite is a no."""
-    return np.isfinite(table.car_probability) & (table.car_probability >= min_car_probability)
+    """Returns which frames show a car, bool [N]; a probability that is not finite is a no.
+
+    If one frame reaches `min_car_probability`, all that reach a quarter of it show the car;
+    otherwise none does.
+    """
+    probability = np.where(np.isfinite(table.car_probability), table.car_probability, -1.0)
+    if not (probability >= min_car_probability).any():
+        return np.zeros(len(table), bool)
+    return probability >= FRAME_CAR_SHARE * min_car_probability
 
 
 def eligible_frames(
@@ -275,7 +284,7 @@ def eligible_frames(
 
     Args:
         table: scores of N frames.
-        min_car_probability: a frame shows a car from this probability on.
+        min_car_probability: what shows a car, see `car_frames`.
     """
     box = np.where(np.isfinite(table.box), table.box, 0).astype(np.float64)
     area = np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
@@ -295,18 +304,16 @@ def sharp_frames(
 ) -> np.ndarray:
     """Returns which frames are sharp for their video, bool [N].
 
-    The variance of the Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
-    microscopy", ICPR 2000) has no absolute scale: it depends on the camera, the size of the car,
-    its paint and the side that is seen. So a frame is compared with its own video, twice:
+    Sharpness (`scoring.sharpness`) depends on the camera, its compression, and the size of the
+    car. So a frame is compared with its own video, twice:
 
-    * with its neighbourhood of ±1.5 s (at least 4 frames to each side): at least half of the
+    * with its neighbourhood of ±1.5 s (at least 4 frames to each side): at least 0.85 of the
       neighbourhood's upper quartile. The quartile follows the slow changes that come from the side
       and the size of the car, and still belongs to the sharp frames when up to three quarters of
       the neighbourhood are blurred; a median gives way at one half. In the sample video motion
-      blur divides the variance by 7 to 25, and neighbouring sharp frames differ by a factor below
-      1.3, mostly by compression; one half separates them.
-    * with the whole video: at least a quarter of its upper quartile. That catches a passage that
-      is blurred for longer than the neighbourhood, and is loose enough for a plain side of the car.
+      blur leaves 0.6 to 0.8 of it.
+    * with the whole video: at least 0.8 of its upper quartile. That catches a passage that is
+      blurred for longer than the neighbourhood.
 
     Both are ratios, so a video that is soft throughout keeps its frames. The frame of the highest
     value is always sharp.

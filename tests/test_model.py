@@ -82,10 +82,18 @@ def test_the_backbone_is_not_in_the_bundle(bundle):
             260,
         ),
         model.Spec("x", (heads.HeadSpec(attributes.Angular("heading"), 0, 3, 5),), None, 64),
+        model.Spec(
+            "x",
+            (heads.HeadSpec(attributes.Categorical("doors", ("2", "4")), parts=(0, 1, 1)),),
+            None,
+            64,
+        ),
     ],
 )
 def test_spec_survives_json(spec):
-    assert model.spec_from_json(json.loads(json.dumps(model.spec_to_json(spec)))) == spec
+    loaded = model.spec_from_json(json.loads(json.dumps(model.spec_to_json(spec))))
+    assert loaded == spec
+    assert hash(loaded) == hash(spec)
 
 
 def test_weights_hash_depends_on_names_shapes_and_values_only():

@@ -160,19 +160,35 @@ def test_statistics_without_the_car_box_follow_from_the_backbone(whole_scores, o
     vehicles = jax.nn.softmax(classify(variables, (crop - 127) / 128))[:, list(VEHICLE_CLASSES)]
     np.testing.assert_allclose(whole_scores.car_probability, vehicles.sum(1), rtol=1e-3)
     grey = np.asarray(crop) @ np.array([0.299, 0.587, 0.114])
-    want = [laplacian_variance(g) for g in grey]
+    want = [detail_lost(g) for g in grey]
     np.testing.assert_allclose(whole_scores.sharpness, want, rtol=1e-3)
 
 
-def laplacian_variance(grey):
-    return cv2.Laplacian(grey.astype(np.float64), cv2.CV_64F)[1:-1, 1:-1].var()
+def detail_lost(grey):
+    """Crete et al. 2007, step by step, with OpenCV's mean filter."""
+    grey = grey.astype(np.float64)
+    shares = []
+    for axis, size in ((0, (1, 9)), (1, (9, 1))):
+        sharp = np.abs(np.diff(grey, axis=axis))
+        soft = np.abs(np.diff(cv2.blur(grey, size), axis=axis))
+        shares.append(np.maximum(sharp - soft, 0).sum() / sharp.sum())
+    return min(shares)
 
 
-@pytest.mark.parametrize("shape", [(9, 9), (12, 31)])
-def test_sharpness_is_the_variance_of_opencvs_laplacian(shape):
+@pytest.mark.parametrize("shape", [(10, 10), (12, 31)])
+def test_sharpness_is_cretes_metric(shape):
     grey = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
-    assert scoring.sharpness(jnp.array(grey)) == pytest.approx(laplacian_variance(grey), rel=1e-4)
+    assert scoring.sharpness(jnp.array(grey)) == pytest.approx(detail_lost(grey), rel=1e-4)
     assert scoring.sharpness(jnp.full(shape, 7.0)) == 0
+
+
+def test_blur_lowers_sharpness():
+    frame = cv2.resize(np.random.default_rng(1).uniform(0, 255, (40, 40)), (160, 160))
+    values = [
+        float(scoring.sharpness(jnp.array(cv2.blur(frame, (k, 1)), jnp.float32)))
+        for k in (1, 5, 9, 15)
+    ]
+    assert values == sorted(values, reverse=True)
 
 
 # --- Transforms -----------------------------------------------------------------------------------

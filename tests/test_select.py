@@ -13,8 +13,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from carjax import parquet, pipeline, selection
 from carjax import model as models
+from carjax import parquet, pipeline, selection
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
 from carjax.errors import CarjaxError
@@ -225,9 +225,14 @@ def test_an_output_that_cannot_be_made_is_refused_first(tmp_path, capsys):
 
 def test_a_failed_run_leaves_nothing_that_looks_finished(tmp_path):
     target = tmp_path / "out"
-    with pytest.raises(RuntimeError), pipeline.writing(target) as folder:
-        (folder / "photos" / "type.jpg").write_bytes(b"x")
-        raise RuntimeError
+
+    def break_off():
+        with pipeline.writing(target) as folder:
+            (folder / "photos" / "type.jpg").write_bytes(b"x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -257,9 +262,7 @@ def test_one_frame_and_only_some_attributes(tmp_path):
     with av.open(str(SAMPLE)) as container:
         frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
     video = write_video(tmp_path / "one.mp4", [frame])
-    process = run(
-        video, f"--out={tmp_path / 'out'}", "--attributes=doors,orientation", "--views=4"
-    )
+    process = run(video, f"--out={tmp_path / 'out'}", "--attributes=doors,orientation", "--views=4")
     assert process.returncode == 0, process.stderr
     content = json.loads((tmp_path / "out" / "selection.json").read_text())
     jsonschema.validate(content, selection.schema())

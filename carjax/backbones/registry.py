@@ -102,4 +102,5 @@ def features(
     batch, height, width, _ = frames.shape
     boxes = crops.full_boxes(batch, height, width)
     inputs = crops.crop_and_resize(frames, boxes, input_size or spec_of(name).input_size)
-    return module.apply({"params": params}, normalize(name, inputs))
+    outputs: Any = module.apply({"params": params}, normalize(name, inputs))
+    return outputs

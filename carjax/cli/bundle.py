@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -28,6 +31,9 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "backbone_weights", None, "weights of the backbone, if not shipped", flag_values=values
     )
+    flags.DEFINE_string(
+        "card", None, "JSON of sources, split and metrics, kept in the file", flag_values=values
+    )
     try:
         rest = common.parse(values, argv, SYNOPSIS)
     except common.HelpShown:
@@ -40,13 +46,14 @@ def main(argv: list[str]) -> int:
     if not out.parent.is_dir():
         raise CarjaxError(f"{out.parent}: no such folder")
     paths = [_bundle_file(pathlib.Path(given)) for given in values.heads]
+    facts = _facts(pathlib.Path(values.card)) if values.card else {}
 
     common.set_up_jax()
     from carjax import model
 
     parts = [model.load(path, backbone_weights=values.backbone_weights) for path in paths]
     joined = join(parts, [str(p) for p in paths], values.name)
-    model.save(joined, out)
+    model.save(dataclasses.replace(joined, card={**facts, **joined.card}), out)
     names = [h.attribute.name for h in joined.spec.heads]
     names += ["localise"] if joined.spec.localise else []
     print(f"{out}: {', '.join(names)} on {joined.spec.backbone}")
@@ -60,6 +67,17 @@ def _bundle_file(given: pathlib.Path) -> pathlib.Path:
         hint = "is its training finished?" if given.is_dir() else "give a folder of `carjax train`"
         raise CarjaxError(f"{path}: no such file: {hint}")
     return path
+
+
+def _facts(path: pathlib.Path) -> dict[str, Any]:
+    """Reads what a card says beyond what training knows."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CarjaxError(f"{path}: not a file of JSON ({error})") from None
+    if not isinstance(facts, dict):
+        raise CarjaxError(f"{path}: must hold one JSON object")
+    return facts
 
 
 def join(parts: Sequence[Model], sources: Sequence[str], name: str) -> Model:

@@ -43,7 +43,8 @@ def help_text(values: flags.FlagValues, synopsis: str) -> str:
         if name != flag.name:
             continue
         boolean = isinstance(flag, flags.BooleanFlag)
-        shown = f"--[no]{name}" if boolean else f"--{name}={flag.default_as_str or '…'}"
+        default = "…" if flag.default is None else str(flag.default_as_str).strip("'")
+        shown = f"--[no]{name}" if boolean else f"--{name}={default}"
         lines.append(f"  {shown:<30} {flag.help}")
     return "\n".join(lines)
 

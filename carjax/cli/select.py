@@ -34,14 +34,14 @@ def define_flags() -> flags.FlagValues:
         "policy",
         "consensus",
         ["consensus", "entropy"],
-        "consensus: agree with the video's class; entropy: plain lowest entropy",
+        "agree with the whole video, or plain lowest entropy",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "view_policy",
         "best",
         ["best", "first"],
-        "which frame fills a view: of highest mass, or the first to pass",
+        "a view gets the frame of highest mass, or the first to pass",
         flag_values=values,
     )
     flags.DEFINE_float("view_threshold", 0.8, "mass that fills a view, 0 to 1", flag_values=values)

@@ -81,7 +81,7 @@ def content_sha256(names: Sequence[str], hashes: Sequence[str]) -> str:
 
     Example:
         >>> content_sha256(["a.jpg"], ["00"])[:8]
-        'a8d2fbf1'
+        'b4dc6357'
     """
     rows = "\n".join(f"{h} {n}" for n, h in zip(names, hashes, strict=True))
     return hashlib.sha256(rows.encode()).hexdigest()

@@ -87,9 +87,9 @@ def head_mask(params: Mapping[str, Any], name: str) -> dict[str, Any]:
         UsageError: `params` holds nothing of that name to train.
 
     Example:
-        >>> params = {"backbone": {"w": 0}, "heads": {"type": {"w": 0}, "brand": {"w": 0}}}
+        >>> params = {"backbone": {"w": 0}, "heads": {"brand": {"w": 0}, "type": {"w": 0}}}
         >>> head_mask(params, "brand")
-        {'backbone': {'w': False}, 'heads': {'type': {'w': False}, 'brand': {'w': True}}}
+        {'backbone': {'w': False}, 'heads': {'brand': {'w': True}, 'type': {'w': False}}}
     """
     path = "localise" if name == "localise" else f"heads/{re.escape(name)}"
     rules = [(f"{path}/.*", TRAIN), ("(backbone|heads|localise)/.*", FREEZE)]

@@ -1,0 +1,84 @@
+"""The heads: pooling, classes as unions of parts, and the density that the angular head gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carjax import heads
+from carjax.attributes import Angular, Categorical
+from carjax.backbones.features import Features
+
+DOORS = Categorical("doors", ("2", "3", "4", "5"))
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def features():
+    rng = np.random.default_rng(0)
+    grid = rng.standard_normal((3, 6, 6, 5)).astype(np.float32)
+    return Features(rng.standard_normal((3, 7)).astype(np.float32), grid)
+
+
+@given(st.integers(1, 40), st.integers(1, 20))
+def test_area_weights_average(size_in, size_out):
+    weights = heads.area_weights(size_in, size_out)
+    assert weights.shape == (size_out, size_in)
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(weights.sum(0), size_out / size_in, atol=1e-5)
+
+
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 4))
+def test_pooling_in_two_steps_is_pooling_in_one(size_in, size_out, factor):
+    two_steps = heads.area_weights(size_out * factor, size_out) @ heads.area_weights(
+        size_in, size_out * factor
+    )
+    np.testing.assert_allclose(two_steps, heads.area_weights(size_in, size_out), atol=1e-5)
+
+
+def test_pool_grid_is_the_mean_of_blocks(features):
+    got = heads.pool_grid(jnp.asarray(features.grid), 2)
+    want = features.grid.reshape(3, 2, 3, 2, 3, 5).mean((2, 4))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert heads.pool_grid(features.grid, 6) is features.grid
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+@pytest.mark.parametrize("grid", [0, 2])
+def test_categorical_head(grid, channels, features):
+    head = heads.create(heads.HeadSpec(DOORS, grid, channels, hidden=4))
+    params = jax.eval_shape(head.init, jax.random.key(0), features)["params"]
+    inputs = 7 + grid * grid * (channels or 5)
+    assert params["trunk"]["hidden"]["kernel"].shape == (inputs, 4)
+    assert jax.eval_shape(head.apply, {"params": params}, features).shape == (3, 4)
+
+
+def test_a_class_has_the_probability_of_its_parts():
+    spec = heads.HeadSpec(DOORS, parts=(0, 2, 2, 0, 3))
+    logits = np.random.default_rng(0).normal(0, 3, (6, 5)).astype(np.float32)
+    parts = np.asarray(jax.nn.softmax(logits), np.float64)
+    got = jax.nn.softmax(heads.join_parts(logits, spec))
+    want = np.stack([parts[:, [0, 3]].sum(1), 0 * parts[:, 0], parts[:, [1, 2]].sum(1)], 1)
+    np.testing.assert_allclose(got[:, :3], want, atol=1e-6)
+    np.testing.assert_allclose(got[:, 3], parts[:, 4], atol=1e-6)
+    gradient = jax.grad(lambda x: heads.join_parts(x, spec)[:, 2].sum())(logits)
+    assert np.isfinite(gradient).all()
+    assert heads.join_parts(logits, heads.HeadSpec(DOORS)) is logits
+
+
+def test_angular_head_gives_one_component_above_a_floor(features, random_tree):
+    head = heads.create(heads.HeadSpec(Angular("heading"), 2, 0, 4))
+    params = random_tree(jax.eval_shape(head.init, jax.random.key(0), features))["params"]
+    params["direction"] = {"kernel": jnp.zeros((4, 2)), "bias": jnp.array([-1.0, 1.0])}
+    params["log_kappa"] = {"kernel": jnp.zeros((4, 1)), "bias": jnp.array([3.0])}
+    params["floor"] = jnp.array(0.0)
+    density = head.apply({"params": params}, features)
+    assert density.mu.shape == density.kappa.shape == density.weights.shape == (3, 1)
+    np.testing.assert_allclose(density.mu, 3 * np.pi / 4, atol=1e-6)
+    np.testing.assert_allclose(density.kappa, np.exp(3), rtol=1e-6)
+    np.testing.assert_array_equal(density.floor, [0.5] * 3)
+    params["log_kappa"]["bias"] = jnp.array([1e6])
+    assert np.isfinite(head.apply({"params": params}, features).kappa).all()
