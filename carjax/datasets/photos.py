@@ -185,15 +185,6 @@ def to_canvas(images: Sequence[np.ndarray], side: int) -> tuple[np.ndarray, np.n
     return canvas, valid
 
 
-def load_canvas(paths: Sequence[pathlib.Path], side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes photos into canvases: `decode`, then `to_canvas`.
-
-    Raises:
-        CarjaxError: a photo is missing or cannot be decoded.
-    """
-    return to_canvas([decode(path) for path in paths], side)
-
-
 def content_hashes(photos: Photos) -> list[str]:
     """Returns the SHA-256 of every photo's file.
 
