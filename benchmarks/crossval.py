@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
-import platform
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
+import machine
 import numpy as np
 from absl import flags
 
@@ -65,10 +64,7 @@ def main(argv: list[str]) -> int:
     folds = [int(f) for f in values.folds]
     out = pathlib.Path(values.out)
     results = json.loads(out.read_text()) if out.is_file() else {}
-    results["machine"] = {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-    }
+    results["machine"] = machine.name()
     results["protocol"] = (
         f"mean over folds {folds} by SHA-1 of the file name (data/splits); every image predicted "
         "once, by heads that were trained on the other folds; one plain view per image; original "

@@ -209,13 +209,14 @@ def load(
         raise CarjaxError(f"{path}: not a carjax bundle ({error} is missing)") from None
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
         raise CarjaxError(f"{path}: not a carjax bundle ({error})") from None
-    _, backbone_params = pretrained.load_pretrained(spec.backbone, backbone_weights)
+    backbone_params, source = pretrained.read(spec.backbone, backbone_weights)
     if weights_hash(backbone_params) != backbone_sha256:
+        pretrained.check(backbone_params, spec.backbone, source)
         raise CarjaxError(
             f"{path}: its heads were trained on other weights of {spec.backbone}: "
             "give those with --backbone_weights=FILE"
         )
-    tree = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), pretrained.unflatten(flat))
+    tree = pretrained.to_device(flat)
     check(tree, spec, path)
     return Model({"backbone": backbone_params, **tree}, spec, card, hashes)
 
@@ -258,7 +259,6 @@ def expected_params(spec: Spec) -> dict[str, Any]:
 
 def example_features(backbone: str, input_size: int) -> backbones.Features:
     """Returns zero features of one image, of the shapes that a backbone gives."""
-    module = registry.create(backbone)
-    images = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
-    shapes = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], images)
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    module: Any = registry.create(backbone)
+    pooled, grid = module.feature_shapes(input_size)
+    return backbones.Features(jnp.zeros((1, *pooled)), jnp.zeros((1, *grid)))

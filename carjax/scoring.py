@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import certainty, circular, crops, heads, localise
+from carjax import certainty, circular, crops, heads, localise, programs
 from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
 from carjax.backbones.features import Features
@@ -199,6 +199,7 @@ class Scorer:
                 check_vma=False,
             )
         )
+        self._programs: dict[tuple[int, ...], Callable[..., FrameScores]] = {}
 
     def dispatch(self, frames: np.ndarray, mask: np.ndarray) -> FrameScores:
         """Starts scoring one batch; the result stays on the devices.
@@ -215,7 +216,10 @@ class Scorer:
             raise ValueError(f"frames must be uint8 [B, H, W, 3], not {got}")
         if len(frames) != self.batch_size:
             raise ValueError(f"{len(frames)} frames are not a batch of {self.batch_size}")
-        return self._score(self._params, *jax.device_put((frames, mask), self._batch))
+        args = (self._params, *jax.device_put((frames, mask), self._batch))
+        if frames.shape not in self._programs:
+            self._programs[frames.shape] = programs.cached(self._score, args, repr(self.model.spec))
+        return self._programs[frames.shape](*args)
 
     def __call__(self, frames: np.ndarray) -> FrameScores:
         """Scores frames uint8 [N, H, W, 3], N ≥ 1, and returns N rows as NumPy arrays.

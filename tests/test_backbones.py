@@ -242,6 +242,7 @@ def test_feature_shapes_at_any_input_size(name, side):
     assert isinstance(features, Features)
     assert features.pooled.shape == (2, 1280)
     assert features.grid.shape == (2, cells, cells, channels)
+    assert module.feature_shapes(side) == ((1280,), (cells, cells, channels))
     logits = jax.eval_shape(lambda v, x: module.apply(v, x, method="logits"), variables, shape)
     assert logits.shape == (2, 1000)
 

@@ -60,7 +60,7 @@ def loaded(one):
 def folders(tmp_path, monkeypatch):
     """Folders as `carjax train` leaves them; the backbone is read once for all tests."""
     params, digest = backbone_params(), backbone_sha256()
-    monkeypatch.setattr(pretrained, "load_pretrained", lambda *a: (None, params))
+    monkeypatch.setattr(pretrained, "read", lambda *a: (params, "shipped"))
     monkeypatch.setattr(model, "weights_hash", lambda params: digest)
     monkeypatch.setattr(bundle.common, "set_up_jax", lambda: None)
 

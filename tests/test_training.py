@@ -4,7 +4,9 @@ import csv
 import functools
 import json
 import math
+import os
 import pathlib
+import signal
 
 import cv2
 import flax.linen as nn
@@ -20,6 +22,7 @@ from carjax.attributes import CAR, find
 from carjax.backbones import pretrained, registry
 from carjax.backbones.features import Features
 from carjax.cli import train as train_command
+from carjax.cli.main import main as command_line
 from carjax.errors import CarjaxError, UsageError
 from carjax.training import checkpoints, data, evaluation, loop, losses, optimiser, tasks
 from carjax.training import config as configs
@@ -31,6 +34,10 @@ class Tiny(nn.Module):
     """A backbone that compiles at once: averages of pixels, and one convolution."""
 
     dtype: jnp.dtype = jnp.float32
+
+    @nn.nowrap
+    def feature_shapes(self, input_size):
+        return (8,), (4, 4, 8)
 
     @nn.compact
     def __call__(self, x):
@@ -46,8 +53,8 @@ def tiny(monkeypatch):
     monkeypatch.setitem(registry.BACKBONES, "tiny", entry)
     module = registry.create("tiny")
     params = module.init(jax.random.key(7), jnp.zeros((1, SIZE, SIZE, 3)))["params"]
-    for place in (backbones, pretrained):
-        monkeypatch.setattr(place, "load_pretrained", lambda name, path=None: (module, params))
+    monkeypatch.setattr(backbones, "load_pretrained", lambda name, path=None: (module, params))
+    monkeypatch.setattr(pretrained, "read", lambda name, path=None: (params, "tiny"))
     return params
 
 
@@ -406,6 +413,41 @@ def test_a_killed_run_resumes_and_repeats_its_losses_exactly(tiny, root, monkeyp
             assert (root / "whole" / name).read_bytes() == (root / "killed" / name).read_bytes()
     with (root / "whole" / "metrics.csv").open() as f:
         assert [row["step"] for row in csv.DictReader(f)] == ["2", "4", "6"]
+
+
+def test_an_interrupted_run_says_so_and_goes_on_where_it_stood(tiny, root, monkeypatch, capsys):
+    config = settings(root, fold=-1)
+    run(config, root, "whole")
+    save = checkpoints.Checkpoints.save
+    monkeypatch.setattr(train_command.common, "set_up_jax", lambda: None)
+    file = root / "c.py"
+    file.write_text(
+        "import ml_collections\ndef get_config():\n"
+        f"    return ml_collections.ConfigDict({config.to_dict()!r})\n"
+    )
+    words = ["train", f"--config={file}", f"--workdir={root / 'run'}", f"--data_dir={root}"]
+    words += [f"--cache_dir={root / 'cache'}", "--quiet"]
+
+    def interrupted(self, step, state):
+        save(self, step, state)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save", interrupted)
+        assert command_line(words) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "carjax: interrupted"
+    assert not (root / "run" / "head.safetensors").exists()
+    assert not list(root.rglob("*.part"))
+    steps = []
+    monkeypatch.setattr(
+        checkpoints.Checkpoints, "save", lambda self, step, state: steps.append(step)
+    )
+    assert command_line(words) == 0
+    assert steps == [4, 6]
+    assert (root / "run" / "metrics.csv").read_bytes() == (
+        root / "whole" / "metrics.csv"
+    ).read_bytes()
 
 
 def test_the_car_box_trains(tiny, root):

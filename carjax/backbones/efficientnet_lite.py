@@ -90,6 +90,17 @@ class EfficientNetLite(nn.Module):
         self.top = layers.PointwiseConv(TOP_FILTERS, dtype=self.dtype)
         self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)
 
+    @nn.nowrap
+    def feature_shapes(self, input_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the shapes of one image's features, without tracing: pooled, and the grid."""
+        side = -(-input_size // 16)
+        return (TOP_FILTERS,), (side, side, self.blocks[self._last_stride].filters_in)
+
+    @property
+    def _last_stride(self) -> int:
+        """Index of the block that goes from stride 16 to stride 32."""
+        return max(i for i, block in enumerate(self.blocks) if block.stride == 2)
+
     def __call__(self, images: jax.Array) -> Features:
         """Computes the features of normalised images.
 
@@ -104,11 +115,9 @@ class EfficientNetLite(nn.Module):
 
     def _maps(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Computes the top features before pooling, and the last stride-16 block's output."""
-        strides = [b.stride for b in self.blocks]
-        last_stride = len(strides) - 1 - strides[::-1].index(2)
         x = layers.relu6(self.stem(images.astype(self.dtype)))
         for i, block in enumerate(self.mbconv):
-            if i == last_stride:
+            if i == self._last_stride:
                 grid = x
             x = block(x)
         return layers.relu6(self.top(x)), grid

@@ -48,7 +48,24 @@ def load_pretrained(
         CarjaxError: no such file, or its tensors do not fit the backbone (all are listed).
         UsageError: no such backbone.
     """
-    module = registry.create(name)
+    params, source = read(name, path)
+    check(params, name, source)
+    return registry.create(name), params
+
+
+def read(name: str, path: str | os.PathLike[str] | None = None) -> tuple[Params, pathlib.Path]:
+    """Reads the parameters of a backbone without looking at what they are.
+
+    For a caller that knows their hash; `load_pretrained` checks every tensor's name and shape.
+
+    Returns:
+        (params float32 on the default device, the file).
+
+    Raises:
+        CarjaxError: no such file, or not one of tensors.
+        UsageError: no such backbone.
+    """
+    registry.spec_of(name)
     source = pathlib.Path(path) if path is not None else shipped_path(name)
     if not source.is_file():
         hint = (
@@ -59,8 +76,13 @@ def load_pretrained(
         )
         raise CarjaxError(f"{source}: no weights for {name}: {hint}")
     flat = _read_safetensors(source)
-    check(flat, name, source)
-    return module, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), unflatten(flat))
+    return to_device(flat), source
+
+
+def to_device(flat: Mapping[str, np.ndarray]) -> Params:
+    """Returns tensors by path as a pytree of float32 arrays on the default device."""
+    # NumPy converts, and nothing is computed: on the device every shape would be compiled.
+    return jax.device_put(unflatten({k: v.astype(np.float32) for k, v in flat.items()}))
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:

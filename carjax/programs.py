@@ -1,0 +1,68 @@
+"""Traced programs, kept between runs beside JAX's compiled ones.
+
+JAX's own cache spares compiling a program, but not tracing and lowering it, which for `score` takes
+as long as the import of JAX itself. So the exported program (`jax.export`, StableHLO with a version
+of its own) is kept in the same folder, under a name made of everything that it depends on.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.export
+
+from carjax import files
+
+
+def cached(function: jax.stages.Wrapped, args: tuple[Any, ...], static: str) -> Callable[..., Any]:
+    """Returns a function that runs the same program without tracing it, where one was kept.
+
+    Without a folder for compiled programs (`jax_compilation_cache_dir`), or where the program
+    cannot be exported, that is the function itself.
+
+    Args:
+        function: made by `jax.jit`.
+        args: arrays, or their shapes with shardings, as it will be called with.
+        static: what the program depends on besides this package's code and the arguments' shapes.
+    """
+    folder = jax.config.read("jax_compilation_cache_dir")
+    if not folder:
+        return function
+    path = pathlib.Path(folder) / f"carjax-{_digest(args, static)}.stablehlo"
+    try:
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    except Exception:  # not kept yet, cut short, or of another version: made anew
+        try:
+            exported = jax.export.export(function)(*args)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path) as temporary:
+                temporary.write_bytes(exported.serialize())
+        except (OSError, ValueError, NotImplementedError):
+            return function
+    return jax.jit(exported.call)
+
+
+def _digest(args: tuple[Any, ...], static: str) -> str:
+    shapes = [
+        (jax.tree_util.keystr(path), x.shape, str(x.dtype))
+        for path, x in jax.tree_util.tree_leaves_with_path(args)
+    ]
+    devices = [(d.platform, d.device_kind) for d in jax.devices()]
+    versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")]
+    text = repr((versions, devices, shapes, static, _source_sha256()))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _source_sha256() -> str:
+    """The hash of this package's code: another line of it may be another program."""
+    digest = hashlib.sha256()
+    for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
