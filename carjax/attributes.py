@@ -6,6 +6,8 @@ A schema is a tuple of attributes. `CAR` is the one that carjax ships; any objec
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,3 +123,26 @@ def find(schema: Schema, name: str) -> Attribute:
         if attribute.name == name:
             return attribute
     raise ValueError(f"no attribute {name!r}; this model has: {', '.join(a.name for a in schema)}")
+
+
+def attribute_to_json(attribute: Attribute) -> dict[str, Any]:
+    """Returns the JSON form of an attribute: its name, and its classes if it has some.
+
+    Example:
+        >>> attribute_to_json(Categorical("doors", ("2", "3")))
+        {'name': 'doors', 'classes': ['2', '3']}
+    """
+    if isinstance(attribute, Categorical):
+        return {"name": attribute.name, "classes": list(attribute.classes)}
+    return {"name": attribute.name}
+
+
+def attribute_from_json(row: Mapping[str, Any]) -> Attribute:
+    """Inverts `attribute_to_json`.
+
+    Raises:
+        KeyError: the row has no name.
+    """
+    if "classes" in row:
+        return Categorical(row["name"], tuple(row["classes"]))
+    return Angular(row["name"])

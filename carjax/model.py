@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from carjax import backbones, files, heads, localise
-from carjax.attributes import Angular, Categorical, Schema
+from carjax.attributes import Schema, attribute_from_json, attribute_to_json
 from carjax.backbones import pretrained, registry
 from carjax.errors import CarjaxError
 from carjax.heads import HeadSpec
@@ -101,9 +101,7 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
     rows = []
     for head in spec.heads:
         row = dataclasses.asdict(head)
-        row["attribute"] = {"name": head.attribute.name}
-        if isinstance(head.attribute, Categorical):
-            row["attribute"]["classes"] = list(head.attribute.classes)
+        row["attribute"] = attribute_to_json(head.attribute)
         rows.append(row)
     box = dataclasses.asdict(spec.localise) if spec.localise else None
     return {
@@ -116,19 +114,13 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
 
 def spec_from_json(tree: Mapping[str, Any]) -> Spec:
     """Builds a spec from its JSON form."""
-
-    def attribute(row: Mapping[str, Any]) -> Categorical | Angular:
-        if "classes" in row:
-            return Categorical(row["name"], tuple(row["classes"]))
-        return Angular(row["name"])
-
     return Spec(
         backbone=tree["backbone"],
         heads=tuple(
             heads.HeadSpec(
                 **{
                     **row,
-                    "attribute": attribute(row["attribute"]),
+                    "attribute": attribute_from_json(row["attribute"]),
                     "parts": tuple(row.get("parts", ())),
                 }
             )

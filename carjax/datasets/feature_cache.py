@@ -55,7 +55,7 @@ class CacheKey:
         weights_sha256: `model.weights_hash` of its parameters.
         input_size: side of its input in pixels.
         cells: the grid is area-averaged to cells × cells (0: kept as it is).
-        content_sha256: of the photos, from `content_sha256`.
+        content_sha256: of the photos and their crops, from `content_sha256`.
         augmentation: how views are drawn.
     """
 
@@ -77,7 +77,7 @@ class CacheKey:
 
 
 def content_sha256(names: Sequence[str], hashes: Sequence[str]) -> str:
-    """Returns one SHA-256 over the names and the files' own SHA-256, in order.
+    """Returns one SHA-256 over the names and the photos' own hashes, in order.
 
     Example:
         >>> content_sha256(["a.jpg"], ["00"])[:8]
@@ -92,8 +92,8 @@ class CachedView(NamedTuple):
 
     Attributes:
         features: float16; pooled [N, C] and grid [N, cells, cells, Cm].
-        window: float32 [N, 4]; the part of each photo that the view shows, in the photo's own
-            pixels; left > right where the view is mirrored.
+        window: float32 [N, 4]; the part of each photo that the view shows, in the pixels that
+            `Photos.read` gives; left > right where the view is mirrored.
     """
 
     features: Features
@@ -202,7 +202,7 @@ class _Batch(NamedTuple):
 
 def _batches(data: photos.Photos, batch_size: int) -> Iterator[_Batch]:
     for start in range(0, len(data), batch_size):
-        images = [photos.decode(path) for path in data.paths[start : start + batch_size]]
+        images = [data.read(i) for i in range(start, min(start + batch_size, len(data)))]
         canvas, valid = photos.to_canvas(images, CANVAS)
         own = np.array([image.shape[1::-1] for image in images], np.float32)
         yield _Batch(start, canvas, valid, own / valid[:, ::-1])

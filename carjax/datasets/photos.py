@@ -1,22 +1,37 @@
-"""Labelled photos on disk: the label tables of carjax's training sets, and batches of pixels."""
+"""Labelled photos: what is known of each, where its pixels come from, and batches of them.
+
+A photo lies in a file of its own (`read_labels`, `read_boxes`) or in a record of a prepared data
+set (`prepared.read`); `Photos.read` gives its pixels either way.
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-from carjax import files
-from carjax.attributes import Categorical, Schema
+from carjax.attributes import Attribute, Categorical, Schema
 from carjax.errors import CarjaxError
 
 # Column of a labels file, where it is not the attribute's own name.
 COLUMNS = {"brand": "make", "orientation": "azimuth_deg"}
+
+
+class Encoded(Protocol):
+    """Where one encoded photo lies: a `pathlib.Path`, or a `prepared.Record`."""
+
+    def read_bytes(self) -> bytes:
+        """Its bytes; OSError if they cannot be read."""
+
+    def __str__(self) -> str:
+        """What to call it in an error."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +44,21 @@ class Photos:
         labels: attribute → int32 class index [N] (−1: unknown), or float32 degrees (NaN).
         group: model class of each photo, for splits by model.
         box: float32 [N, 4]; left, top, right, bottom of the car in pixels (NaN: none or unknown).
+        crop: float32 [N, 4]; what `read` cuts out of each photo (NaN: nothing, the photo is
+            whole); None: all photos are whole.
+        as_stored: boxes count pixels as they are stored, so that a photo with a box is read
+            without the orientation that its EXIF asks for.
+        sha256: of each photo's bytes, where that is known beforehand.
     """
 
-    paths: tuple[pathlib.Path, ...]
+    paths: tuple[Encoded, ...]
     names: tuple[str, ...]
     labels: dict[str, np.ndarray]
     group: np.ndarray
     box: np.ndarray
+    crop: np.ndarray | None = None
+    as_stored: bool = False
+    sha256: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """The number of photos."""
@@ -49,7 +72,26 @@ class Photos:
             {k: v[index] for k, v in self.labels.items()},
             self.group[index],
             self.box[index],
+            None if self.crop is None else self.crop[index],
+            self.as_stored,
+            None if self.sha256 is None else tuple(self.sha256[i] for i in index),
         )
+
+    def read(self, i: int) -> np.ndarray:
+        """Reads one photo, cut to its crop, as uint8 [H, W, 3] BGR; safe in threads.
+
+        Raises:
+            CarjaxError: it is missing or cannot be decoded, or the crop lies outside.
+        """
+        image = decode(self.paths[i], as_stored=self.as_stored and not np.isnan(self.box[i]).any())
+        if self.crop is None or np.isnan(self.crop[i]).any():
+            return image
+        left, top = np.floor(self.crop[i, :2]).astype(int).clip(0)
+        right, bottom = np.ceil(self.crop[i, 2:]).astype(int)
+        image = image[top:bottom, left:right]
+        if not image.size:
+            raise CarjaxError(f"{self.paths[i]}: the box {self.crop[i].tolist()} lies outside")
+        return image
 
 
 def data_root(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -94,16 +136,10 @@ def read_labels(folder: str | os.PathLike[str], schema: Schema) -> Photos:
     labels: dict[str, np.ndarray] = {}
     for attribute in schema:
         values = [row[columns[attribute.name]] for row in rows]
-        if isinstance(attribute, Categorical):
-            index = {c: i for i, c in enumerate(attribute.classes)}
-            labels[attribute.name] = np.array([index.get(v, -1) for v in values], np.int32)
-        else:
-            try:
-                labels[attribute.name] = np.array(
-                    [float(v) if v else np.nan for v in values], np.float32
-                )
-            except ValueError as error:
-                raise CarjaxError(f"{root / 'labels.csv'}: {attribute.name}: {error}") from None
+        try:
+            labels[attribute.name] = encode_labels(attribute, values)
+        except ValueError as error:
+            raise CarjaxError(f"{root / 'labels.csv'}: {attribute.name}: {error}") from None
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
@@ -111,6 +147,22 @@ def read_labels(folder: str | os.PathLike[str], schema: Schema) -> Photos:
         np.array([row.get("class_name", "") for row in rows]),
         np.full((len(rows), 4), np.nan, np.float32),
     )
+
+
+def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.ndarray:
+    """Returns class indices int32 [N] (−1: no class of the attribute), or degrees float32 [N].
+
+    Raises:
+        ValueError: an angle is not a number.
+
+    Example:
+        >>> encode_labels(Categorical("doors", ("2", "4")), ["4", "", "3"])
+        array([ 1, -1, -1], dtype=int32)
+    """
+    if isinstance(attribute, Categorical):
+        index = {c: i for i, c in enumerate(attribute.classes)}
+        return np.array([index.get(str(v), -1) for v in values], np.int32)
+    return np.array([np.nan if v == "" else float(v) for v in values], np.float32)
 
 
 def read_boxes(folder: str | os.PathLike[str]) -> Photos:
@@ -152,15 +204,24 @@ def read_folds(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
     return np.array([folds[n] for n in names], np.int32)
 
 
-def decode(path: pathlib.Path) -> np.ndarray:
+def decode(path: Encoded, *, as_stored: bool = False) -> np.ndarray:
     """Reads one photo as uint8 [H, W, 3] BGR, as OpenCV orders it.
+
+    Args:
+        path: where it lies.
+        as_stored: leave it as its pixels are stored, whatever orientation EXIF asks for.
 
     Raises:
         CarjaxError: it is missing or cannot be decoded.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    try:
+        encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise CarjaxError(f"{path}: cannot read this photo ({error.strerror})") from None
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0)
+    image = cv2.imdecode(encoded, flags) if encoded.size else None
     if image is None:
-        raise CarjaxError(f"{path}: no such photo, or not an image")
+        raise CarjaxError(f"{path}: not an image that can be decoded")
     return image
 
 
@@ -185,13 +246,33 @@ def to_canvas(images: Sequence[np.ndarray], side: int) -> tuple[np.ndarray, np.n
     return canvas, valid
 
 
-def content_hashes(photos: Photos) -> list[str]:
-    """Returns the SHA-256 of every photo's file.
+def hashed(photos: Photos) -> Photos:
+    """Returns the photos with the SHA-256 of each one's bytes as encoded.
 
     Raises:
         CarjaxError: a photo is missing or cannot be read.
     """
-    try:
-        return [files.sha256(path) for path in photos.paths]
-    except OSError as error:
-        raise CarjaxError(f"{error.filename}: cannot read this photo ({error.strerror})") from None
+    if photos.sha256 is not None:
+        return photos
+    hashes = []
+    for path in photos.paths:
+        try:
+            hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        except OSError as error:
+            raise CarjaxError(f"{path}: cannot read this photo ({error.strerror})") from None
+    return dataclasses.replace(photos, sha256=tuple(hashes))
+
+
+def content_hashes(photos: Photos) -> list[str]:
+    """Returns what the pixels of every photo depend on: its SHA-256, and its crop if it has one.
+
+    Raises:
+        CarjaxError: a photo is missing or cannot be read.
+    """
+    hashes = hashed(photos).sha256 or ()
+    if photos.crop is None:
+        return list(hashes)
+    return [
+        h if np.isnan(crop).any() else f"{h} {' '.join(map(str, crop.tolist()))}"
+        for h, crop in zip(hashes, photos.crop, strict=True)
+    ]

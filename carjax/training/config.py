@@ -10,16 +10,20 @@ import pathlib
 import ml_collections
 
 import carjax
-from carjax.attributes import CAR, Attribute, Categorical, find
+from carjax.attributes import CAR, Angular, Attribute, Categorical, Schema, find
 from carjax.backbones import registry
+from carjax.datasets import prepared, schema_file
 from carjax.datasets.augment import Augmentation
 from carjax.errors import CarjaxError, UsageError
 from carjax.heads import HeadSpec
 from carjax.localise import LocaliseSpec
 
 LOCALISE = "localise"
-# What a data set is read from, and the sets that each kind of task may name.
+# What a folder of photos is read from, for each kind of task.
 BOX_TABLE, LABEL_TABLE = "boxes.csv", "labels.csv"
+# Where an attribute's classes come from, and the split of a prepared data set by car model.
+CAR_SCHEMA, DATA_SCHEMA = "car", "data"
+BY_MODEL = "by_model"
 # Fields of a HeadSpec that follow from the attribute and the data.
 _NOT_SET = ("attribute", "parts")
 
@@ -28,30 +32,41 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
     """Returns the settings that the config files of `configs/` start from.
 
     Args:
-        attribute: one of the schema's, or 'localise' for the car box.
+        attribute: one of the car's, 'localise' for the car box, or one that the first data set
+            declares (see data/README.md).
 
     Example:
         >>> config = default_config("doors")
-        >>> config.head.grid, config.views
-        (4, 8)
+        >>> config.head.grid, config.views, config.schema
+        (4, 8, 'car')
+        >>> default_config("ripeness").schema
+        'data'
     """
     boxes = attribute == LOCALISE
-    head = LocaliseSpec() if boxes else HeadSpec(find(CAR, attribute))
+    car = {a.name: a for a in CAR}.get(attribute)
+    head = LocaliseSpec() if boxes else HeadSpec(car or Angular(attribute))
     fields = {k: v for k, v in dataclasses.asdict(head).items() if k not in _NOT_SET}
     return ml_collections.ConfigDict(
         {
             # What is trained, on what.
             "attribute": attribute,
+            # The attribute's classes: "car", those of carjax; "data", those of the first data set.
+            "schema": CAR_SCHEMA if boxes or car else DATA_SCHEMA,
+            "classes": (),  # filled in by `resolve`
             "backbone": "efficientnet_lite2",
             "backbone_weights": "",  # a file, where the package does not ship them
             "input_size": head.input_size if isinstance(head, LocaliseSpec) else 0,  # 0: its own
             "datasets": ("car_boxes", "phone_photos") if boxes else ("stanford_cars",),
+            # Of a folder of photos: the fold that is held out; −1 trains on everything.
             "splits": "data/splits",
-            "fold": -1,  # held out; −1 trains on everything
+            "fold": -1,
+            # Of a prepared data set: published splits, joined by +, or both "by_model".
+            "train_split": "train",
+            "eval_split": "",  # held out; "": nothing
             # The head, and the views of each photo.
             "head": fields,
             # Learn the car models (column class_name) as the parts of each class.
-            "parts": not boxes and isinstance(find(CAR, attribute), Categorical),
+            "parts": isinstance(car, Categorical),
             "dropout": 0.1 if boxes else 0.3,
             "cells": 0 if boxes else 8,
             "views": 8,
@@ -89,8 +104,50 @@ def head_spec(
 
 
 def attribute_of(config: ml_collections.ConfigDict) -> Attribute:
-    """Returns the attribute that a config trains; not for the car box."""
-    return find(CAR, config.attribute)
+    """Returns the attribute that a config trains, once resolved; not for the car box."""
+    if config.schema == CAR_SCHEMA:
+        return find(CAR, config.attribute)
+    if config.classes:
+        return Categorical(config.attribute, tuple(config.classes))
+    return Angular(config.attribute)
+
+
+def resolve(
+    config: ml_collections.ConfigDict, root: str | os.PathLike[str]
+) -> ml_collections.ConfigDict:
+    """Returns the config with the classes that its first data set declares, if it asks for those.
+
+    Args:
+        config: checked.
+        root: the folder of data sets.
+    """
+    if config.schema == CAR_SCHEMA:
+        return config
+    attribute = find(data_schema(pathlib.Path(root), config.datasets[0]), config.attribute)
+    resolved = config.copy_and_resolve_references()
+    resolved.classes = attribute.classes if isinstance(attribute, Categorical) else ()
+    return resolved
+
+
+def data_schema(root: pathlib.Path, name: str) -> Schema:
+    """Returns what a data set declares: its builder's schema, or `schema.json` of a folder.
+
+    Raises:
+        CarjaxError: it declares none.
+    """
+    folder = prepared.find(root, name)
+    if folder is not None:
+        return prepared.read_schema(folder)
+    return schema_file.read(root / name / schema_file.NAME)
+
+
+def split_names(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the names in `train_split` and in `eval_split`."""
+    train, held_out = (
+        tuple(name.strip() for name in config[field].split("+") if name.strip())
+        for field in ("train_split", "eval_split")
+    )
+    return train, held_out
 
 
 def augmentation(config: ml_collections.ConfigDict) -> Augmentation:
@@ -123,7 +180,9 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
         CarjaxError: a folder or file is missing; the line shows the expected tree.
     """
     names = [a.name for a in CAR] + [LOCALISE]
-    if config.attribute not in names:
+    if config.schema not in (CAR_SCHEMA, DATA_SCHEMA):
+        raise UsageError(f"config.schema: must be car or data, not {config.schema!r}")
+    if config.schema == CAR_SCHEMA and config.attribute not in names:
         raise UsageError(
             f"config.attribute: no attribute {config.attribute!r}; there are: {', '.join(names)}"
         )
@@ -144,7 +203,7 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
         raise UsageError("config.datasets: name at least one data set")
     _check_grid(config)
     _check_fields(config)
-    _check_fold(config)
+    _check_split_names(config)
     if root is not None:
         _check_tree(config, pathlib.Path(root))
 
@@ -179,28 +238,78 @@ def _check_fields(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def _check_fold(config: ml_collections.ConfigDict) -> None:
-    """The fold is one that every data set has."""
-    if config.fold < 0:
-        if config.fold != -1:
-            raise UsageError(f"config.fold: must be −1 (none) or a fold, not {config.fold}")
-        return
-    for name in config.datasets:
-        path = splits_dir(config) / f"{name}.csv"
-        if not path.is_file():
-            raise CarjaxError(f"{path}: no folds of {name}: train with --config.fold=-1")
-        with path.open(newline="", encoding="utf-8") as f:
-            folds = {int(row["fold"]) for row in csv.DictReader(f)}
-        if config.fold not in folds:
-            raise UsageError(f"config.fold: {name} has folds {sorted(folds)}, not {config.fold}")
+def _check_split_names(config: ml_collections.ConfigDict) -> None:
+    if config.fold < -1:
+        raise UsageError(f"config.fold: must be −1 (none) or a fold, not {config.fold}")
+    train, held_out = split_names(config)
+    if not train:
+        raise UsageError("config.train_split: name at least one split")
+    if BY_MODEL in (*train, *held_out):
+        if not train == held_out == (BY_MODEL,):
+            raise UsageError(
+                f"config.train_split and config.eval_split must both be {BY_MODEL}, or neither"
+            )
+    elif set(train) & set(held_out):
+        raise UsageError(f"config.eval_split: {config.eval_split} is trained on as well")
 
 
 def _check_tree(config: ml_collections.ConfigDict, root: pathlib.Path) -> None:
-    table = BOX_TABLE if config.attribute == LOCALISE else LABEL_TABLE
-    for name in config.datasets:
-        if not (root / name / table).is_file() or not (root / name / "images").is_dir():
-            tree = ", ".join(f"{n}/{{images/,{table}}}" for n in config.datasets)
-            raise CarjaxError(
-                f"{root / name}: no data set here: expected {tree} below {root} "
-                "(--data_dir or CARJAX_DATA)"
+    """Every data set is there, in either form, and has what the config asks of it."""
+    folders = {name: prepared.find(root, name) for name in config.datasets}
+    for name, folder in folders.items():
+        if folder is None:
+            _check_photos(config, root, name)
+            if config.fold >= 0:
+                _check_fold(config, name)
+        else:
+            _check_splits(config, folder)
+    if config.fold >= 0 and all(folders.values()):
+        raise UsageError("config.fold: prepared data sets have none: give --config.eval_split")
+    if config.eval_split and not any(folders.values()):
+        raise UsageError("config.eval_split: folders of photos have none: give --config.fold")
+    if config.schema == DATA_SCHEMA:
+        names = [a.name for a in data_schema(root, config.datasets[0])]
+        if config.attribute not in names:
+            raise UsageError(
+                f"config.attribute: {config.datasets[0]} has no {config.attribute!r}; "
+                f"it has: {', '.join(names)}"
             )
+
+
+def _check_photos(config: ml_collections.ConfigDict, root: pathlib.Path, name: str) -> None:
+    """A folder of photos has its table."""
+    table = BOX_TABLE if config.attribute == LOCALISE else LABEL_TABLE
+    if not (root / name / table).is_file() or not (root / name / "images").is_dir():
+        raise CarjaxError(
+            f"{root / name}: no data set here: expected {name}/{{images/,{table}}}, or a prepared "
+            f"{name}/[CONFIG/]VERSION/ (carjax prepare), below {root} (--data_dir or CARJAX_DATA)"
+        )
+
+
+def _check_fold(config: ml_collections.ConfigDict, name: str) -> None:
+    """A folder of photos has the fold."""
+    path = splits_dir(config) / f"{name}.csv"
+    if not path.is_file():
+        raise CarjaxError(f"{path}: no folds of {name}: train with --config.fold=-1")
+    with path.open(newline="", encoding="utf-8") as f:
+        folds = {int(row["fold"]) for row in csv.DictReader(f)}
+    if config.fold not in folds:
+        raise UsageError(f"config.fold: {name} has folds {sorted(folds)}, not {config.fold}")
+
+
+def _check_splits(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
+    """A prepared data set has the splits, and the attribute."""
+    known = prepared.splits(folder)
+    train, held_out = split_names(config)
+    wrong = [s for s in (*train, *held_out) if s not in (*known, BY_MODEL)]
+    if wrong:
+        raise UsageError(
+            f"config.train_split, config.eval_split: {folder} has no split {', '.join(wrong)}; "
+            f"there are: {', '.join(known)}, {BY_MODEL}"
+        )
+    names = [a.name for a in prepared.read_schema(folder)]
+    if config.attribute not in (*names, LOCALISE):
+        raise UsageError(
+            f"config.attribute: {folder} knows nothing of {config.attribute!r}; "
+            f"it knows: {', '.join(names)}"
+        )

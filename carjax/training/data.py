@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,8 @@ import ml_collections
 import numpy as np
 
 from carjax import heads
-from carjax.attributes import CAR
 from carjax.backbones.features import Features
-from carjax.datasets import feature_cache, photos
+from carjax.datasets import feature_cache, photos, prepared
 from carjax.errors import CarjaxError
 from carjax.training import config as configs
 from carjax.training.tasks import Task
@@ -28,11 +28,11 @@ class Source:
     """One data set, labelled photos only.
 
     Attributes:
-        name: of its folder.
+        name: as the config names it.
         photos: with a label for the task.
-        hashes: SHA-256 of each.
+        hashes: SHA-256 of each photo's file.
         rows: int [n]; the position of each among the cached photos.
-        held_out: bool [n]; in the fold that is left out.
+        held_out: bool [n]; in the fold, or the split, that is left out.
         cache: of all photos of the data set.
     """
 
@@ -72,29 +72,72 @@ class HeldOut(NamedTuple):
     names: np.ndarray
 
 
-def read_photos(root: pathlib.Path, name: str, attribute: str) -> photos.Photos:
-    """Reads the label table of a data set that an attribute, or the car box, learns from."""
-    if attribute == configs.LOCALISE:
-        return photos.read_boxes(root / name)
-    return photos.read_labels(root / name, CAR)
+class Partition(NamedTuple):
+    """The photos of a data set that a run uses.
+
+    Attributes:
+        photos: N of them, labelled or not.
+        held_out: bool [N]; measured on, never trained on.
+    """
+
+    photos: photos.Photos
+    held_out: np.ndarray
+
+
+def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: str) -> Partition:
+    """Reads what is known of a data set's photos, and which are held out; no pixels yet.
+
+    Args:
+        config: checked and resolved.
+        root: the folder of data sets.
+        name: one of `config.datasets`: a prepared data set, or a folder of photos.
+
+    Raises:
+        CarjaxError: a table is missing or broken.
+    """
+    boxes = config.attribute == configs.LOCALISE
+    schema = () if boxes else (configs.attribute_of(config),)
+    folder = prepared.find(root, name)
+    if folder is None:
+        known = photos.read_boxes(root / name) if boxes else photos.read_labels(root / name, schema)
+        held_out = np.zeros(len(known), bool)
+        if config.fold >= 0:
+            folds = photos.read_folds(configs.splits_dir(config) / f"{name}.csv", known.names)
+            held_out = folds == config.fold
+        return Partition(known, held_out)
+    # Heads learn from cars as the car box cuts them out; the car box itself from whole photos.
+    found = prepared.read(folder, schema, cropped=not boxes)
+    for attribute, values in found.unheard_of.items():
+        told = ", ".join(f"{v!r} ({n})" for v, n in values.most_common(5))
+        logging.getLogger(__name__).warning(
+            "%s: %d photos have a %s that the head does not know, the most frequent: %s",
+            name, values.total(), attribute, told,
+        )  # fmt: skip
+    train, evaluated = configs.split_names(config)
+    if configs.BY_MODEL in train:
+        trained, held_out = found.model_split == "train", found.model_split == "val"
+    else:
+        trained, held_out = np.isin(found.split, train), np.isin(found.split, evaluated)
+    used = np.nonzero(trained | held_out)[0]
+    return Partition(found.photos.take(used), held_out[used])
 
 
 def part_keys(config: ml_collections.ConfigDict, root: pathlib.Path) -> tuple[tuple[str, int], ...]:
     """Returns the parts of the classes: every (car model, class index) of the labelled photos.
 
     Raises:
-        CarjaxError: the label table does not name the models (column class_name).
+        CarjaxError: the data set does not name the models (in a label table: class_name).
     """
     if not config.parts:
         return ()
     keys: set[tuple[str, int]] = set()
     for name in config.datasets:
-        known = read_photos(root, name, config.attribute)
+        known = read_partition(config, root, name).photos
         labels = known.labels[config.attribute].tolist()
         keys |= {(g, k) for g, k in zip(known.group.tolist(), labels, strict=True) if k >= 0}
     if any(not group for group, _ in keys):
         raise CarjaxError(
-            f"{root / config.datasets[0]}: photos without a class_name: "
+            f"{root / config.datasets[0]}: photos without a model (class_name): "
             "name the model of each, or give --config.parts=False"
         )
     return tuple(sorted(keys))
@@ -128,14 +171,16 @@ def load_sources(
     """
     sources = []
     for name in config.datasets:
-        everything = read_photos(root, name, config.attribute)
-        hashes = photos.content_hashes(everything)
+        everything, held_out = read_partition(config, root, name)
+        everything = photos.hashed(everything)
         key = feature_cache.CacheKey(
             backbone=config.backbone,
             weights_sha256=weights_sha256,
             input_size=configs.input_size(config),
             cells=config.cells,
-            content_sha256=feature_cache.content_sha256(everything.names, hashes),
+            content_sha256=feature_cache.content_sha256(
+                everything.names, photos.content_hashes(everything)
+            ),
             augmentation=configs.augmentation(config),
         )
         cache = feature_cache.build(
@@ -149,11 +194,8 @@ def load_sources(
         )
         rows = np.nonzero(task.known(everything))[0]
         known = everything.take(rows)
-        held_out = np.zeros(len(rows), bool)
-        if config.fold >= 0:
-            folds = photos.read_folds(configs.splits_dir(config) / f"{name}.csv", known.names)
-            held_out = folds == config.fold
-        sources.append(Source(name, known, np.array(hashes)[rows], rows, held_out, cache))
+        hashes = np.array(known.sha256)
+        sources.append(Source(name, known, hashes, rows, held_out[rows], cache))
     return sources
 
 

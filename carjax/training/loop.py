@@ -89,6 +89,7 @@ def train_and_evaluate(
     configs.check(config)
     root = photos.data_root(data_dir)
     configs.check(config, root)
+    config = configs.resolve(config, root)
     out = pathlib.Path(workdir)
     _claim(out, config)
     if (out / HEAD_FILE).is_file():

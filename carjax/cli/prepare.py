@@ -1,0 +1,166 @@
+"""`carjax prepare`: from a data set as published to the records that training reads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from carjax.cli import common
+from carjax.errors import CarjaxError, UsageError
+
+if TYPE_CHECKING:
+    from carjax.datasets.builders.base import PhotoBuilder
+
+SYNOPSIS = """usage: carjax prepare NAME[/CONFIG] --source=DIR [--data_dir=DIR] [--FLAGS]
+
+Turns a data set as downloaded and unpacked into records below the folder of data sets; a config
+of `carjax train` then names it: datasets = ("pascal3d_car",). NAME is one of
+
+  pascal3d_car[/voc|/imagenet|/all]   PASCAL3D+ release 1.1, the cars
+  compcars_web                        CompCars, web-nature photos
+  stanford_cars_attributes            Stanford Cars with type, doors and seats
+  labelled_folder[/NAME]              any photos with labels.csv and schema.json
+
+A file that cannot be used is skipped and told. See data/README.md for where to get them."""
+
+# Skipped files shown; all are in metadata.json.
+_SHOWN = 10
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit status."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("source", None, "folder of the data set as published", values)
+    flags.DEFINE_string("data_dir", None, "where it goes (default: $CARJAX_DATA)", values)
+    flags.DEFINE_boolean("overwrite", False, "prepare it again", values)
+    flags.DEFINE_boolean("quiet", False, "show no progress", values)
+    try:
+        words = common.parse(values, argv, SYNOPSIS)
+    except common.HelpShown:
+        return 0
+    if len(words) != 1 or not values.source:
+        raise UsageError("carjax prepare needs one NAME and --source=DIR (see --help)")
+    target = values.data_dir or os.environ.get("CARJAX_DATA")
+    if not target:
+        raise UsageError("carjax prepare needs --data_dir=DIR, or CARJAX_DATA set")
+
+    from carjax.datasets import builders
+
+    name, _, config = words[0].partition("/")
+    if name not in builders.BUILDERS:
+        raise UsageError(f"no data set {name!r}; there are: {', '.join(builders.BUILDERS)}")
+    source, root = pathlib.Path(values.source), pathlib.Path(target)
+    builder = _create(name, config, source, root)
+    folder = pathlib.Path(builder.data_dir)
+    if folder.is_dir() and not values.overwrite:
+        print(f"{folder}: prepared already; --overwrite prepares it again")
+    else:
+        with _alone(folder):
+            _prepare(builder, source, overwrite=values.overwrite, quiet=values.quiet)
+    _report(folder, str(folder.parent.relative_to(root)))
+    return 0
+
+
+def _create(name: str, config: str, source: pathlib.Path, root: pathlib.Path) -> PhotoBuilder:
+    """Makes the builder; what is wrong with the call or the tree is found here."""
+    try:
+        from carjax.datasets import builders
+
+        builder_class = builders.load(name)
+    except ImportError as error:
+        raise CarjaxError(
+            f"preparing needs more packages ({error}): pip install 'carjax[train]'"
+        ) from None
+    builder_class.check_source(source)
+    chosen = builder_class.choose_config(config, source)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return builder_class(data_dir=str(root), config=chosen)
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps others from preparing the same, and clears what a killed run has left."""
+    import fcntl
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = (folder.parent / ".prepare.lock").open("w")
+    except OSError as error:
+        raise CarjaxError(f"{folder.parent}: cannot be written ({error.strerror})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CarjaxError(f"{folder.parent}: another carjax prepare is at work") from None
+        for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
+            shutil.rmtree(left)
+        yield
+
+
+def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, overwrite: bool, quiet: bool) -> None:
+    """Writes the records and their index, with a bar per split."""
+    import rich.progress
+    import tensorflow_datasets as tfds
+
+    from carjax.datasets import prepared
+
+    tfds.disable_progress_bar()
+    mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if overwrite else None
+    download = tfds.download.DownloadConfig(
+        manual_dir=str(source.resolve()),
+        download_mode=mode or tfds.GenerateMode.REUSE_DATASET_IF_EXISTS,
+        try_download_gcs=False,
+    )
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    console = rich.console.Console(stderr=True)
+    with rich.progress.Progress(*columns, console=console, disable=quiet) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+
+        builder.on_progress = show
+        try:
+            builder.download_and_prepare(download_config=download, file_format="array_record")
+        except OSError as error:
+            raise CarjaxError(f"{builder.data_dir}: cannot be written ({error})") from None
+        prepared.write_index(
+            pathlib.Path(builder.data_dir), lambda done, total: show("index", done, total)
+        )
+
+
+def _report(folder: pathlib.Path, name: str) -> None:
+    """Prints what there is, and what was lost."""
+    from carjax.datasets import prepared
+
+    table = prepared.read_index(folder)
+    column = table.column("split").to_pylist()
+    metadata = prepared.read_metadata(folder)
+    held_out = table.column("model_split").to_pylist().count("val")
+    models = len(set(table.column("model").to_pylist()) - {""})
+    print(f"{folder}: {len(table)} examples; config.datasets = ({name!r},)")
+    for split in prepared.splits(folder):
+        print(f"  {split:<16} {column.count(split)}")
+    print(f"  {'by_model':<16} {held_out} held out of {len(table)}, {models} models")
+    for line in metadata["notes"]:
+        print(f"  {line}")
+    for what, n in sorted(metadata["counts"].items()):
+        print(f"  {n} × {what}")
+    skipped = metadata["skipped"]
+    print(f"  {len(skipped)} skipped" + (f"; all in {folder / 'metadata.json'}" if skipped else ""))
+    for path, reason in skipped[:_SHOWN]:
+        print(f"    {path}: {reason}")

@@ -1,0 +1,141 @@
+"""Any photos with a table of labels: other objects than cars, or your own cars.
+
+images/        photos
+labels.csv     file, a column per attribute; optional: model (or class_name), split,
+               left, top, right, bottom
+schema.json    [{"name": "ripeness", "classes": ["green", "ripe"]}, {"name": "heading"}]
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from carjax.attributes import Angular, Attribute, Schema
+from carjax.datasets import schema_file
+from carjax.datasets.builders import base, encoded
+from carjax.datasets.builders.encoded import Fault
+from carjax.datasets.photos import COLUMNS
+from carjax.errors import UsageError
+
+_SIDES = ("left", "top", "right", "bottom")
+_MODEL = ("model", "class_name")
+
+
+@dataclasses.dataclass
+class FolderConfig(tfds.core.BuilderConfig):
+    """One folder; its name is that of the config.
+
+    Attributes:
+        schema: its attributes, from its schema.json.
+    """
+
+    schema: Schema = ()
+
+
+class LabelledFolder(base.PhotoBuilder):
+    """Photos with a table of labels and a schema.
+
+    An empty label is unknown; one that the schema does not list is unknown and counted. Without a
+    column `split` every photo is in `train`. A photo with a box is read as stored, one without is
+    turned upright as its EXIF says.
+    """
+
+    TREE = (
+        "images/, labels.csv (file, a column per attribute; optional: model, split, left, top, "
+        'right, bottom) and schema.json ([{"name": …, "classes": […]}, {"name": …}])'
+    )
+    ORIGIN = "make it from your own photos"
+
+    def kinds(self) -> Schema:
+        """What the config's schema says."""
+        config: Any = self.builder_config
+        return config.schema
+
+    @classmethod
+    def missing(cls, source: pathlib.Path) -> list[str]:
+        """The three parts."""
+        needed = ("images", "labels.csv", "schema.json")
+        return [path for path in needed if not (source / path).exists()]
+
+    @classmethod
+    def choose_config(cls, name: str, source: pathlib.Path) -> FolderConfig:
+        """Makes a config from the folder's schema; '' names it after the folder."""
+        name = name or re.sub(r"\W+", "_", source.resolve().name)
+        if not re.fullmatch(r"\w+", name):
+            raise UsageError(f"labelled_folder/{name}: its name is letters, digits and _")
+        return FolderConfig(name=name, schema=schema_file.read(source / schema_file.NAME))
+
+    def plan(self, source: pathlib.Path) -> tuple[Schema, dict[str, list[str]]]:
+        """An item is a photo: 'images/001.jpg'."""
+        self.source = source
+        with (source / "labels.csv").open(newline="", encoding="utf-8") as f:
+            reader = csv.DictReader(f)
+            self.header = tuple(reader.fieldnames or ())
+            missing = [a.name for a in self.kinds() if self._column(a) not in self.header]
+            if "file" not in self.header or missing:
+                raise Fault(f"labels.csv: no column {', '.join(missing or ['file'])}")
+            rows = list(reader)
+        self.rows: dict[str, dict[str, str]] = {}
+        splits: dict[str, list[str]] = {}
+        for at, row in enumerate(rows, 2):
+            item = f"images/{row['file'] or ''}"
+            split = row.get("split") or "train"
+            if not split.isidentifier():
+                self.skip(f"labels.csv:{at}", f"{split!r} cannot be the name of a split")
+            elif item in self.rows:
+                self.skip(f"labels.csv:{at}", f"{item} has a row already")
+            else:
+                self.rows[item] = row
+                splits.setdefault(split, []).append(item)
+        if not splits:
+            raise Fault("labels.csv: no row that can be used")
+        return self.kinds(), splits
+
+    def examples(self, split: str, item: str) -> Iterator[base.Example]:
+        """The one object of a photo."""
+        row = self.rows[item]
+        photo = encoded.load(self.source / item)
+        yield base.Example(
+            photo=photo,
+            file=item,
+            model=next((row[c] or "" for c in _MODEL if c in self.header), ""),
+            box=_box(row),
+            labels={a.name: self._label(a, row[self._column(a)] or "") for a in self.kinds()},
+        )
+
+    def _column(self, attribute: Attribute) -> str:
+        """The attribute's own name, or what the car's tables call it."""
+        name = attribute.name
+        return name if name in self.header else COLUMNS.get(name, name)
+
+    def _label(self, attribute: Attribute, value: str) -> str | float:
+        if isinstance(attribute, Angular):
+            try:
+                degrees = float(value) if value else math.nan
+            except ValueError:
+                raise Fault(f"{attribute.name}: {value!r} is not a number") from None
+            return degrees % 360.0
+        if value and value not in attribute.classes:
+            self.count(f"{attribute.name}: {value!r} is no class of the schema")
+            return ""
+        return value
+
+
+def _box(row: dict[str, str]) -> base.Box | None:
+    """The box of a row; None where all sides are empty."""
+    sides = [row.get(side) or "" for side in _SIDES]
+    if not any(sides):
+        return None
+    try:
+        left, top, right, bottom = (float(side) for side in sides)
+    except ValueError:
+        raise Fault(f"a box is four numbers, not {', '.join(sides)}") from None
+    return left, top, right, bottom
