@@ -12,6 +12,7 @@ scoring program, which finds the car itself, and adds to the same results file.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import pathlib
@@ -76,6 +77,14 @@ def main(argv: list[str]) -> int:
         files_of = [runs[attribute, fold] / "held_out.npz" for fold in folds]
         predicted[attribute] = [dict(np.load(file)) for file in files_of]
         report(results, "cropped_photos", attribute, predicted[attribute])
+    if "orientation" in predicted:
+        corrected = [with_corrections(fold) for fold in predicted["orientation"]]
+        report(results, "cropped_photos_corrected_labels", "orientation", corrected)
+        changed = sum(
+            int((a["targets"] != b["targets"]).sum())
+            for a, b in zip(corrected, predicted["orientation"], strict=True)
+        )
+        results["cropped_photos_corrected_labels"]["orientation"]["labels_corrected"] = changed
     write(results, out)
     if values.localise:
         found: dict[str, list[Fold]] = {attribute: [] for attribute in values.attributes}
@@ -158,6 +167,16 @@ def localised(
             density = scores.azimuth._asdict()
             found[attribute] = columns | {k: v[index] for k, v in density.items()}
     return found
+
+
+def with_corrections(fold: Fold) -> Fold:
+    """A fold's azimuths with those replaced that were looked at and found wrong."""
+    with (HERE.parent / "data" / "corrections" / "stanford_cars.csv").open(newline="") as f:
+        known = {
+            f"stanford_cars/{row['file']}": float(row["azimuth_deg"]) for row in csv.DictReader(f)
+        }
+    pairs = zip(fold["names"].tolist(), fold["targets"].tolist(), strict=True)
+    return {**fold, "targets": np.array([known.get(name, target) for name, target in pairs])}
 
 
 def square(image: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Small habits with files: temporary name then rename, and readable digests."""
+"""Small habits with files: whole or not there at all, local or in a bucket; readable digests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,45 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
+from typing import Any
+
+from carjax.errors import CarjaxError
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names an object in a bucket, such as `gs://bucket/run`."""
+    return "://" in os.fspath(path)
+
+
+def locate(path: str | os.PathLike[str]) -> Any:
+    """Returns a `pathlib.Path`, or for a bucket the `etils.epath.Path` that works alike.
+
+    Raises:
+        CarjaxError: a bucket, without the packages that reach it.
+    """
+    if not is_remote(path):
+        return pathlib.Path(path)
+    try:
+        from etils import epath
+    except ImportError:
+        raise CarjaxError(
+            f"{path}: a bucket needs more packages: pip install 'carjax[train]'"
+        ) from None
+    try:
+        return epath.Path(path)
+    except KeyError:
+        raise CarjaxError(
+            f"{path}: no such kind of bucket; there are gs://, s3:// and az://"
+        ) from None
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, renamed to it when the block ends without an error.
+
+    For a bucket it is a local file, uploaded at the end: an object appears whole or not at all.
 
     Example:
         >>> import tempfile
@@ -21,6 +54,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         >>> target.read_text()
         'whole'
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder) / os.path.basename(os.fspath(path))
+            yield local
+            locate(path).write_bytes(local.read_bytes())
+        return
     target = pathlib.Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

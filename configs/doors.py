@@ -12,8 +12,8 @@ from carjax.training.config import default_config
 def get_config():
     config = default_config("doors")
     config.input_size = 320
-    config.views = 4
-    config.steps = 800
+    config.views = 8
+    config.steps = 1000
     config.mixup = 0.2
-    config.head.hidden = 320
+    config.head.hidden = 256
     return config

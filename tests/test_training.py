@@ -2,60 +2,50 @@
 
 import csv
 import functools
+import io
 import json
 import math
 import os
 import pathlib
 import signal
+import struct
 
 import cv2
-import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny_run
+from tensorboardX.proto.event_pb2 import Event
+from tiny_run import settings
 
-from carjax import backbones, heads, localise, model, training
+from carjax import heads, localise, model, training
 from carjax.attributes import CAR, find
-from carjax.backbones import pretrained, registry
+from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.cli import train as train_command
 from carjax.cli.main import main as command_line
 from carjax.errors import CarjaxError, UsageError
-from carjax.training import checkpoints, data, evaluation, loop, losses, optimiser, tasks
+from carjax.training import (
+    checkpoints,
+    data,
+    evaluation,
+    live,
+    loop,
+    losses,
+    optimiser,
+    steps,
+    tasks,
+)
 from carjax.training import config as configs
-
-SIZE = 32
-
-
-class Tiny(nn.Module):
-    """A backbone that compiles at once: averages of pixels, and one convolution."""
-
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.nowrap
-    def feature_shapes(self, input_size):
-        return (8,), (4, 4, 8)
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(8, (3, 3), strides=4, name="stem")(x)
-        grid = x.reshape(x.shape[0], 4, 2, 4, 2, 8).mean((2, 4))
-        return Features(grid.mean((1, 2)), grid)
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """Registers the small backbone under the name 'tiny', with fixed weights."""
-    entry = registry.Backbone("tiny", SIZE, 127.0, 128.0, lambda **kw: Tiny(name="tiny", **kw))
-    monkeypatch.setitem(registry.BACKBONES, "tiny", entry)
-    module = registry.create("tiny")
-    params = module.init(jax.random.key(7), jnp.zeros((1, SIZE, SIZE, 3)))["params"]
-    monkeypatch.setattr(backbones, "load_pretrained", lambda name, path=None: (module, params))
-    monkeypatch.setattr(pretrained, "read", lambda name, path=None: (params, "tiny"))
-    return params
+    return tiny_run.register(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -87,22 +77,6 @@ def root(tmp_path):
                 [["file", "fold"], *([r[0], i // 4] for i, r in enumerate(rows))]
             )
     return tmp_path
-
-
-def settings(root, attribute="doors", **changes):
-    config = configs.default_config(attribute)
-    config.backbone = "tiny"
-    config.splits = str(root / "splits")
-    config.update(dict(views=2, batch=8, steps=6, chunk=2, warmup=0, fold=1, mixup=0.0))
-    if attribute == configs.LOCALISE:
-        config.datasets = ("car_boxes",)
-        config.input_size = config.head.input_size = SIZE
-        config.head.channels = 8
-    else:
-        config.cells = config.head.grid = 2
-        config.head.hidden = 8
-    config.update(changes)
-    return config
 
 
 def run(config, root, name="run"):
@@ -333,14 +307,14 @@ def test_box_loss_prefers_the_truth_and_skips_targets_without_area():
 
 def test_a_mirrored_view_has_the_negative_azimuth(root):
     task = tasks.create(settings(root, "orientation"))
-    found = data.read_photos(root, "stanford_cars", "orientation")
+    found = data.read_partition(settings(root, "orientation"), root, "stanford_cars").photos
     window = np.zeros((20, 4))
     np.testing.assert_array_equal(task.targets(found, window, 0)[:3], [0, 18, 36])
     np.testing.assert_array_equal(task.targets(found, window, 3)[:3], [0, -18, -36])
 
 
 def test_balance_counts_mirrored_views(root):
-    found = data.read_photos(root, "stanford_cars", "orientation")
+    found = data.read_partition(settings(root, "orientation"), root, "stanford_cars").photos
     found.labels["orientation"][:] = [90.0] * 15 + [270.0] * 3 + [0.0] * 2
     weights = tasks.create(settings(root, "orientation", balance=1.0)).weights(found)
     # Mirrored, left and right are equally frequent: 18 each; the front is its own mirror image.
@@ -353,7 +327,7 @@ def test_batches_follow_the_weights():
     rows = np.arange(n, dtype=np.int32)
     features = Features(np.zeros((2, n, 1), np.float16), np.zeros((2, n, 1, 1, 1), np.float16))
     targets = np.stack([rows, rows + 10])
-    _, drawn = loop.draw_batch(
+    _, drawn = steps.draw_batch(
         jax.random.key(0), data.TrainingSet(features, jnp.asarray(targets), cumulative), 20000
     )
     drawn = np.asarray(drawn)
@@ -450,6 +424,97 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stood(tiny, root, monke
     ).read_bytes()
 
 
+def test_live_views_train_without_a_cache_and_resume_exactly(tiny, root, monkeypatch):
+    config = settings(root, cache=False)
+    result = run(config, root, "whole")
+    assert result["held_out_photos"] == {"stanford_cars": 4}
+    # Only the plain view of what is held out was computed beforehand.
+    (folder,) = (root / "cache").iterdir()
+    assert len(list(folder.glob("grid_*.npy"))) == 1
+    assert np.load(folder / "grid_00.npy").shape[0] == 4
+    save = checkpoints.Checkpoints.save
+
+    def dies(self, step, state):
+        if step == 4:
+            raise Killed
+        save(self, step, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save", dies)
+        with pytest.raises(Killed):
+            run(config, root, "killed")
+    run(config, root, "killed")
+    assert (root / "whole" / "metrics.csv").read_bytes() == (
+        root / "killed" / "metrics.csv"
+    ).read_bytes()
+
+
+def test_live_views_differ_from_step_to_step_and_tell_where_they_look(tiny, root):
+    config = settings(root, "orientation", cache=False, fold=-1)
+    task = tasks.create(config)
+    sources = data.load_sources(config, task, root, None, None, "", cache_dir=root / "cache")
+    batches = list(live.batches(sources, task, config, range(3)))
+    again = list(live.batches(sources, task, config, range(2, 3), slice(4, 8)))
+    np.testing.assert_array_equal(batches[2].canvas[4:], again[0].canvas)
+    np.testing.assert_array_equal(batches[2].view.box[4:], again[0].view.box)
+    assert not np.array_equal(batches[0].view.box, batches[1].view.box)
+    for batch in batches:
+        mirrored = batch.view.box[:, 0] > batch.view.box[:, 2]
+        assert batch.canvas.shape == (8, 480, 480, 3)
+        # Azimuths of this set are positive: a negative target is a mirrored view's.
+        np.testing.assert_array_equal(batch.targets < 0, mirrored & (batch.targets != 0))
+
+
+def test_the_best_chunk_is_kept(tiny, root, monkeypatch):
+    figures = iter([0.9, 0.5, 0.7, 0.0])
+    monkeypatch.setattr(
+        tasks.CategoricalTask, "metrics", lambda *args: {"accuracy": next(figures), "nll": 1.0}
+    )
+    heads_seen = []
+    save = checkpoints.Checkpoints.save
+
+    def seen(self, step, state):
+        heads_seen.append(jax.device_get(state.trained))
+        save(self, step, state)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", seen)
+    run(settings(root, keep_best="accuracy", lr=0.1), root)
+    kept = model.load(root / "run" / "head.safetensors").params["heads"]["doors"]
+    best, last = (tree["heads"]["doors"] for tree in (heads_seen[0], heads_seen[2]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), kept, best)
+    assert not np.allclose(kept["logits"]["kernel"], last["logits"]["kernel"], atol=1e-3)
+
+
+def test_a_bfloat16_backbone_has_a_cache_of_its_own_and_a_float32_head(tiny, root):
+    run(settings(root), root, "a")
+    run(settings(root, dtype="bfloat16"), root, "b")
+    keys = [json.loads(p.read_text())["dtype"] for p in (root / "cache").glob("*/key.json")]
+    assert sorted(keys) == ["bfloat16", "float32"]
+    whole, half = (np.load(root / d / "held_out.npz")["log_probs"] for d in "ab")
+    assert half.dtype == np.float32
+    assert not np.array_equal(whole, half)
+    np.testing.assert_allclose(whole, half, atol=0.1)
+
+
+def test_curves_for_tensorboard_are_those_of_the_table(tiny, root):
+    run(settings(root), root)
+    (path,) = (root / "run" / "tensorboard").iterdir()
+    seen = {}
+    stream = io.BytesIO(path.read_bytes())
+    # The record format of TensorFlow: length, its checksum, the event, its checksum.
+    while header := stream.read(12):
+        event = Event.FromString(stream.read(struct.unpack("<Q", header[:8])[0]))
+        stream.read(4)
+        for value in event.summary.value:
+            seen[value.tag, event.step] = value.simple_value
+    with (root / "run" / "metrics.csv").open() as f:
+        for row in csv.DictReader(f):
+            step = int(row.pop("step"))
+            for name, value in row.items():
+                assert seen.pop((name, step)) == pytest.approx(float(value), rel=1e-6)
+    assert not seen
+
+
 def test_the_car_box_trains(tiny, root):
     result = run(settings(root, "localise", steps=80, chunk=80, lr=0.02), root)
     assert result["photos"] == {"car_boxes": 15}  # one has no box
@@ -483,6 +548,9 @@ def test_a_direction_trains(tiny, root):
         ({"steps": 0}, "config.steps: must be at least 1"),
         ({"dropout": 1.0}, "config.dropout"),
         ({"lr": 0.0}, "config.lr"),
+        ({"dtype": "float16"}, "config.dtype: must be float32 or bfloat16"),
+        ({"keep_best": "iou"}, "config.keep_best.*accuracy"),
+        ({"keep_best": "nll", "fold": -1}, "config.keep_best: nothing is held out"),
         ({"cells": 3}, "does not divide"),
         ({"datasets": ()}, "config.datasets"),
         ({"datasets": ("nothing",), "fold": -1}, "nothing/{images/,labels.csv}"),

@@ -33,13 +33,14 @@ def shipped_path(name: str) -> pathlib.Path:
 
 
 def load_pretrained(
-    name: str, path: str | os.PathLike[str] | None = None
+    name: str, path: str | os.PathLike[str] | None = None, *, dtype: Any = jnp.float32
 ) -> tuple[nn.Module, Params]:
     """Loads a backbone and its ImageNet weights.
 
     Args:
         name: a key of `registry.BACKBONES`.
         path: a file that `carjax weights import` wrote; default: the one in the package.
+        dtype: type of the module's computation.
 
     Returns:
         (module, params): params are float32 on the default device.
@@ -50,7 +51,7 @@ def load_pretrained(
     """
     params, source = read(name, path)
     check(params, name, source)
-    return registry.create(name), params
+    return registry.create(name, dtype=dtype), params
 
 
 def read(name: str, path: str | os.PathLike[str] | None = None) -> tuple[Params, pathlib.Path]:

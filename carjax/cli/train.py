@@ -6,6 +6,7 @@ import pathlib
 
 from absl import flags
 
+from carjax import files
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -39,6 +40,17 @@ def main(argv: list[str]) -> int:
         "cache_dir", None, "where features are kept (~/.cache/carjax)", flag_values=values
     )
     flags.DEFINE_boolean("quiet", False, "show no progress", flag_values=values)
+    flags.DEFINE_boolean(
+        "distributed",
+        False,
+        "one of several processes; a TPU pod or Slurm says the rest",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator", None, "host:port of process 0, where nothing says it", flag_values=values
+    )
+    flags.DEFINE_integer("processes", None, "how many there are", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "which this one is", flag_values=values)
     _check_config_path(argv)
     try:
         rest = common.parse(values, argv, SYNOPSIS)
@@ -55,7 +67,11 @@ def main(argv: list[str]) -> int:
         raise UsageError("carjax train needs --config=FILE and --workdir=DIR (see --help)")
 
     common.set_up_jax()
-    from carjax.training import loop
+    if values.distributed:
+        join_processes(values.coordinator, values.processes, values.process_id)
+    elif values.coordinator or values.processes or values.process_id:
+        raise UsageError("--coordinator, --processes and --process_id need --distributed")
+    from carjax.training import loop, run_folder
 
     result = loop.train_and_evaluate(
         values.config,
@@ -68,8 +84,25 @@ def main(argv: list[str]) -> int:
     print(f"{values.config.attribute}: trained on {photos} photos in {result['seconds']} s")
     for name, value in result["held_out"].items():
         print(f"  {name:<20} {value:.4f}")
-    print(f"  {pathlib.Path(values.workdir) / loop.HEAD_FILE}")
+    print(f"  {files.locate(values.workdir) / run_folder.HEAD_FILE}")
     return 0
+
+
+def join_processes(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes of the run; must come before the first use of a device.
+
+    Raises:
+        CarjaxError: they cannot be reached, or nothing says where they are.
+    """
+    import jax
+
+    try:
+        jax.distributed.initialize(coordinator, processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise CarjaxError(
+            f"--distributed: {str(error).splitlines()[0]}: give --coordinator=HOST:PORT, "
+            "--processes and --process_id"
+        ) from None
 
 
 def _check_config_path(argv: list[str]) -> None:

@@ -77,28 +77,29 @@ class View(NamedTuple):
     backdrop: np.ndarray
 
 
-def is_mirrored(view: int) -> bool:
+def is_mirrored(view: int | np.ndarray) -> bool | np.ndarray:
     """Whether that view of a photo is mirrored: every odd one, so that azimuths are balanced."""
     return view % 2 == 1
 
 
-def draw(config: Augmentation, names: list[str], valid: np.ndarray, view: int) -> View:
+def draw(config: Augmentation, names: list[str], valid: np.ndarray, view: int | np.ndarray) -> View:
     """Draws one view of each photo.
 
     Args:
         config: the strengths.
         names: B file names.
         valid: float [B, 2]; height and width of each photo in pixels.
-        view: number of the view; 0 and 1 are plain and mirrored.
+        view: number of the view, one for all or int [B]; 0 and 1 are plain and mirrored.
     """
     rows = []
-    for name, (height, width) in zip(names, valid, strict=True):
-        key = hashlib.sha256(f"{config.seed}/{view}/{name}".encode()).digest()
+    numbers = np.broadcast_to(view, len(names)).tolist()
+    for name, (height, width), number in zip(names, valid, numbers, strict=True):
+        key = hashlib.sha256(f"{config.seed}/{number}/{name}".encode()).digest()
         rng = np.random.default_rng(np.frombuffer(key[:16], np.uint32))
         left, top, right, bottom = 0.0, 0.0, float(width), float(height)
         blur, gain, contrast, saturation = 1.0, np.ones(3), 1.0, 1.0
         backdrop = np.zeros(4)
-        if view > 1:
+        if number > 1:
             edges = rng.uniform(-config.margin, config.crop, 4) * (width, height, width, height)
             left, top = left + edges[0], top + edges[1]
             right, bottom = right - edges[2], bottom - edges[3]
@@ -120,7 +121,7 @@ def draw(config: Augmentation, names: list[str], valid: np.ndarray, view: int) -
                 sides = rng.uniform(0.02, 0.3) * np.array([width, height])
                 corner = rng.integers(0, 2, 2) * (np.array([width, height]) - sides)
                 backdrop = np.concatenate([corner, corner + sides])
-        if is_mirrored(view):
+        if is_mirrored(number):
             left, right = right, left
         window = (left, top, right, bottom)
         rows.append((window, blur, gain, contrast, saturation, backdrop))

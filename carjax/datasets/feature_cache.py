@@ -57,6 +57,7 @@ class CacheKey:
         cells: the grid is area-averaged to cells × cells (0: kept as it is).
         content_sha256: of the photos and their crops, from `content_sha256`.
         augmentation: how views are drawn.
+        dtype: type of the backbone's computation.
     """
 
     backbone: str
@@ -65,6 +66,7 @@ class CacheKey:
     cells: int
     content_sha256: str
     augmentation: augment.Augmentation
+    dtype: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the key as JSON-like data."""
@@ -149,7 +151,7 @@ def make_extractor(
     cells: int,
     augmentation: augment.Augmentation,
 ) -> Callable[[np.ndarray, np.ndarray, augment.View], Features]:
-    """Builds the function from a batch of canvases to cached features, over all devices.
+    """Builds the function from a batch of canvases to cached features, over this host's devices.
 
     Args:
         backbone: its module.
@@ -162,7 +164,8 @@ def make_extractor(
         (canvas uint8 [B, S, S, 3], valid float32 [B, 2], View of B) → float16 Features on the
         devices; B must be a multiple of their number.
     """
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
+    # Processes share no work here: `build` gives each its own views.
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",), axis_types=(AxisType.Auto,))
     rows = PartitionSpec("data")
     replicated = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
 
@@ -249,7 +252,7 @@ def build(
     cache.folder.mkdir(parents=True, exist_ok=True)
     with files.replacing(cache.folder / "key.json") as temporary:
         temporary.write_text(json.dumps(key.to_json(), indent=1) + "\n")
-    devices = jax.device_count()
+    devices = jax.local_device_count()
     batch_size = -(-batch_size // devices) * devices
     extract = make_extractor(
         backbone,
@@ -259,7 +262,9 @@ def build(
         augmentation=key.augmentation,
     )
     total = len(missing) * len(data)
-    for i, view in enumerate(missing):
+    # Each process starts elsewhere; on a shared disk it then finds what the others have made.
+    first = jax.process_index() * len(missing) // jax.process_count()
+    for i, view in enumerate(missing[first:] + missing[:first]):
         on_progress(i * len(data), total)
         if cache.has(view):  # another process was faster
             continue

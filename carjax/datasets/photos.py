@@ -165,6 +165,34 @@ def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.nda
     return np.array([np.nan if v == "" else float(v) for v in values], np.float32)
 
 
+def correct(photos: Photos, path: str | os.PathLike[str], which: np.ndarray) -> Photos:
+    """Replaces labels that were looked at and found wrong.
+
+    Args:
+        photos: N of them.
+        path: a table with the column `file`, and one for each label that it corrects.
+        which: bool [N]; only these are corrected.
+
+    Raises:
+        CarjaxError: no such table, or a value that is not a number.
+    """
+    rows = {row["file"]: row for row in _rows(pathlib.Path(path), ["file"])}
+    labels = dict(photos.labels)
+    for name, values in photos.labels.items():
+        column = COLUMNS.get(name, name)
+        if values.dtype != np.float32:
+            continue  # so far only angles were found wrong
+        values = values.copy()
+        for i in np.nonzero(which)[0]:
+            given = rows.get(photos.names[i], {}).get(column, "")
+            try:
+                values[i] = float(given) if given else values[i]
+            except ValueError as error:
+                raise CarjaxError(f"{path}: {photos.names[i]}: {error}") from None
+        labels[name] = values
+    return dataclasses.replace(photos, labels=labels)
+
+
 def read_boxes(folder: str | os.PathLike[str]) -> Photos:
     """Reads `boxes.csv` and `images/` of a folder; an empty box stays NaN.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import types
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from carjax import files
 from carjax.errors import CarjaxError
 
 # The newest, and one more in case the machine dies while that is written.
@@ -24,7 +24,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = pathlib.Path(folder).absolute()
+        located = files.locate(folder)
+        self._folder = located if files.is_remote(folder) else located.absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),

@@ -17,6 +17,7 @@ from carjax.datasets.augment import Augmentation
 from carjax.errors import CarjaxError, UsageError
 from carjax.heads import HeadSpec
 from carjax.localise import LocaliseSpec
+from carjax.training import evaluation
 
 LOCALISE = "localise"
 # What a folder of photos is read from, for each kind of task.
@@ -55,11 +56,15 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             "classes": (),  # filled in by `resolve`
             "backbone": "efficientnet_lite2",
             "backbone_weights": "",  # a file, where the package does not ship them
+            "dtype": "float32",  # of the backbone's computation; or bfloat16
             "input_size": head.input_size if isinstance(head, LocaliseSpec) else 0,  # 0: its own
             "datasets": ("car_boxes", "phone_photos") if boxes else ("stanford_cars",),
             # Of a folder of photos: the fold that is held out; −1 trains on everything.
             "splits": "data/splits",
             "fold": -1,
+            # Labels that were looked at and found wrong: a table per folder of photos. Only what
+            # is trained on is corrected.
+            "corrections": "data/corrections",
             # Of a prepared data set: published splits, joined by +, or both "by_model".
             "train_split": "train",
             "eval_split": "",  # held out; "": nothing
@@ -68,6 +73,9 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             # Learn the car models (column class_name) as the parts of each class.
             "parts": isinstance(car, Categorical),
             "dropout": 0.1 if boxes else 0.3,
+            # Features of `views` views, computed once; False: new views at every step, through
+            # the backbone.
+            "cache": True,
             "cells": 0 if boxes else 8,
             "views": 8,
             "augmentation": dataclasses.asdict(Augmentation()),
@@ -85,6 +93,8 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             "ema": 0.0,  # decay of the parameters' moving average; 0: none
             "seed": 0,
             "chunk": 200,  # steps between checkpoints
+            # A held-out figure: the parameters of its best chunk are kept, not the last ones.
+            "keep_best": "",
         }
     )
 
@@ -161,11 +171,23 @@ def splits_dir(config: ml_collections.ConfigDict) -> pathlib.Path:
     Raises:
         CarjaxError: there is no such folder.
     """
-    given = pathlib.Path(config.splits)
-    for path in (given, pathlib.Path(carjax.__file__).parents[1] / given):
-        if path.is_dir():
-            return path
-    raise CarjaxError(f"{given}: no such folder of folds: give --config.splits=DIR")
+    found = _project_folder(config.splits)
+    if found is None:
+        raise CarjaxError(f"{config.splits}: no such folder of folds: give --config.splits=DIR")
+    return found
+
+
+def corrections_of(config: ml_collections.ConfigDict, name: str) -> pathlib.Path | None:
+    """Returns the table of corrected labels of a folder of photos, if there is one."""
+    folder = _project_folder(config.corrections) if config.corrections else None
+    table = folder / f"{name}.csv" if folder else None
+    return table if table is not None and table.is_file() else None
+
+
+def _project_folder(given: str) -> pathlib.Path | None:
+    """Returns a folder as given, else below the repository's root; None if there is none."""
+    beside = pathlib.Path(carjax.__file__).parents[1]
+    return next((p for p in (pathlib.Path(given), beside / given) if p.is_dir()), None)
 
 
 def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None = None) -> None:
@@ -196,6 +218,9 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
     for name in ("dropout", "label_smoothing", "ema"):
         if not 0.0 <= config[name] < 1.0:
             raise UsageError(f"config.{name}: must be in [0, 1), not {config[name]}")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise UsageError(f"config.dtype: must be float32 or bfloat16, not {config.dtype!r}")
+    _check_keep_best(config)
     for name in ("lr", "clip"):
         if not config[name] > 0.0:
             raise UsageError(f"config.{name}: must be above 0, not {config[name]}")
@@ -206,6 +231,25 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
     _check_split_names(config)
     if root is not None:
         _check_tree(config, pathlib.Path(root))
+
+
+def _check_keep_best(config: ml_collections.ConfigDict) -> None:
+    """The figure is one that the task measures, and something is held out to measure it on."""
+    if not config.keep_best:
+        return
+    known: tuple[str, ...] = evaluation.BOX_FIGURES
+    if config.attribute != LOCALISE:
+        categorical = isinstance(attribute_of(config), Categorical)
+        known = evaluation.CATEGORICAL_FIGURES if categorical else evaluation.ANGULAR_FIGURES
+    if config.keep_best not in known:
+        raise UsageError(
+            f"config.keep_best: no figure {config.keep_best!r}; there are: {', '.join(known)}"
+        )
+    if config.fold < 0 and not config.eval_split:
+        raise UsageError(
+            "config.keep_best: nothing is held out to measure: give --config.fold, or "
+            "--config.eval_split of a prepared data set"
+        )
 
 
 def _check_grid(config: ml_collections.ConfigDict) -> None:

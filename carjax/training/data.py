@@ -31,9 +31,9 @@ class Source:
         name: as the config names it.
         photos: with a label for the task.
         hashes: SHA-256 of each photo's file.
-        rows: int [n]; the position of each among the cached photos.
+        rows: int [n]; the position of each among the cached photos, where it is one.
         held_out: bool [n]; in the fold, or the split, that is left out.
-        cache: of all photos of the data set.
+        cache: of all photos of the data set; in live training, of those that are held out.
     """
 
     name: str
@@ -104,6 +104,8 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
         if config.fold >= 0:
             folds = photos.read_folds(configs.splits_dir(config) / f"{name}.csv", known.names)
             held_out = folds == config.fold
+        if table := configs.corrections_of(config, name):
+            known = photos.correct(known, table, ~held_out)
         return Partition(known, held_out)
     # Heads learn from cars as the car box cuts them out; the car box itself from whole photos.
     found = prepared.read(folder, schema, cropped=not boxes)
@@ -173,29 +175,33 @@ def load_sources(
     for name in config.datasets:
         everything, held_out = read_partition(config, root, name)
         everything = photos.hashed(everything)
+        # Live training needs no more than the plain view of what it is measured on.
+        cached = everything if config.cache else everything.take(np.nonzero(held_out)[0])
         key = feature_cache.CacheKey(
             backbone=config.backbone,
             weights_sha256=weights_sha256,
             input_size=configs.input_size(config),
             cells=config.cells,
             content_sha256=feature_cache.content_sha256(
-                everything.names, photos.content_hashes(everything)
+                cached.names, photos.content_hashes(cached)
             ),
             augmentation=configs.augmentation(config),
+            dtype=config.dtype,
         )
         cache = feature_cache.build(
-            everything,
+            cached,
             key,
             backbone,
             params,
-            config.views,
+            config.views if config.cache else 1,
             cache_dir=cache_dir,
             on_progress=on_progress,
         )
-        rows = np.nonzero(task.known(everything))[0]
-        known = everything.take(rows)
+        labelled = np.nonzero(task.known(everything))[0]
+        known = everything.take(labelled)
+        rows = labelled if config.cache else np.cumsum(held_out)[labelled] - 1
         hashes = np.array(known.sha256)
-        sources.append(Source(name, known, hashes, rows, held_out[rows], cache))
+        sources.append(Source(name, known, hashes, rows, held_out[labelled], cache))
     return sources
 
 

@@ -7,6 +7,12 @@ import numpy as np
 
 from carjax import certainty, circular, localise
 
+# The figures of each task, and those of which less is better.
+CATEGORICAL_FIGURES = ("accuracy", "balanced_accuracy", "nll", "ece")
+ANGULAR_FIGURES = ("median_error_deg", "within_30", "flip_rate", "log_likelihood")
+BOX_FIGURES = ("iou", "recall_50")
+LOWER_IS_BETTER = ("nll", "ece", "median_error_deg", "flip_rate")
+
 
 def categorical_metrics(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy, mean over classes of recall, NLL in nats, and expected calibration error.

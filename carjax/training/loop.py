@@ -8,15 +8,12 @@ that is resumed from the checkpoint of any chunk repeats the losses of an undist
 from __future__ import annotations
 
 import contextlib
-import csv
-import functools
-import json
 import os
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -27,35 +24,16 @@ import rich.progress
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import carjax
-from carjax import backbones, files, localise, model
+from carjax import backbones, heads, localise, model
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
+from carjax.prefetch import prefetch
 from carjax.training import config as configs
-from carjax.training import data, optimiser, tasks
+from carjax.training import data, evaluation, live, optimiser, run_folder, steps, tasks
 
-HEAD_FILE = "head.safetensors"
-PREDICTIONS_FILE = "held_out.npz"
-RESULT_FILE = "result.json"
-METRICS_FILE = "metrics.csv"
 _EVALUATION_BATCH = 256
-
-
-class TrainState(NamedTuple):
-    """What a checkpoint holds.
-
-    Attributes:
-        step: int32 scalar; steps done.
-        trained: the parameters that train; None in the place of every other.
-        optimiser: state of the optimiser.
-        average: moving average of `trained`, or None.
-    """
-
-    step: jax.Array
-    trained: Any
-    optimiser: optax.OptState
-    average: Any
 
 
 def train_and_evaluate(
@@ -90,17 +68,18 @@ def train_and_evaluate(
     root = photos.data_root(data_dir)
     configs.check(config, root)
     config = configs.resolve(config, root)
-    out = pathlib.Path(workdir)
-    _claim(out, config)
-    if (out / HEAD_FILE).is_file():
-        return json.loads((out / RESULT_FILE).read_text())
+    primary = jax.process_index() == 0
+    folder = run_folder.RunFolder(workdir, writes=primary)
+    folder.claim(config)
+    if result := folder.finished():
+        return result
     # Not before: this import takes seconds.
     from carjax.training.checkpoints import Checkpoints
 
     # --- Frozen features of every photo and view, from the cache. ---------------------------------
     task = tasks.create(config, data.part_keys(config, root))
     backbone, backbone_params = backbones.load_pretrained(
-        config.backbone, config.backbone_weights or None
+        config.backbone, config.backbone_weights or None, dtype=jnp.dtype(config.dtype)
     )
     weights_sha256 = model.weights_hash(backbone_params)
     with _progress("features", quiet) as show:
@@ -117,13 +96,14 @@ def train_and_evaluate(
     if not any((~s.held_out).any() for s in sources):
         raise CarjaxError(f"no photo in {', '.join(config.datasets)} has a label to train on")
     started = time.monotonic()
-    held_out = data.held_out_set(sources, task)
+    held_out = data.held_out_set(sources, task) if any(s.held_out.any() for s in sources) else None
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    training_set = jax.device_put(data.training_set(sources, task, config.views), everywhere)
 
     # --- Parameters: one head trains, all else stays. ---------------------------------------------
-    params = {"backbone": backbone_params, **_init(config, task, held_out.features)}
+    example = model.example_features(config.backbone, configs.input_size(config))
+    if task.cells:
+        example = example._replace(grid=heads.pool_grid(example.grid, task.cells))
+    params = {"backbone": backbone_params, **_init(config, task, example)}
     mask = optimiser.head_mask(params, config.attribute)
     adamw = optimiser.make_optimiser(
         mask,
@@ -132,45 +112,56 @@ def train_and_evaluate(
         ),
     )
     trained, frozen = optimiser.split(params, mask)
-    state = TrainState(
-        jnp.zeros((), jnp.int32),
-        trained,
-        adamw.init(params),
-        jax.tree.map(jnp.copy, trained) if config.ema else None,
+    state = steps.TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trained=trained,
+        optimiser=adamw.init(params),
+        average=jax.tree.map(jnp.copy, trained) if config.ema else None,
+        best=jax.tree.map(jnp.copy, trained) if config.keep_best else None,
+        best_figure=jnp.float32(-jnp.inf),
     )
-    state, frozen = jax.device_put((state, frozen), everywhere)
-    run_chunk = make_run_chunk(config, task, adamw, mesh)
-    evaluate = functools.partial(_predict, jax.jit(task.predict), held_out.features)
+    state, frozen = replicate((state, frozen), mesh)
+    run_chunk = _make_run(config, task, adamw, mesh, backbone, sources, frozen)
+    predict = jax.jit(task.predict)
 
     # --- Train in chunks; each ends with a line of metrics and a checkpoint. ----------------------
-    with Checkpoints(out / "checkpoints") as checkpoints, _progress("steps", quiet) as show:
-        state = checkpoints.restore(state, everywhere) or state
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder.path / "checkpoints"))
+        show = stack.enter_context(_progress("steps", quiet))
+        state = checkpoints.restore(state, NamedSharding(mesh, PartitionSpec())) or state
         step = int(state.step)
-        log = _read_log(out / METRICS_FILE, step)
+        curves = stack.enter_context(
+            contextlib.closing(run_folder.Curves(folder, step, writes=primary))
+        )
         show(step, config.steps)
         while step < config.steps:
             length = min(config.chunk, config.steps - step)
-            state, losses = run_chunk(state, frozen, training_set, length=length)
+            state, losses = run_chunk(state, step, length)
             step += length
             row = {"step": step, "loss": float(np.asarray(losses, np.float64).mean())}
             if not np.isfinite(row["loss"]):
                 raise CarjaxError(f"the loss is {row['loss']} at step {step}: lower --config.lr")
-            if len(held_out.names):
-                row |= task.metrics(evaluate(_head(state, config)), held_out.targets)
-            log.append(row)
-            _write_log(out / METRICS_FILE, log)
+            if held_out is not None:
+                figures = task.metrics(
+                    _predict(predict, held_out.features, _head(state, config)), held_out.targets
+                )
+                row |= figures
+                state = _keep_best(config, state, figures, mesh)
+            curves.add(row)
             checkpoints.save(step, state)
             show(step, config.steps)
 
     # --- Evaluate exactly what is written, float16 weights included. ------------------------------
-    head = jax.tree.map(lambda x: x.astype(jnp.float16).astype(jnp.float32), _head(state, config))
+    final = state.best if config.keep_best and held_out is not None else None
+    head = _head(state, config) if final is None else steps.subtree(final, config.attribute)
+    head = jax.tree.map(lambda x: np.asarray(x).astype(np.float16).astype(np.float32), head)
     metrics: dict[str, float] = {}
-    if len(held_out.names):
-        predictions = evaluate(head)
+    if held_out is not None:
+        predictions = _predict(predict, held_out.features, head)
         metrics = task.metrics(predictions, held_out.targets)
-        with files.replacing(out / PREDICTIONS_FILE) as temporary, temporary.open("wb") as f:
-            columns: dict[str, Any] = {"names": held_out.names, "targets": held_out.targets}
-            np.savez(f, **(columns | predictions))
+        folder.write_predictions(
+            {"names": held_out.names, "targets": held_out.targets, **predictions}
+        )
     result = {
         "config": config.to_dict(),
         "photos": {s.name: int((~s.held_out).sum()) for s in sources},
@@ -178,75 +169,78 @@ def train_and_evaluate(
         "held_out": metrics,
         "seconds": round(time.monotonic() - started, 1),
     }
-    with files.replacing(out / RESULT_FILE) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-    model.save(_bundle(config, task, head, result, weights_sha256, sources), out / HEAD_FILE)
+    folder.write_result(result)
+    if primary:
+        bundle = _bundle(config, task, head, result, weights_sha256, sources)
+        model.save(bundle, folder.path / run_folder.HEAD_FILE)
     return result
 
 
-# --- One chunk -----------------------------------------------------------------------------------
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Puts the same arrays on every device of the mesh, of all processes."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def put(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, everywhere, lambda index: x[index])
+
+    return jax.tree.map(put, tree)
 
 
-def draw_batch(
-    key: jax.Array, training_set: data.TrainingSet, batch: int
-) -> tuple[Features, jax.Array]:
-    """Draws photos by their probability and views uniformly, with replacement.
+# --- Steps ---------------------------------------------------------------------------------------
 
-    Returns:
-        (float32 Features of `batch` images, their targets).
-    """
-    photo_key, view_key = jax.random.split(key)
-    uniform = jax.random.uniform(photo_key, (batch,))
-    photo = jnp.searchsorted(training_set.cumulative, uniform, side="right")
-    # The last cumulative probability may round to just below 1.
-    photo = jnp.minimum(photo, training_set.cumulative.shape[0] - 1)
-    view = jax.random.randint(view_key, (batch,), 0, training_set.targets.shape[0])
-    features, targets = jax.tree.map(
-        lambda x: x[view, photo], (training_set.features, training_set.targets)
-    )
-    return jax.tree.map(lambda x: x.astype(jnp.float32), features), targets
+RunChunk = Callable[[steps.TrainState, int, int], tuple[steps.TrainState, Any]]
 
 
-def make_run_chunk(
+def _make_run(
     config: ml_collections.ConfigDict,
     task: tasks.Task,
     adamw: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
-) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Builds the compiled function that runs `length` steps (static) from a state.
+    backbone: nn.Module,
+    sources: Sequence[data.Source],
+    frozen: Any,
+) -> RunChunk:
+    """Builds the function (state, first step, steps) → (state, losses) of a chunk."""
+    if config.cache:
+        training_set = replicate(data.training_set(sources, task, config.views), mesh)
+        scan = steps.make_run_chunk(config, task, adamw, mesh)
+        return lambda state, _, length: scan(state, frozen, training_set, length=length)
+    live_step = steps.make_live_step(config, task, adamw, mesh, backbone)
+    own = config.batch // jax.process_count()
+    rows = slice(own * jax.process_index(), own * (jax.process_index() + 1))
+    spread = NamedSharding(mesh, PartitionSpec("data" if config.batch % mesh.size == 0 else None))
 
-    Returns:
-        (state, frozen, training_set, *, length) → (state, losses float32 [length]).
-    """
-    base = jax.random.key(config.seed)
-    split_rows = NamedSharding(mesh, PartitionSpec("data"))
+    def run(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
+        losses = []
+        wanted = range(first, first + length)
+        with prefetch(live.batches(sources, task, config, wanted, rows), depth=2) as stream:
+            for batch in stream:
+                placed = jax.tree.map(
+                    lambda x: jax.make_array_from_process_local_data(spread, x), batch
+                )
+                state, loss = live_step(state, frozen, placed)
+                losses.append(loss)
+        return state, np.array([float(loss) for loss in losses])
 
-    @functools.partial(jax.jit, static_argnames="length", donate_argnums=0)
-    def run_chunk(
-        state: TrainState, frozen: Any, training_set: data.TrainingSet, *, length: int
-    ) -> tuple[TrainState, jax.Array]:
-        def one_step(state: TrainState, _: None) -> tuple[TrainState, jax.Array]:
-            batch_key, loss_key = jax.random.split(jax.random.fold_in(base, state.step))
-            features, targets = draw_batch(batch_key, training_set, config.batch)
-            if config.batch % mesh.size == 0:
-                features = jax.lax.with_sharding_constraint(features, split_rows)
+    return run
 
-            def loss_fn(params: Any) -> jax.Array:
-                return task.loss(_subtree(params, config.attribute), features, targets, loss_key)
 
-            trained, inner, loss = optimiser.update_step(
-                adamw, loss_fn, state.trained, frozen, state.optimiser
-            )
-            average = state.average
-            if config.ema:
-                # Starts fast, so that the random start is soon forgotten.
-                decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
-                average = optax.incremental_update(trained, average, 1.0 - decay)
-            return TrainState(state.step + 1, trained, inner, average), loss
-
-        return jax.lax.scan(one_step, state, None, length=length)
-
-    return run_chunk
+def _keep_best(
+    config: ml_collections.ConfigDict,
+    state: steps.TrainState,
+    figures: Mapping[str, float],
+    mesh: jax.sharding.Mesh,
+) -> steps.TrainState:
+    """Remembers the parameters whose held-out figure is the best so far."""
+    if not config.keep_best:
+        return state
+    sign = -1.0 if config.keep_best in evaluation.LOWER_IS_BETTER else 1.0
+    figure = np.float32(sign * figures[config.keep_best])
+    if figure <= float(state.best_figure):
+        return state
+    current = state.average if config.ema else state.trained
+    return state._replace(best=jax.tree.map(jnp.copy, current), best_figure=replicate(figure, mesh))
 
 
 # --- Parameters ----------------------------------------------------------------------------------
@@ -261,13 +255,9 @@ def _init(config: ml_collections.ConfigDict, task: tasks.Task, example: Features
     return {"heads": {config.attribute: params}}
 
 
-def _subtree(params: Mapping[str, Any], name: str) -> Any:
-    return params["localise"] if name == configs.LOCALISE else params["heads"][name]
-
-
-def _head(state: TrainState, config: ml_collections.ConfigDict) -> Any:
+def _head(state: steps.TrainState, config: ml_collections.ConfigDict) -> Any:
     """The head's parameters: the moving average where the run keeps one."""
-    return _subtree(state.average if config.ema else state.trained, config.attribute)
+    return steps.subtree(state.average if config.ema else state.trained, config.attribute)
 
 
 def _predict(
@@ -313,45 +303,6 @@ def _bundle(
         card=card,
         training_hashes=frozenset(h for s in sources for h in s.hashes[~s.held_out]),
     )
-
-
-# --- The folder of a run -------------------------------------------------------------------------
-
-
-def _claim(out: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Makes the folder for this run, or checks that it is this run's."""
-    path = out / "config.json"
-    mine = json.loads(json.dumps(config.to_dict()))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            with files.replacing(path) as temporary:
-                temporary.write_text(json.dumps(mine, indent=1) + "\n")
-            return
-        theirs = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CarjaxError(f"{out}: cannot be the run's folder ({error})") from None
-    changed = [k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)]
-    if changed:
-        raise CarjaxError(
-            f"{out}: holds a run with other settings ({', '.join(sorted(changed))}): "
-            "give another --workdir, or delete it"
-        )
-
-
-def _read_log(path: pathlib.Path, step: int) -> list[dict[str, Any]]:
-    """Returns the lines up to a step: one after it was lost with its checkpoint."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as f:
-        return [row for row in csv.DictReader(f) if int(row["step"]) <= step]
-
-
-def _write_log(path: pathlib.Path, log: Sequence[Mapping[str, Any]]) -> None:
-    with files.replacing(path) as temporary, temporary.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(log[-1]))
-        writer.writeheader()
-        writer.writerows(log)
 
 
 @contextlib.contextmanager

@@ -45,8 +45,8 @@ class Task(Protocol):
     def weights(self, photos: Photos) -> np.ndarray:
         """How often each labelled photo is drawn, float [N], up to a factor."""
 
-    def targets(self, photos: Photos, window: np.ndarray, view: int) -> np.ndarray:
-        """The targets [N, ...] of one view of labelled photos."""
+    def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
+        """The targets [N, ...] of one view of labelled photos, or of one view each (int [N])."""
 
     def loss(
         self, params: Params, features: Features, targets: jax.Array, key: jax.Array
@@ -106,7 +106,7 @@ class CategoricalTask:
         labels = photos.labels[self.spec.attribute.name]
         return balanced_weights(labels, np.bincount(labels, minlength=self.classes), self.balance)
 
-    def targets(self, photos: Photos, window: np.ndarray, view: int) -> np.ndarray:
+    def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
         """Indices of the class and of its part (0 without parts), int32 [N, 2], in every view."""
         labels = photos.labels[self.spec.attribute.name]
         part = np.zeros_like(labels)
@@ -176,10 +176,10 @@ class AngularTask:
         counts = np.bincount(group, minlength=bins)
         return balanced_weights(group, counts + counts[-np.arange(bins)], self.balance)
 
-    def targets(self, photos: Photos, window: np.ndarray, view: int) -> np.ndarray:
+    def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
         """Azimuths float32 [N] in degrees; a mirrored view has the negative one."""
         azimuth = photos.labels[self.spec.attribute.name]
-        return -azimuth if augment.is_mirrored(view) else azimuth
+        return np.where(augment.is_mirrored(view), -azimuth, azimuth)
 
     def loss(
         self, params: Params, features: Features, targets: jax.Array, key: jax.Array
@@ -229,7 +229,7 @@ class BoxTask:
         """All the same."""
         return np.ones(len(photos))
 
-    def targets(self, photos: Photos, window: np.ndarray, view: int) -> np.ndarray:
+    def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
         """The car's boxes float32 [N, 4] as fractions of the view."""
         return box_in_window(photos.box, window)
 

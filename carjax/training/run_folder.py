@@ -1,0 +1,128 @@
+"""The folder of a run: whose it is, its curves, its results; local, or in a bucket."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from carjax import files
+from carjax.errors import CarjaxError
+
+HEAD_FILE = "head.safetensors"
+PREDICTIONS_FILE = "held_out.npz"
+RESULT_FILE = "result.json"
+METRICS_FILE = "metrics.csv"
+CONFIG_FILE = "config.json"
+
+
+class RunFolder:
+    """One run's files; of several processes only the one that `writes` changes any.
+
+    Args:
+        path: made by `claim` if it does not exist; any path that etils knows, such as `gs://…`.
+        writes: whether this process writes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, writes: bool = True) -> None:
+        self.path = files.locate(path)
+        self._writes = writes
+
+    def claim(self, config: ml_collections.ConfigDict) -> None:
+        """Makes the folder for this run, or checks that it is this run's.
+
+        Raises:
+            CarjaxError: it holds another run, or cannot be one.
+        """
+        path = self.path / CONFIG_FILE
+        mine = json.loads(json.dumps(config.to_dict()))
+        try:
+            if not path.exists():
+                if self._writes:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    self.write(CONFIG_FILE, json.dumps(mine, indent=1).encode() + b"\n")
+                return
+            theirs = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CarjaxError(f"{self.path}: cannot be the run's folder ({error})") from None
+        changed = [k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)]
+        if changed:
+            raise CarjaxError(
+                f"{self.path}: holds a run with other settings ({', '.join(sorted(changed))}): "
+                "give another --workdir, or delete it"
+            )
+
+    def finished(self) -> dict[str, Any] | None:
+        """Returns the content of `result.json` once the head is there."""
+        if not (self.path / HEAD_FILE).exists():
+            return None
+        return json.loads((self.path / RESULT_FILE).read_text())
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Writes `result.json`."""
+        self.write(RESULT_FILE, json.dumps(result, indent=1).encode() + b"\n")
+
+    def write_predictions(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Writes `held_out.npz`."""
+        buffer = io.BytesIO()
+        arrays: Any = {name: np.asarray(column) for name, column in columns.items()}
+        np.savez(buffer, **arrays)
+        self.write(PREDICTIONS_FILE, buffer.getvalue())
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file whole, in the process that writes."""
+        if self._writes:
+            with files.replacing(self.path / name) as temporary:
+                temporary.write_bytes(data)
+
+
+class Curves:
+    """What a run measures as it goes: `metrics.csv`, and the same for TensorBoard.
+
+    Args:
+        folder: of the run.
+        step: lines after it are dropped: their checkpoint was lost.
+        writes: whether this process writes.
+    """
+
+    def __init__(self, folder: RunFolder, step: int, *, writes: bool = True) -> None:
+        self._folder = folder
+        self._rows = self._read(step)
+        self._board: Any = None
+        if writes:
+            from tensorboardX import SummaryWriter
+
+            where = folder.path / "tensorboard"
+            self._board = SummaryWriter(os.fspath(where), purge_step=step + 1)
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Adds the figures of one step; `row` holds it as 'step'."""
+        self._rows.append(dict(row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(row))
+        writer.writeheader()
+        writer.writerows(self._rows)
+        self._folder.write(METRICS_FILE, text.getvalue().encode())
+        if self._board is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, row["step"])
+            self._board.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        if self._board is not None:
+            self._board.close()
+
+    def _read(self, step: int) -> list[dict[str, Any]]:
+        path = self._folder.path / METRICS_FILE
+        if not path.exists():
+            return []
+        rows: Sequence[dict[str, Any]] = list(csv.DictReader(io.StringIO(path.read_text())))
+        return [row for row in rows if int(row["step"]) <= step]
