@@ -30,15 +30,25 @@ def carjax_data():
     return pathlib.Path(folder)
 
 
-@pytest.fixture(scope="session")
-def reference():
-    """The module that made the files in tests/reference (it imports torch only when asked to)."""
-    path = ROOT / "tests" / "reference" / "make_efficientnet_lite.py"
-    spec = importlib.util.spec_from_file_location("make_efficientnet_lite", path)
+def load_module(path):
+    """Imports a Python file that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The module that made the files in tests/reference (it imports torch only when asked to)."""
+    return load_module(ROOT / "tests" / "reference" / "make_efficientnet_lite.py")
+
+
+@pytest.fixture(scope="session")
+def published():
+    """The module that lays out small data sets in the formats in which they are published."""
+    return load_module(ROOT / "tests" / "reference" / "published_trees.py")
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +65,11 @@ def main(argv: list[str]) -> int:
         print(f"{folder}: prepared already; --overwrite prepares it again")
     else:
         with _alone(folder):
-            _prepare(builder, source, overwrite=values.overwrite, quiet=values.quiet)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+                # A builder takes over what it finds.
+                builder = _create(name, config, source, root)
+            _prepare(builder, source, quiet=values.quiet)
     _report(folder, str(folder.parent.relative_to(root)))
     return 0
 
@@ -104,7 +110,7 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, overwrite: bool, quiet: bool) -> None:
+def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, quiet: bool) -> None:
     """Writes the records and their index, with a bar per split."""
     import rich.progress
     import tensorflow_datasets as tfds
@@ -112,11 +118,8 @@ def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, overwrite: bool, qu
     from carjax.datasets import prepared
 
     tfds.disable_progress_bar()
-    mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if overwrite else None
     download = tfds.download.DownloadConfig(
-        manual_dir=str(source.resolve()),
-        download_mode=mode or tfds.GenerateMode.REUSE_DATASET_IF_EXISTS,
-        try_download_gcs=False,
+        manual_dir=str(source.resolve()), try_download_gcs=False
     )
     columns = (
         rich.progress.TextColumn("{task.description}"),
@@ -135,7 +138,9 @@ def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, overwrite: bool, qu
 
         builder.on_progress = show
         try:
-            builder.download_and_prepare(download_config=download, file_format="array_record")
+            # tfds makes a folder of downloads, even for none, and talks of them.
+            with tempfile.TemporaryDirectory() as none, contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(download_dir=none, download_config=download)
         except OSError as error:
             raise CarjaxError(f"{builder.data_dir}: cannot be written ({error})") from None
         prepared.write_index(

@@ -69,9 +69,12 @@ class Record:
             OSError: the record cannot be read.
         """
         try:
-            return self.records[self.row]["image"]
+            encoded = self.records[self.row]["image"]
         except (RuntimeError, ValueError, IndexError) as error:
-            raise OSError(None, f"broken record file: {error}", self.name) from None
+            raise OSError(None, f"broken record file: {error}") from None
+        if not encoded:
+            raise OSError(None, "broken record file: an empty record")
+        return encoded
 
 
 def find(root: pathlib.Path, name: str) -> pathlib.Path | None:
@@ -201,11 +204,15 @@ def open_splits(folder: pathlib.Path) -> dict[str, Sequence[Any]]:
         builder = tfds.builder_from_directory(str(folder))
         return builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
     except ImportError as error:
-        raise CarjaxError(
-            f"a prepared data set needs more packages ({error}): pip install 'carjax[train]'"
-        ) from None
+        raise _missing_package(error) from None
     except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
         raise CarjaxError(f"{folder}: broken record files ({error}): prepare them again") from None
+
+
+def _missing_package(error: ImportError) -> CarjaxError:
+    return CarjaxError(
+        f"a prepared data set needs more packages ({error}): pip install 'carjax[train]'"
+    )
 
 
 def read_index(folder: pathlib.Path) -> pa.Table:
@@ -229,8 +236,10 @@ def write_index(
     folder: pathlib.Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> pa.Table:
     """Reads all records and writes the index beside them; see `read_index`."""
-    import grain
-
+    try:
+        import grain
+    except ImportError as error:
+        raise _missing_package(error) from None
     sources = open_splits(folder)
     total = sum(map(len, sources.values()))
     rows: list[dict[str, Any]] = []

@@ -120,6 +120,9 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
         trained, held_out = found.model_split == "train", found.model_split == "val"
     else:
         trained, held_out = np.isin(found.split, train), np.isin(found.split, evaluated)
+    if configs.BY_MODEL in train and not (trained.any() and held_out.any()):
+        models = len(set(found.photos.group.tolist()) - {""})
+        raise CarjaxError(f"{folder}: {models} models cannot be split by_model")
     used = np.nonzero(trained | held_out)[0]
     return Partition(found.photos.take(used), held_out[used])
 

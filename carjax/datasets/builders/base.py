@@ -31,7 +31,7 @@ def model_split(model: str) -> str:
     but the name: the same model is held out in every data set, today and in the next version.
 
     Example:
-        >>> model_split("Audi A4L"), model_split("Audi TT coupe"), model_split("")
+        >>> model_split("Audi A4L"), model_split("Acura TL Sedan 2012"), model_split("")
         ('train', 'val', '')
     """
     if not model:
@@ -84,6 +84,9 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Give the folder of the data set as manual_dir."
 
     on_progress: Callable[[str, int, int], None] = staticmethod(lambda split, done, total: None)
+
+    def __init__(self, *, file_format: str = "array_record", **kwargs: Any) -> None:
+        super().__init__(file_format=file_format, **kwargs)
 
     # --- What a subclass says ---------------------------------------------------------------------
 
@@ -138,6 +141,23 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def note(self, line: str) -> None:
         """Keeps a line for whoever prepares the data set."""
         self.metadata["notes"].append(line)
+
+    def inside(self, box: Box, photo: encoded.Photo) -> Box:
+        """Cuts a box off at the photo's edges; counts those that reach out by more than a pixel.
+
+        Raises:
+            Fault: less than a pixel of it lies inside.
+        """
+        left, top = max(box[0], 0.0), max(box[1], 0.0)
+        right, bottom = min(box[2], float(photo.width)), min(box[3], float(photo.height))
+        # Written so that NaN fails too.
+        if not (right - left >= 1.0 and bottom - top >= 1.0):
+            told = ", ".join(f"{v:g}" for v in box)
+            raise Fault(f"the box ({told}) is not inside the photo ({photo.width}×{photo.height})")
+        kept = (left, top, right, bottom)
+        if max(abs(a - b) for a, b in zip(box, kept, strict=True)) > 1.0:
+            self.count("boxes cut off at the photo's edge")
+        return kept
 
     @classmethod
     def check_source(cls, source: pathlib.Path) -> None:
@@ -234,7 +254,7 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         name = f"{example.file}#{example.number}" if example.number else example.file
         box = (math.nan,) * 4
         if example.box is not None:
-            box = self._inside(example.box, photo.width, photo.height)
+            box = self.inside(example.box, photo)
         return name, {
             "image": io.BytesIO(photo.encoded),
             "name": name,
@@ -246,16 +266,3 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             **example.labels,
             **example.more,
         }
-
-    def _inside(self, box: Box, width: int, height: int) -> Box:
-        """Cuts a box off at the photo's edges; counts those that reach out by more than a pixel."""
-        left, top = max(box[0], 0.0), max(box[1], 0.0)
-        right, bottom = min(box[2], float(width)), min(box[3], float(height))
-        # Written so that NaN fails too.
-        if not (right - left >= 1.0 and bottom - top >= 1.0):
-            told = ", ".join(f"{v:g}" for v in box)
-            raise Fault(f"the box ({told}) is not inside the photo ({width}×{height})")
-        kept = (left, top, right, bottom)
-        if max(abs(a - b) for a, b in zip(box, kept, strict=True)) > 1.0:
-            self.count("boxes cut off at the photo's edge")
-        return kept

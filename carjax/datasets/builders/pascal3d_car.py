@@ -141,8 +141,7 @@ class Pascal3dCar(base.PhotoBuilder):
                 continue
             try:
                 viewpoint = _viewpoint(car.get("viewpoint"))
-                box = matlab.box(car.get("bbox"))
-                self._inside(box, photo.width, photo.height)
+                box = self.inside(matlab.box(car.get("bbox")), photo)
             except Fault as fault:
                 self.skip(item, f"object {number + 1}: {fault}")
                 continue
