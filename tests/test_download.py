@@ -1,5 +1,9 @@
-"""Downloads from a local server that truncates, corrupts, drops connections or ignores Range."""
+"""Downloads from a local server that truncates, corrupts, drops connections or ignores Range.
 
+And `carjax weights fetch`, which is built on them.
+"""
+
+import dataclasses
 import fcntl
 import hashlib
 import http.server
@@ -11,6 +15,9 @@ import numpy as np
 import pytest
 
 from carjax import download
+from carjax.backbones import pretrained, registry
+from carjax.backbones.convert import inception_resnet_v2
+from carjax.cli import main
 from carjax.errors import CarjaxError, UsageError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -193,3 +200,100 @@ def test_targets_and_addresses_that_cannot_be(server, tmp_path):
         download.download(server.url, tmp_path / "file" / "w", MD5)
     with pytest.raises(UsageError, match="not an address that starts with http"):
         download.download("file:///etc/passwd", tmp_path / "w", MD5)
+
+
+# --- carjax weights fetch -------------------------------------------------------------------------
+
+NAME = "inception_resnet_v2"
+FILE = "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5"
+
+
+@pytest.fixture
+def publish(server, monkeypatch, tmp_path):
+    """Makes the server's file the published one, and the cache a new folder, which it returns."""
+
+    def make(content):
+        server.content = content
+        published = registry.BACKBONES[NAME].published
+        assert published.url.endswith(f"/{FILE}")
+        there = registry.Published(
+            f"{server.url.removesuffix('weights.h5')}{FILE}?a=b", hashlib.md5(content).hexdigest()
+        )
+        backbone = dataclasses.replace(registry.BACKBONES[NAME], published=there)
+        monkeypatch.setitem(registry.BACKBONES, NAME, backbone)
+        monkeypatch.setenv("CARJAX_CACHE_DIR", str(tmp_path / "cache"))
+        return tmp_path / "cache" / "weights"
+
+    return make
+
+
+def fetch(capsys, *words):
+    status = main.main(["weights", "fetch", NAME, *words])
+    return status, *capsys.readouterr()
+
+
+def keras_file(path, layers):
+    """Writes (kind, {part: array}) as a Keras file of the published layout."""
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install '.[test]'")
+    with h5py.File(path, "w") as f:
+        names = [f"{kind}_{i}" for i, (kind, _) in enumerate(layers)]
+        f.attrs["layer_names"] = [name.encode() for name in names]
+        for name, (_, parts) in zip(names, layers, strict=True):
+            f.create_group(name).attrs["weight_names"] = [part.encode() for part in parts]
+            for part, value in parts.items():
+                f[name].create_dataset(part, data=value, compression="gzip", compression_opts=1)
+    return path.read_bytes()
+
+
+def test_fetch_of_a_file_that_does_not_fit(publish, tmp_path, capsys):
+    content = keras_file(tmp_path / "w.h5", [("conv2d", {"kernel": np.zeros((3, 3, 3, 32))})])
+    cache = publish(content)
+    status, _, err = fetch(capsys)
+    assert status == 1
+    assert err.startswith(f"carjax: not a Keras file of {NAME}")
+    assert "missing classifier/kernel (1536, 1000)" in err
+    assert err.count("\n") == 1
+    # What was downloaded is kept, and nothing is taken for weights.
+    assert [p.name for p in cache.iterdir()] == [FILE]
+    with pytest.raises(CarjaxError, match="no weights for"):
+        pretrained.load_pretrained(NAME)
+
+
+def test_fetch_of_corrupt_bytes_is_one_line(publish, server, capsys):
+    pytest.importorskip("h5py", reason="h5py is not installed: pip install '.[test]'")
+    cache = publish(CONTENT)
+    server.content = CONTENT[::-1]
+    status, _, err = fetch(capsys)
+    assert status == 1
+    assert "its checksum is wrong" in err
+    assert err.count("\n") == 1
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_fetch_over_a_bad_line_then_load(publish, server, tmp_path, capsys):
+    # The k-th convolution is k everywhere, and its batch norm does nothing.
+    layers = []
+    for kind, expected in inception_resnet_v2.keras_shapes().items():
+        for k, shapes in enumerate(expected.values()):
+            value = {"kernel": k, "moving_variance": 1 - 1e-3}
+            parts = {p: np.full(s, value.get(p, 0), np.float32) for p, s in shapes.items()}
+            layers.append((kind, parts))
+    cache = publish(keras_file(tmp_path / "w.h5", layers))
+    server.faults = ["drop", "truncate", None]
+    out = tmp_path / "mine.safetensors"
+    assert fetch(capsys, f"--out={out}", "--dtype=float16")[0] == 0
+    assert [p.name for p in cache.iterdir()] == [FILE]
+    asked = len(server.seen)
+    assert asked == 3
+    status, printed, _ = fetch(capsys)
+    assert status == 0
+    assert f"{cache / NAME}.safetensors: {NAME}, float32, 223." in printed.replace("\n", "")
+    assert len(server.seen) == asked  # the published file was there already
+    _, params = pretrained.load_pretrained(NAME)
+    layer = pretrained.flatten(params)
+    for k, path in enumerate(inception_resnet_v2.keras_shapes()["convolution"]):
+        np.testing.assert_allclose(layer[f"{path}/kernel"], k, rtol=1e-6)
+        assert not layer[f"{path}/bias"].any()
+    _, rounded = pretrained.load_pretrained(NAME, out)
+    np.testing.assert_array_equal(rounded["conv2d_7b"]["kernel"], params["conv2d_7b"]["kernel"])

@@ -125,7 +125,8 @@ _AFTER_GRID = "mixed_7a"
 def _pool(x: jax.Array, kind: str) -> jax.Array:
     if kind == "max":
         return nn.max_pool(x, (3, 3), (2, 2), "VALID")
-    return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+    # Its division by the number of cells would promote bfloat16.
+    return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False).astype(x.dtype)
 
 
 def _layer(op: Conv, dtype: jnp.dtype, name: str | None = None) -> nn.Module:
