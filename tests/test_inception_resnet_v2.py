@@ -25,7 +25,11 @@ NAME = "inception_resnet_v2"
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 PARITY = 1e-4
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
+    # Of Keras's variables with NumPy from 2.4, a thousand times.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -80,12 +80,12 @@ def read(name: str, path: str | os.PathLike[str] | None = None) -> tuple[Params,
     if source is None:
         convert = f"`carjax weights import --backbone={name} --source=FILE --out=FILE.safetensors`"
         if path is not None:
-            hint = "check the path"
-        elif spec.published:
+            raise CarjaxError(f"{path}: no weights for {name}: check the path")
+        if spec.published:
             hint = f"download them with `carjax weights fetch {name}`, or convert a file: {convert}"
         else:
             hint = f"the package ships weights for efficientnet_lite2 only; make a file: {convert}"
-        raise CarjaxError(f"{candidates[0]}: no weights for {name}: {hint}")
+        raise CarjaxError(f"no weights for {name}: {hint}")
     flat = read_safetensors(source)
     return to_device(flat), source
 
