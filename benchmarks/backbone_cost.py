@@ -6,11 +6,13 @@ Per backbone: parameters (with classifier), GFLOP per image as XLA counts them (
 two), images per second in float32 (best and median of the turns, batch of 8, one device with all
 cores), the largest resident memory of a process that does nothing else, and how closely bfloat16
 computation follows float32 (cosine of the pooled features, the worst image of a batch).
-The weights are random: neither speed nor memory depends on their values.
+The weights are random: neither speed nor memory depends on their values. Speeds are those of a
+machine that is also busy with `load_average_before` other things.
 """
 
 import math
 import multiprocessing
+import os
 import resource
 import statistics
 import time
@@ -40,6 +42,7 @@ def random_params(name: str) -> dict:
 
 def measure(name: str) -> dict:
     jax.config.update("jax_platforms", "cpu")
+    others = os.getloadavg()[0]
     params = random_params(name)
     size = registry.spec_of(name).input_size
     pixels = np.random.default_rng(1).integers(0, 256, (BATCH, size, size, 3), np.uint8)
@@ -73,6 +76,7 @@ def measure(name: str) -> dict:
         "trace_and_compile_s": round(compile_s, 1),
         "peak_resident_mb": round(peak_kb / 1024),
         "bfloat16_cosine": round(float(cosine.min()), 5),
+        "load_average_before": round(others, 1),
     }
 
 

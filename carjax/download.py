@@ -87,7 +87,12 @@ def _locked(part: pathlib.Path) -> Iterator[IO[bytes]]:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CarjaxError(f"{part}: another process is downloading it; wait for it") from None
-        yield out
+        try:
+            yield out
+        finally:
+            out.flush()
+            if part.is_file() and not part.stat().st_size:
+                part.unlink()  # nothing came
 
 
 def _complete(url: str, out: IO[bytes], on_progress: Progress) -> None:
