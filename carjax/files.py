@@ -40,6 +40,12 @@ def locate(path: str | os.PathLike[str]) -> Any:
         ) from None
 
 
+def cache_dir() -> pathlib.Path:
+    """Returns where what can be made again is kept: `$CARJAX_CACHE_DIR` or `~/.cache/carjax`."""
+    base = os.environ.get("CARJAX_CACHE_DIR")
+    return pathlib.Path(base) if base else pathlib.Path.home() / ".cache" / "carjax"
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, renamed to it when the block ends without an error.

@@ -63,11 +63,11 @@ def quick_compilation():
 @pytest.fixture(scope="session")
 def synthetic_params(reference):
     """Name of a backbone → its parameters with the synthetic weights of tests/reference."""
-    from carjax.backbones import pretrained
+    from carjax.backbones.convert import efficientnet_lite
 
     def make(name):
-        state = reference.synthetic_state(pretrained.state_dict_shapes(name))
-        return pretrained.convert_efficientnet_lite(state, name)
+        state = reference.synthetic_state(efficientnet_lite.state_dict_shapes(name))
+        return efficientnet_lite.from_state_dict(state, name)
 
     return make
 

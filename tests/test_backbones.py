@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carjax import backbones
-from carjax.backbones import efficientnet_lite, layers, pretrained, registry
+from carjax.backbones import convert, efficientnet_lite, layers, pretrained, registry
+from carjax.backbones.convert import tensors
 from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
 
@@ -179,7 +180,7 @@ def published_file(reference, variant):
 def test_float32_parity_with_torch(variant, image_size, torch_reference, frames, tmp_path):
     name = NAMES[variant]
     source = published_file(torch_reference, variant)
-    pretrained.import_weights(name, source, tmp_path / "w.safetensors", np.float32)
+    convert.import_weights(name, source, tmp_path / "w.safetensors", np.float32)
     _, params = pretrained.load_pretrained(name, tmp_path / "w.safetensors")
     size = image_size or registry.spec_of(name).input_size
     images = np.stack([torch_reference.squash(frame, size) for frame in frames])
@@ -211,7 +212,7 @@ def test_float32_parity_with_the_published_weights_on_photos(
 ):
     name = NAMES[variant]
     source = published_file(torch_reference, variant)
-    pretrained.import_weights(name, source, tmp_path / "w.safetensors", np.float32)
+    convert.import_weights(name, source, tmp_path / "w.safetensors", np.float32)
     _, params = pretrained.load_pretrained(name, tmp_path / "w.safetensors")
     outputs = run(name, params, squashed(torch_reference, name, photos))
     expected = select(stored(name), "published", slice(4, None))
@@ -223,7 +224,7 @@ def test_float32_parity_with_the_published_weights_on_photos(
 def test_state_dict_shapes_are_those_of_torch(variant, torch_reference):
     shapes = torch_reference.Reference(variant).shapes()
     shapes = {k: v for k, v in shapes.items() if not k.endswith("num_batches_tracked")}
-    assert pretrained.state_dict_shapes(NAMES[variant]) == shapes
+    assert convert.efficientnet_lite.state_dict_shapes(NAMES[variant]) == shapes
 
 
 # --- Features -------------------------------------------------------------------------------------
@@ -346,19 +347,19 @@ def test_fold_batch_norm_is_the_norm_of_the_convolution():
     }
     want = (x @ kernel - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-3)
     want = want * norm["weight"] + norm["bias"]
-    folded, bias = pretrained.fold_batch_norm(kernel, norm)
+    folded, bias = tensors.fold_batch_norm(kernel, norm)
     np.testing.assert_allclose(x @ folded + bias, want, rtol=1e-12, atol=1e-12)
 
 
 def test_all_faults_of_a_state_dict_are_listed_at_once(reference):
     name = "efficientnet_lite0"
-    state = reference.synthetic_state(pretrained.state_dict_shapes(name))
+    state = reference.synthetic_state(convert.efficientnet_lite.state_dict_shapes(name))
     del state["_conv_stem.weight"], state["_blocks.3._bn1.running_var"]
     state["_fc.bias"] = state["_fc.bias"][:10]
     state["_blocks.2._depthwise_conv.weight"] = np.zeros((4, 4), np.float32)
     state["stranger"] = np.zeros(2, np.float32)
     with pytest.raises(CarjaxError) as error:
-        pretrained.convert_efficientnet_lite(state, name)
+        convert.efficientnet_lite.from_state_dict(state, name)
     for fault in (
         "missing _conv_stem.weight (32, 3, 3, 3)",
         "missing _blocks.3._bn1.running_var (144,)",
@@ -371,9 +372,11 @@ def test_all_faults_of_a_state_dict_are_listed_at_once(reference):
 
 
 def test_another_variant_is_refused(reference):
-    state = reference.synthetic_state(pretrained.state_dict_shapes("efficientnet_lite1"))
+    state = reference.synthetic_state(
+        convert.efficientnet_lite.state_dict_shapes("efficientnet_lite1")
+    )
     with pytest.raises(CarjaxError, match=r"not a state dict of efficientnet_lite2: .*_blocks\.20"):
-        pretrained.convert_efficientnet_lite(state, "efficientnet_lite2")
+        convert.efficientnet_lite.from_state_dict(state, "efficientnet_lite2")
 
 
 def test_save_and_load_round_trip(tmp_path, synthetic_params):

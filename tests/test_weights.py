@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from carjax.backbones import pretrained, registry
+from carjax.backbones.convert import efficientnet_lite
 from carjax.cli import main
 
 NAME = "efficientnet_lite0"
@@ -18,7 +19,7 @@ NAME = "efficientnet_lite0"
 
 @pytest.fixture(scope="module")
 def state(reference):
-    return reference.synthetic_state(pretrained.state_dict_shapes(NAME))
+    return reference.synthetic_state(efficientnet_lite.state_dict_shapes(NAME))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def convert(capsys, source, out, *more, name=NAME):
     return run(capsys, "import", f"--backbone={name}", f"--source={source}", f"--out={out}", *more)
 
 
-def test_list_shows_every_backbone(capsys):
+def test_list_shows_every_backbone(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARJAX_CACHE_DIR", str(tmp_path))
     status, out, _ = run(capsys, "list")
     assert status == 0
     rows = {line.split()[0]: line for line in out.splitlines()[1:]}
@@ -51,6 +53,13 @@ def test_list_shows_every_backbone(capsys):
     assert "260×260" in rows["efficientnet_lite2"]
     assert "6,063,024" in rows["efficientnet_lite2"]
     assert "shipped, 12.1 MB" in rows["efficientnet_lite2"]
+    assert "299×299" in rows["inception_resnet_v2"]
+    # The 55,873,736 of the reference, less its batch norms' means and variances.
+    assert "55,813,192" in rows["inception_resnet_v2"]
+    assert "to fetch" in rows["inception_resnet_v2"]
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "inception_resnet_v2.safetensors").write_bytes(bytes(3_200_000))
+    assert "fetched, 3.2 MB" in run(capsys, "list")[1]
 
 
 def test_help_fits_a_screen_and_needs_no_jax():
@@ -61,7 +70,7 @@ def test_help_fits_a_screen_and_needs_no_jax():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) <= 24
     assert max(map(len, done.stdout.splitlines())) <= 100
-    for flag in ("--backbone", "--source", "--out", "--dtype"):
+    for flag in ("fetch NAME", "--backbone", "--source", "--out", "--dtype"):
         assert flag in done.stdout
 
 
@@ -75,7 +84,7 @@ def test_import_then_load(dtype, source, state, tmp_path, capsys):
     tensors = safetensors.numpy.load_file(out)
     assert {t.dtype for t in tensors.values()} == {np.dtype(dtype)}
     _, params = pretrained.load_pretrained(NAME, out)
-    want = pretrained.flatten(pretrained.convert_efficientnet_lite(state, NAME))
+    want = pretrained.flatten(efficientnet_lite.from_state_dict(state, NAME))
     for key, value in pretrained.flatten(params).items():
         np.testing.assert_array_equal(value, want[key].astype(dtype).astype(np.float32))
 
@@ -125,8 +134,13 @@ def test_truncated_or_foreign_safetensors(source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        ([], 2, "`list` or `import` is needed, not nothing"),
-        (["fetch"], 2, "`list` or `import` is needed, not fetch"),
+        ([], 2, "`list`, `fetch` or `import` is needed, not nothing"),
+        (["get", "it"], 2, "`list`, `fetch` or `import` is needed, not get it"),
+        (["fetch"], 2, "one backbone is needed"),
+        (["fetch", "resnet"], 2, "no backbone 'resnet'"),
+        (["fetch", NAME], 2, f"{NAME} cannot be fetched, only inception_resnet_v2"),
+        (["fetch", "inception_resnet_v2", "--source=x.h5"], 2, "x.h5: not an address"),
+        (["fetch", "inception_resnet_v2", "--out=/no/such/x"], 1, "/no/such/x: not a file in"),
         (["import"], 2, "--backbone is needed"),
         (["import", f"--backbone={NAME}"], 2, "--source is needed"),
         (["import", f"--backbone={NAME}", "--source=x"], 2, "--out is needed"),

@@ -24,6 +24,11 @@ def relu6(x: jax.Array) -> jax.Array:
     return jnp.clip(x, 0.0, 6.0)
 
 
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0); unlike `jax.nn.relu` no custom derivative, as nothing here trains."""
+    return jnp.maximum(x, 0.0)
+
+
 def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
     """Padding (before, after) that makes the output ⌈size/stride⌉, as TensorFlow's SAME does.
 
@@ -76,28 +81,44 @@ def depthwise_conv_direct(x: jax.Array, kernel: jax.Array, stride: int) -> jax.A
     )
 
 
+@functools.partial(jax.jit, static_argnames=("stride", "padding"), inline=True)
+def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, padding: str) -> jax.Array:
+    """Dense convolution with a bias.
+
+    Args:
+        x: float [B, H, W, I].
+        kernel: float [h, w, I, O].
+        bias: float [O].
+        stride: of both axes.
+        padding: 'SAME', as TensorFlow pads, or 'VALID'.
+
+    Returns:
+        float [B, H', W', O].
+    """
+    y = jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+    )
+    return y + bias
+
+
 class Conv(nn.Module):
-    """A dense convolution with a bias."""
+    """A dense convolution with a bias; `kernel_size` is its side, or (height, width)."""
 
     features: int
-    kernel_size: int
+    kernel_size: int | tuple[int, int]
     stride: int = 1
+    padding: str = "SAME"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C] to [B, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x = jax.lax.conv_general_dilated(
-            x,
-            kernel.astype(self.dtype),
-            (self.stride, self.stride),
-            "SAME",
-            dimension_numbers=_DIMENSIONS,
-        )
-        return x + bias.astype(self.dtype)
+        """Maps [B, H, W, C] to [B, ⌈H/stride⌉, ⌈W/stride⌉, features], or less if VALID."""
+        k = self.kernel_size
+        height, width = (k, k) if isinstance(k, int) else k
+        shape = (height, width, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return conv(x, kernel, bias, self.stride, self.padding)
 
 
 class PointwiseConv(nn.Module):

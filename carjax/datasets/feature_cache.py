@@ -42,8 +42,7 @@ def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """
     if cache_dir:
         return pathlib.Path(cache_dir)
-    base = os.environ.get("CARJAX_CACHE_DIR")
-    return (pathlib.Path(base) if base else pathlib.Path.home() / ".cache" / "carjax") / "features"
+    return files.cache_dir() / "features"
 
 
 @dataclasses.dataclass(frozen=True)

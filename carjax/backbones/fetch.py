@@ -1,0 +1,60 @@
+"""Published weights from the network, converted and kept where `load_pretrained` finds them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import urllib.parse
+from typing import Any
+
+import numpy as np
+
+from carjax import files
+from carjax.backbones import convert, pretrained, registry
+from carjax.backbones.convert import readers
+from carjax.download import Progress, download
+from carjax.errors import CarjaxError, UsageError
+
+
+def fetch(
+    name: str,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    url: str | None = None,
+    dtype: Any = np.float32,
+    on_progress: Progress = lambda done, total: None,
+) -> pathlib.Path:
+    """Downloads a backbone's published weights and converts them.
+
+    The published file stays in the cache folder (see `files.cache_dir`), so that a second call
+    downloads nothing. Needs h5py, of the extra `convert`.
+
+    Args:
+        name: a backbone whose registry entry has `published`.
+        out: the safetensors file to write; default: `pretrained.fetched_path(name)`.
+        url: another address of the very same file, such as a mirror.
+        dtype: type of the written tensors, float16 or float32.
+        on_progress: called with (bytes so far, bytes of the whole file; 0 if unknown).
+
+    Returns:
+        The file written.
+
+    Raises:
+        CarjaxError: the download failed (see `download.download`), or a file cannot be written.
+        UsageError: no such backbone, or nothing to download for it.
+    """
+    published = registry.spec_of(name).published
+    if published is None:
+        names = ", ".join(b.name for b in registry.BACKBONES.values() if b.published)
+        raise UsageError(f"{name} cannot be fetched, only {names}: use `carjax weights import`")
+    file = pathlib.PurePosixPath(urllib.parse.urlsplit(published.url).path).name
+    source = files.cache_dir() / "weights" / file
+    readers.require_h5py(source)  # before 200 MB are downloaded in vain
+    target = pathlib.Path(out) if out is not None else pretrained.fetched_path(name)
+    download(url or published.url, source, published.md5, on_progress)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CarjaxError(f"{target.parent}: cannot be made ({error.strerror})") from None
+    convert.import_weights(name, source, target, dtype)
+    return target
