@@ -4,7 +4,7 @@ BIN := .venv/bin
 SAMPLE := data/prius_walkaround.mp4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all lint types wheel crossval clean
+.PHONY: demo test test-all lint types wheel crossval reference clean
 
 demo: .venv/base
 	$(BIN)/carjax select $(SAMPLE) --out=out/demo
@@ -28,6 +28,10 @@ wheel: .venv/test
 # The figures of the README and of the model card: five-fold cross-validation of the five heads.
 crossval: .venv/test
 	$(BIN)/python benchmarks/crossval.py --workdir=work/crossval
+
+# The five heads of the reference design, bundled; says what is missing of data and weights.
+reference: .venv/test
+	$(BIN)/python configs/reference/run.py
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "carjax needs Python 3.11 to 3.13; call make with PYTHON=python3.12")'

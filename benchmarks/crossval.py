@@ -110,7 +110,7 @@ def train_fold(values: Any, attribute: str, fold: int) -> pathlib.Path:
     """Trains one run, or reuses it, and returns its folder."""
     from carjax.training import loop
 
-    config = load_config(pathlib.Path(values.configs) / f"{attribute}.py")
+    config = read_config_file(pathlib.Path(values.configs) / f"{attribute}.py")["get_config"]()
     config.fold = fold
     run = pathlib.Path(values.workdir) / f"{attribute}-{fold}"
     result = loop.train_and_evaluate(config, run, values.data_dir, cache_dir=values.cache_dir)
@@ -119,13 +119,13 @@ def train_fold(values: Any, attribute: str, fold: int) -> pathlib.Path:
     return run
 
 
-def load_config(path: pathlib.Path) -> Any:
-    """Runs a config file and returns its settings."""
+def read_config_file(path: pathlib.Path) -> dict[str, Any]:
+    """Runs a config file and returns what it defines."""
     if not path.is_file():
         raise CarjaxError(f"{path}: no such config file")
     space: dict[str, Any] = {}
     exec(compile(path.read_text(), path, "exec"), space)
-    return space["get_config"]()
+    return space
 
 
 def localised(

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import importlib.util
 import io
 import json
 import math
@@ -761,14 +762,49 @@ def test_command_overrides_and_faults(root, monkeypatch, tmp_path):
         train_command.main(words)
 
 
-@pytest.mark.parametrize("name", ["type", "brand", "doors", "seats", "orientation", "localise"])
-def test_the_shipped_configs_are_valid(name):
-    path = pathlib.Path(__file__).parents[1] / "configs" / f"{name}.py"
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def run_file(path):
     space = {}
     exec(path.read_text(), space)
+    return space
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        p.relative_to(CONFIGS).with_suffix("").as_posix()
+        for p in CONFIGS.rglob("*.py")
+        if p.stem != "run"
+    ),
+)
+def test_the_shipped_configs_are_valid_and_open_with_their_command(name):
+    space = run_file(CONFIGS / f"{name}.py")
     config = space["get_config"]()
     configs.check(config)
-    assert config.attribute == name
+    assert config.attribute in (*(a.name for a in CAR), configs.LOCALISE)
+    assert f"--config=configs/{name}.py" in space["__doc__"]
+    assert "Result" in space["__doc__"]
+
+
+def test_the_reference_design_says_everything_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARJAX_CACHE_DIR", str(tmp_path))
+    space = run_file_as_module(CONFIGS / "reference" / "run.py")
+    with pytest.raises(CarjaxError) as error:
+        space.main([f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'out'}"])
+    lines = str(error.value).splitlines()
+    assert len(lines) == 4
+    assert "carjax weights fetch inception_resnet_v2" in lines[1]
+    assert "compcars_web" in lines[2]
+    assert "pascal3d_car/imagenet" in lines[3]
+
+
+def run_file_as_module(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
     assert f"--config=configs/{name}.py" in path.read_text()
     if name != "localise":
         assert configs.head_spec(config).attribute == find(CAR, name)

@@ -74,6 +74,17 @@ def read(name: str, path: str | os.PathLike[str] | None = None) -> tuple[Params,
         CarjaxError: no such file, or not one of tensors.
         UsageError: no such backbone.
     """
+    source = locate(name, path)
+    return to_device(read_safetensors(source)), source
+
+
+def locate(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
+    """Returns the file of a backbone's weights: as given, in the package, or fetched.
+
+    Raises:
+        CarjaxError: there is none; the line says how to get it.
+        UsageError: no such backbone.
+    """
     spec = registry.spec_of(name)
     own = [shipped_path(name), fetched_path(name)]
     candidates = own if path is None else [pathlib.Path(path)]
@@ -87,8 +98,7 @@ def read(name: str, path: str | os.PathLike[str] | None = None) -> tuple[Params,
         else:
             hint = f"the package ships weights for efficientnet_lite2 only; make a file: {convert}"
         raise CarjaxError(f"no weights for {name}: {hint}")
-    flat = read_safetensors(source)
-    return to_device(flat), source
+    return source
 
 
 def to_device(flat: Mapping[str, np.ndarray]) -> Params:

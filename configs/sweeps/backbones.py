@@ -1,0 +1,37 @@
+"""Accuracy against compute: three backbones at six input sizes, for type and orientation.
+
+    python benchmarks/sweep.py --config=configs/sweeps/backbones.py --workdir=out/sweep
+
+Fold 0 of the Stanford Cars crops is held out; two views of each photo, the plain one and its
+mirror image, so that all 36 runs take an hour on two cores. Lite0 and Lite1 need their weights
+(`carjax weights import`, see the README). Result: benchmarks/results/backbones.json.
+"""
+
+from carjax.training.config import default_config
+
+BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+INPUT_SIZES = (160, 192, 224, 260, 320, 384)
+
+
+def get_configs():
+    return [
+        get_config(attribute, backbone, size)
+        for backbone in BACKBONES
+        for size in INPUT_SIZES
+        for attribute in ("type", "orientation")
+    ]
+
+
+def get_config(attribute="type", backbone=BACKBONES[-1], size=320):
+    config = default_config(attribute)
+    config.backbone = backbone
+    config.input_size = size
+    config.fold = 0
+    config.views = 2
+    config.steps = 600
+    config.mixup = 0.2
+    if attribute == "orientation":
+        config.head.grid = 8
+        config.head.channels = 32
+        config.balance = 0.5
+    return config
