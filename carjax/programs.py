@@ -31,7 +31,7 @@ def cached(function: jax.stages.Wrapped, args: tuple[Any, ...], static: str) -> 
         args: arrays, or their shapes with shardings, as it will be called with.
         static: what the program depends on besides this package's code and the arguments' shapes.
     """
-    folder = jax.config.read("jax_compilation_cache_dir")
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if not folder:
         return function
     path = pathlib.Path(folder) / f"carjax-{_digest(args, static)}.stablehlo"
