@@ -17,6 +17,7 @@ COMMANDS = {
     "select": ("select", "choose a video's best photos and write them with a report"),
     "train": ("train", "train one head, or the car box, on cached features"),
     "bundle": ("bundle", "join separately trained heads into one model file"),
+    "evaluate": ("evaluate", "measure a model on labelled photos"),
     "weights": ("weights", "list the backbones, or import published weights"),
 }
 

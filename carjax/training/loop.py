@@ -299,6 +299,8 @@ def _bundle(
         "backbone": config.backbone,
         "backbone_sha256": weights_sha256,
         "training": {config.attribute: result},
+        # So that an evaluation can tell cars of models that were trained on from others.
+        "models": sorted({m for s in sources for m in s.photos.group[~s.held_out] if m}),
     }
     own = registry.spec_of(config.backbone).input_size
     return model.Model(
