@@ -2,6 +2,7 @@
 
     python benchmarks/crossval.py --data_dir="$CARJAX_DATA" --workdir=out/crossval
     python benchmarks/crossval.py --workdir=out/crossval --localise=out/localise
+    python benchmarks/crossval.py --workdir=out/crossval --attributes=orientation_cvae
 
 Each of attributes × folds is one `carjax train` run that holds a fold out; finished runs are
 reused. Every figure is the mean over the folds, with a 95% bootstrap interval over all images,
@@ -20,13 +21,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import machine
 import numpy as np
 from absl import flags
 
 from carjax import files
-from carjax.attributes import CAR, Categorical, find
+from carjax.attributes import CAR
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -42,7 +42,7 @@ Fold = dict[str, np.ndarray]
 def main(argv: list[str]) -> int:
     values = flags.FlagValues()
     names = [a.name for a in CAR]
-    flags.DEFINE_list("attributes", names, "which heads", flag_values=values)
+    flags.DEFINE_list("attributes", names, "which heads: names of config files", flag_values=values)
     flags.DEFINE_list("folds", ["0", "1", "2", "3", "4"], "which folds", flag_values=values)
     flags.DEFINE_string("configs", str(HERE.parent / "configs"), "config files", flag_values=values)
     flags.DEFINE_string("workdir", None, "one folder per run is made here", flag_values=values)
@@ -58,9 +58,6 @@ def main(argv: list[str]) -> int:
         return 0
     if not values.workdir:
         raise UsageError("give --workdir=DIR (see --help)")
-    unknown = set(values.attributes) - set(names)
-    if unknown:
-        raise UsageError(f"no attribute {', '.join(sorted(unknown))}; there are: {names}")
     common.set_up_jax()
     folds = [int(f) for f in values.folds]
     out = pathlib.Path(values.out)
@@ -154,13 +151,13 @@ def localised(
     for start in range(0, len(names), scorer.batch_size):
         chunk = [name.split("/", 1) for name in names[start : start + scorer.batch_size]]
         images = [photos.decode(root / dataset / "images" / file) for dataset, file in chunk]
-        rows.append(scorer(np.stack([square(image) for image in images])))
+        rows.append(scorer(np.stack([photos.square(image, SIDE) for image in images])))
     scores = scoring.concatenate(rows)
     found = {}
     for attribute, fold in held_out.items():
         index = np.searchsorted(names, [str(name) for name in fold["names"]])
         columns: Fold = {"names": fold["names"], "targets": fold["targets"]}
-        if attribute in scores.probs:
+        if "log_probs" in fold:
             log_probs = np.log(np.maximum(scores.probs[attribute][index], 1e-12))
             found[attribute] = columns | {"log_probs": log_probs}
         else:
@@ -179,48 +176,34 @@ def with_corrections(fold: Fold) -> Fold:
     return {**fold, "targets": np.array([known.get(name, target) for name, target in pairs])}
 
 
-def square(image: np.ndarray) -> np.ndarray:
-    """Resizes a BGR photo to one RGB square for all, so that scoring compiles once.
+def rows_of(fold: Fold) -> Any:
+    """Reduces the predictions of one fold to what the metrics read."""
+    from carjax.evaluation import metrics
+    from carjax.training import tasks
 
-    Every later step squashes its window to a square, so the change of aspect changes nothing.
-    """
-    shrinks = max(image.shape[:2]) > SIDE
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (SIDE, SIDE), interpolation=method)[..., ::-1]
-
-
-def metrics_of(attribute: str, fold: Fold) -> dict[str, float]:
-    """Returns the metrics of predictions in one fold, or in a resample of all."""
-    from carjax.training import evaluation, tasks
-
-    if isinstance(find(CAR, attribute), Categorical):
-        return evaluation.categorical_metrics(fold["log_probs"], fold["targets"][:, 0])
-    return evaluation.angular_metrics(tasks.density_of(fold), fold["targets"])
+    if "log_probs" in fold:
+        return metrics.classified(np.exp(fold["log_probs"]), fold["targets"][:, 0])
+    return metrics.directed(tasks.density_of(fold), fold["targets"])
 
 
-def summarise(attribute: str, folds: Sequence[Fold]) -> dict[str, Any]:
+def summarise(folds: Sequence[Fold]) -> dict[str, Any]:
     """Returns the mean over folds of every metric, with a bootstrap interval over images."""
-    per_fold = [metrics_of(attribute, fold) for fold in folds]
-    pooled = {k: np.concatenate([f[k] for f in folds]) for k in folds[0]}
-    summary: dict[str, Any] = {"images": len(pooled["targets"])}
-    rng = np.random.default_rng(0)
-    resamples = []
-    for _ in range(RESAMPLES):
-        index = rng.integers(len(pooled["targets"]), size=len(pooled["targets"]))
-        resamples.append(metrics_of(attribute, {k: v[index] for k, v in pooled.items()}))
-    for name in per_fold[0]:
-        low, high = np.quantile([m[name] for m in resamples], [0.025, 0.975])
-        summary[name] = {
-            "mean": float(np.mean([m[name] for m in per_fold])),
-            "ci95": [float(low), float(high)],
-            "folds": [m[name] for m in per_fold],
-        }
+    from carjax.evaluation import metrics
+
+    rows = [rows_of(fold) for fold in folds]
+    table: Any = metrics.CATEGORICAL_METRICS if "log_probs" in folds[0] else metrics.ANGULAR_METRICS
+    pooled = type(rows[0])(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    intervals = metrics.summarise(pooled, table, RESAMPLES)["ci95"]
+    summary: dict[str, Any] = {"images": len(pooled[0])}
+    for name, metric in table.items():
+        values = [metric(r) for r in rows]
+        summary[name] = {"mean": float(np.mean(values)), "ci95": intervals[name], "folds": values}
     return summary
 
 
 def report(results: dict[str, Any], section: str, attribute: str, folds: Sequence[Fold]) -> None:
     """Adds an attribute's summary to a section of the results, and prints it."""
-    summary = summarise(attribute, folds)
+    summary = summarise(folds)
     results.setdefault(section, {})[attribute] = summary
     print(f"{attribute} ({section}, {summary['images']} images)")
     for name, value in summary.items():

@@ -7,7 +7,7 @@ run once, on the host, over labelled predictions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -130,10 +130,47 @@ def expected_calibration_error(
         >>> round(expected_calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 3)
         0.4
     """
-    confidence, correct = _confidence(probs, labels)
+    return calibration_error(*_confidence(probs, labels), bins)
+
+
+def calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error of stated probabilities, over bins of equal width.
+
+    What `expected_calibration_error` is, where only the top class of each sample is known.
+
+    Args:
+        confidence: float [N]; the probability that was stated.
+        correct: bool [N]; whether it came true.
+        bins: the number B of bins (i/B, (i + 1)/B].
+
+    Returns:
+        The error in [0, 1]; 0 is calibrated.
+
+    Raises:
+        ValueError: the two are not rows of one length N ≥ 1, or `bins` is below 1.
+
+    Example:
+        >>> round(calibration_error([0.9, 0.9], [True, False]), 3)
+        0.4
+    """
+    stated, true = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    if stated.ndim != 1 or stated.size == 0 or stated.shape != true.shape:
+        raise ValueError(
+            f"confidence and correct must both be [N] with N ≥ 1, not {stated.shape} and "
+            f"{true.shape}"
+        )
     _check_positive("bins", bins)
-    inner = np.arange(1, bins) / bins
-    return _binned_gap(confidence, correct, np.searchsorted(inner, confidence, side="left"))
+    return _binned_gap(stated, true, confidence_bins(stated, bins))
+
+
+def confidence_bins(confidence: npt.ArrayLike, bins: int = 15) -> np.ndarray:
+    """Returns the index int [N] of each probability's bin (i/B, (i + 1)/B]; 0 falls into the first.
+
+    Example:
+        >>> confidence_bins([0.0, 0.2, 0.21, 1.0], bins=5).tolist()
+        [0, 0, 1, 4]
+    """
+    return np.searchsorted(np.arange(1, bins) / bins, np.asarray(confidence), side="left")
 
 
 def adaptive_ece(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> float:
@@ -185,8 +222,13 @@ def negative_log_likelihood(
         >>> round(negative_log_likelihood([[0.5, 0.5], [1.0, 0.0]], [1, 0]), 4)
         0.3466
     """
+    return float(log_losses(probs, labels, floor).mean())
+
+
+def log_losses(probs: npt.ArrayLike, labels: npt.ArrayLike, floor: float = 1e-12) -> np.ndarray:
+    """The samples' own terms, float64 [N], of `negative_log_likelihood`."""
     p, y = _predictions(probs, labels)
-    return float(-np.log(np.maximum(p[np.arange(len(p)), y], floor)).mean())
+    return -np.log(np.maximum(p[np.arange(len(p)), y], floor))
 
 
 def brier_score(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -206,8 +248,13 @@ def brier_score(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         >>> brier_score([[0.5, 0.5], [1.0, 0.0]], [1, 0])
         0.25
     """
+    return float(brier_losses(probs, labels).mean())
+
+
+def brier_losses(probs: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
+    """The samples' own terms, float64 [N], of `brier_score`."""
     p, y = _predictions(probs, labels)
-    return float(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1).mean())
+    return ((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1)
 
 
 def risk_coverage_curve(
@@ -297,6 +344,38 @@ def bootstrap_interval(
         >>> bootstrap_interval([3.0, 3.0, 3.0], np.mean)
         (3.0, 3.0)
     """
+    low, high = bootstrap_intervals(
+        values, lambda rows: [statistic(rows)], confidence, samples, seed
+    )[0]
+    return float(low), float(high)
+
+
+def bootstrap_intervals(
+    values: npt.ArrayLike,
+    statistics: Callable[[np.ndarray], Sequence[float]],
+    confidence: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Percentile bootstrap intervals of several statistics, all of the same resamples.
+
+    Args:
+        values: [N, ...]; see `bootstrap_interval`.
+        statistics: maps a resampled [N, ...] to M numbers.
+        confidence: the share of resampled statistics inside each interval, in (0, 1).
+        samples: how often to resample.
+        seed: of the random generator; the same seed gives the same intervals.
+
+    Returns:
+        float64 [M, 2]; low and high of each.
+
+    Raises:
+        ValueError: there are no values, or `confidence` or `samples` is out of range.
+
+    Example:
+        >>> bootstrap_intervals([3.0, 3.0], lambda x: [x.mean(), x.std()]).tolist()
+        [[3.0, 3.0], [0.0, 0.0]]
+    """
     rows = np.asarray(values)
     if rows.ndim == 0 or len(rows) == 0:
         raise ValueError("a bootstrap needs at least one value")
@@ -304,12 +383,11 @@ def bootstrap_interval(
         raise ValueError(f"confidence must lie between 0 and 1, not be {confidence}")
     _check_positive("samples", samples)
     generator = np.random.default_rng(seed)
-    statistics = [
-        statistic(rows[generator.integers(len(rows), size=len(rows))]) for _ in range(samples)
+    resampled = [
+        statistics(rows[generator.integers(len(rows), size=len(rows))]) for _ in range(samples)
     ]
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(statistics, [tail, 1.0 - tail])
-    return float(low), float(high)
+    return np.quantile(resampled, [tail, 1.0 - tail], axis=0).T
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -154,10 +154,16 @@ def select(
     return content, warnings
 
 
-def check_out(target: pathlib.Path, overwrite: bool) -> None:
-    """Raises a CarjaxError unless the folder can be written, before anything is computed."""
+def check_out(target: pathlib.Path, overwrite: bool, manifest: str = _MANIFEST) -> None:
+    """Raises a CarjaxError unless the folder can be written, before anything is computed.
+
+    Args:
+        target: the folder, which need not exist.
+        overwrite: a folder of other files will do.
+        manifest: the file that marks a folder as one that the same command wrote.
+    """
     if target.is_dir():
-        ours = (target / _MANIFEST).is_file() or not any(target.iterdir())
+        ours = (target / manifest).is_file() or not any(target.iterdir())
         if not (ours or overwrite):
             raise CarjaxError(
                 f"{target}: holds files that carjax did not write: "

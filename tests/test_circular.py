@@ -581,3 +581,31 @@ class TestDirections:
         weighted = circular.circular_mean(jnp.array([0.0, 1.0]), jnp.array([1.0, 3.0]))
         repeated = circular.circular_mean(jnp.array([0.0, 1.0, 1.0, 1.0]))
         assert float(weighted) == pytest.approx(float(repeated), abs=1e-6)
+
+
+# --- highest-density regions ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kappa", [0.3, 4.0, 90.0, 8000.0])
+def test_hdr_mass_of_one_component_is_the_mass_between_mirror_images(kappa):
+    offset = np.linspace(0.0, 3.1, 40) * min(1.0, 1.3 / math.sqrt(kappa))
+    got = circular.hdr_mass(circular.from_single(jnp.full(40, 3.0), kappa), 3.0 + offset)
+    want = 1.0 - 2.0 * scipy.stats.vonmises.sf(offset, kappa)
+    np.testing.assert_allclose(got, want, atol=3e-3)
+
+
+def test_hdr_mass_of_mixtures_is_the_mass_above_the_density_of_the_angle():
+    rng = np.random.default_rng(0)
+    density = Density(
+        jnp.asarray(rng.dirichlet(np.ones(3), 6), jnp.float32),
+        jnp.asarray(rng.uniform(-4, 4, (6, 3)), jnp.float32),
+        jnp.asarray(10 ** rng.uniform(0, 3, (6, 3)), jnp.float32),
+        jnp.array([0.0, 0.01, 0.05, 0.1, 0.5, 0.9]),
+    )
+    grid = np.linspace(-np.pi, np.pi, 20001)
+    p = np.exp(np.asarray(circular.log_prob(jax.tree.map(lambda x: x[:, None], density), grid)))
+    angle = np.linspace(-3.0, 3.0, 6)
+    level = np.exp(np.asarray(circular.log_prob(density, angle)))
+    above = np.where(p > level[:, None], p, 0.0)
+    want = np.trapezoid(above, grid, axis=1)
+    np.testing.assert_allclose(circular.hdr_mass(density, angle), want, atol=5e-3)

@@ -143,6 +143,7 @@ def join(parts: Sequence[Model], sources: Sequence[str], name: str) -> Model:
             "backbone": first.card["backbone"],
             "backbone_sha256": first.card["backbone_sha256"],
             "training": {a: training[a] for a in [*order, "localise"] if a in training},
+            "models": sorted({m for part in parts for m in part.card.get("models", ())}),
         },
         training_hashes=frozenset().union(*(p.training_hashes for p in parts)),
     )

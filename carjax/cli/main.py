@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare": ("prepare", "turn a published data set into records that training reads"),
     "train": ("train", "train one head, or the car box, on cached features"),
     "bundle": ("bundle", "join separately trained heads into one model file"),
+    "evaluate": ("evaluate", "measure a model on labelled photos"),
     "weights": ("weights", "list the backbones; fetch or import published weights"),
 }
 

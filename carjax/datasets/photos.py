@@ -253,6 +253,15 @@ def decode(path: Encoded, *, as_stored: bool = False) -> np.ndarray:
     return image
 
 
+def square(image: np.ndarray, side: int) -> np.ndarray:
+    """Resizes a BGR photo to one RGB square for all sizes, so that scoring compiles once.
+
+    Every later step squashes its window to a square, so the change of aspect changes nothing.
+    """
+    method = cv2.INTER_AREA if max(image.shape[:2]) > side else cv2.INTER_LINEAR
+    return cv2.resize(image, (side, side), interpolation=method)[..., ::-1]
+
+
 def to_canvas(images: Sequence[np.ndarray], side: int) -> tuple[np.ndarray, np.ndarray]:
     """Lays BGR images into the top left corner of square RGB canvases.
 

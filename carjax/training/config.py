@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import os
 import pathlib
+from collections.abc import Collection
 
 import ml_collections
 
@@ -15,9 +16,9 @@ from carjax.backbones import registry
 from carjax.datasets import prepared, schema_file
 from carjax.datasets.augment import Augmentation
 from carjax.errors import CarjaxError, UsageError
+from carjax.evaluation import metrics
 from carjax.heads import HeadSpec
 from carjax.localise import LocaliseSpec
-from carjax.training import evaluation
 
 LOCALISE = "localise"
 # What a folder of photos is read from, for each kind of task.
@@ -237,10 +238,10 @@ def _check_keep_best(config: ml_collections.ConfigDict) -> None:
     """The figure is one that the task measures, and something is held out to measure it on."""
     if not config.keep_best:
         return
-    known: tuple[str, ...] = evaluation.BOX_FIGURES
+    known: Collection[str] = metrics.BOX_METRICS
     if config.attribute != LOCALISE:
         categorical = isinstance(attribute_of(config), Categorical)
-        known = evaluation.CATEGORICAL_FIGURES if categorical else evaluation.ANGULAR_FIGURES
+        known = metrics.CATEGORICAL_METRICS if categorical else metrics.ANGULAR_METRICS
     if config.keep_best not in known:
         raise UsageError(
             f"config.keep_best: no figure {config.keep_best!r}; there are: {', '.join(known)}"

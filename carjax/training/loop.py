@@ -29,9 +29,10 @@ from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
+from carjax.evaluation import metrics
 from carjax.prefetch import prefetch
 from carjax.training import config as configs
-from carjax.training import data, evaluation, live, optimiser, run_folder, steps, tasks
+from carjax.training import data, live, optimiser, run_folder, steps, tasks
 
 _EVALUATION_BATCH = 256
 
@@ -155,10 +156,10 @@ def train_and_evaluate(
     final = state.best if config.keep_best and held_out is not None else None
     head = _head(state, config) if final is None else steps.subtree(final, config.attribute)
     head = jax.tree.map(lambda x: np.asarray(x).astype(np.float16).astype(np.float32), head)
-    metrics: dict[str, float] = {}
+    measured: dict[str, float] = {}
     if held_out is not None:
         predictions = _predict(predict, held_out.features, head)
-        metrics = task.metrics(predictions, held_out.targets)
+        measured = task.metrics(predictions, held_out.targets)
         folder.write_predictions(
             {"names": held_out.names, "targets": held_out.targets, **predictions}
         )
@@ -166,7 +167,7 @@ def train_and_evaluate(
         "config": config.to_dict(),
         "photos": {s.name: int((~s.held_out).sum()) for s in sources},
         "held_out_photos": {s.name: int(s.held_out.sum()) for s in sources},
-        "held_out": metrics,
+        "held_out": measured,
         "seconds": round(time.monotonic() - started, 1),
     }
     folder.write_result(result)
@@ -235,7 +236,7 @@ def _keep_best(
     """Remembers the parameters whose held-out figure is the best so far."""
     if not config.keep_best:
         return state
-    sign = -1.0 if config.keep_best in evaluation.LOWER_IS_BETTER else 1.0
+    sign = -1.0 if config.keep_best in metrics.LOWER_IS_BETTER else 1.0
     figure = np.float32(sign * figures[config.keep_best])
     if figure <= float(state.best_figure):
         return state
@@ -290,6 +291,8 @@ def _bundle(
         "backbone": config.backbone,
         "backbone_sha256": weights_sha256,
         "training": {config.attribute: result},
+        # So that an evaluation can tell cars of models that were trained on from others.
+        "models": sorted({m for s in sources for m in s.photos.group[~s.held_out] if m}),
     }
     own = registry.spec_of(config.backbone).input_size
     return model.Model(

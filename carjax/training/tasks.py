@@ -17,8 +17,9 @@ from carjax.backbones.features import Features
 from carjax.datasets import augment
 from carjax.datasets.feature_cache import box_in_window
 from carjax.datasets.photos import Photos
+from carjax.evaluation import metrics
 from carjax.training import config as configs
-from carjax.training import evaluation, losses
+from carjax.training import losses
 
 Params = Any
 Predictions = dict[str, np.ndarray]
@@ -142,8 +143,8 @@ class CategoricalTask:
         return {"log_probs": jax.nn.log_softmax(logits)}
 
     def metrics(self, predictions: Predictions, targets: np.ndarray) -> dict[str, float]:
-        """See `evaluation.categorical_metrics`."""
-        return evaluation.categorical_metrics(predictions["log_probs"], targets[:, 0])
+        """See `metrics.categorical_metrics`."""
+        return metrics.categorical_metrics(predictions["log_probs"], targets[:, 0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,8 +196,8 @@ class AngularTask:
         return density._asdict()
 
     def metrics(self, predictions: Predictions, targets: np.ndarray) -> dict[str, float]:
-        """See `evaluation.angular_metrics`."""
-        return evaluation.angular_metrics(density_of(predictions), targets)
+        """See `metrics.angular_metrics`."""
+        return metrics.angular_metrics(density_of(predictions), targets)
 
 
 def density_of(predictions: Predictions) -> circular.Density:
@@ -247,8 +248,8 @@ class BoxTask:
         return {"box": jnp.clip(jax.vmap(localise.best_box)(*out), 0.0, 1.0)}
 
     def metrics(self, predictions: Predictions, targets: np.ndarray) -> dict[str, float]:
-        """See `evaluation.box_metrics`."""
-        return evaluation.box_metrics(predictions["box"], targets)
+        """See `metrics.box_metrics`."""
+        return metrics.box_metrics(predictions["box"], targets)
 
 
 def create(config: ml_collections.ConfigDict, part_keys: tuple[tuple[str, int], ...] = ()) -> Task:

@@ -1,0 +1,147 @@
+"""The label table that `carjax evaluate` reads: any CSV with a column of files."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from carjax.attributes import Attribute, Categorical, Schema
+from carjax.datasets.photos import COLUMNS, Photos
+from carjax.errors import CarjaxError
+
+# Where a table names the car's model: the first of these that it has.
+_MODEL_COLUMNS = ("class_name", "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """A label table.
+
+    Attributes:
+        photos: one per row; `labels` holds the evaluated attributes only, `group` the car models.
+        missing: attributes of the schema without a column: attribute → column.
+        unknown_classes: attribute → {class that the schema does not have: number of rows}.
+    """
+
+    photos: Photos
+    missing: dict[str, str]
+    unknown_classes: dict[str, dict[str, int]]
+
+
+def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: Schema) -> Labels:
+    """Reads a label table: `file` and the columns of the attributes; others are ignored.
+
+    A blank field is unknown, and so is a class that the schema does not have; the latter is
+    counted. The columns of brand and orientation are `make` and `azimuth_deg`.
+
+    Args:
+        path: a CSV file with a header, UTF-8.
+        images: the folder that `file` is relative to.
+        schema: what the model predicts.
+
+    Raises:
+        CarjaxError: no such file or folder, not a table, no row, no column to evaluate, or an
+            azimuth that is not a number.
+    """
+    table, folder = pathlib.Path(path), pathlib.Path(images)
+    columns, rows = _read_rows(table)
+    if not folder.is_dir():
+        raise CarjaxError(f"{folder}: no such folder of images: give --images=DIR")
+    wanted = {a.name: COLUMNS.get(a.name, a.name) for a in schema}
+    missing = {name: column for name, column in wanted.items() if column not in columns}
+    if len(missing) == len(wanted):
+        raise CarjaxError(
+            f"{table}: no column to evaluate; expected some of {', '.join(wanted.values())}"
+        )
+    labels, unknown = {}, {}
+    for attribute in schema:
+        if attribute.name in missing:
+            continue
+        values = [(row.get(wanted[attribute.name]) or "").strip() for row in rows]
+        labels[attribute.name], unheard = _parse(attribute, values, table)
+        if unheard:
+            unknown[attribute.name] = unheard
+    model = next((c for c in _MODEL_COLUMNS if c in columns), None)
+    names = tuple((row["file"] or "").strip() for row in rows)
+    for line, name in enumerate(names, start=2):
+        if not name:
+            raise CarjaxError(f"{table}: row {line} names no file")
+    photos = Photos(
+        paths=tuple(folder / name for name in names),
+        names=names,
+        labels=labels,
+        group=np.array([(row.get(model) or "").strip() if model else "" for row in rows]),
+        box=np.full((len(rows), 4), np.nan, np.float32),
+    )
+    return Labels(photos, missing, unknown)
+
+
+def read_split(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:
+    """Reads which part each file belongs to: a CSV with `file` and one of `split`, `fold`.
+
+    Args:
+        path: the CSV file, such as those of `data/splits`.
+        names: files of the label table.
+
+    Returns:
+        str [N]; '' for a file that the table does not hold.
+
+    Raises:
+        CarjaxError: no such file, not a table, a missing column, or no name in common.
+    """
+    table = pathlib.Path(path)
+    columns, rows = _read_rows(table)
+    column = next((c for c in ("split", "fold") if c in columns), None)
+    if column is None:
+        raise CarjaxError(f"{table}: no column split or fold")
+    parts = {row["file"]: (row[column] or "").strip() for row in rows}
+    found = np.array([parts.get(name, "") for name in names])
+    if not (found != "").any():
+        raise CarjaxError(f"{table}: holds no file of the label table")
+    return found
+
+
+def _read_rows(path: pathlib.Path) -> tuple[Sequence[str], list[dict[str, str | None]]]:
+    """Reads a CSV that has a column `file` and at least one row."""
+    if not path.is_file():
+        raise CarjaxError(f"{path}: no such file")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as f:
+            reader = csv.DictReader(f)
+            columns = reader.fieldnames or ()
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CarjaxError(f"{path}: not a CSV table ({error})") from None
+    if not columns:
+        raise CarjaxError(f"{path}: is empty; expected a header with a column file")
+    if "file" not in columns:
+        raise CarjaxError(f"{path}: no column file; it has: {', '.join(columns)}")
+    if not rows:
+        raise CarjaxError(f"{path}: has a header, and no row below it")
+    return columns, rows
+
+
+def _parse(
+    attribute: Attribute, values: Sequence[str], table: pathlib.Path
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Returns the labels of a column, and the classes that are not the attribute's."""
+    if isinstance(attribute, Categorical):
+        index = {name: i for i, name in enumerate(attribute.classes)}
+        unheard = collections.Counter(v for v in values if v and v not in index)
+        return np.array([index.get(v, -1) for v in values], np.int32), dict(sorted(unheard.items()))
+    degrees = np.full(len(values), np.nan, np.float32)
+    for i, value in enumerate(values):
+        try:
+            degrees[i] = float(value) if value else np.nan
+        except ValueError:
+            degrees[i] = np.inf
+        if value and not math.isfinite(degrees[i]):
+            raise CarjaxError(f"{table}: row {i + 2}: {value!r} is not an azimuth in degrees")
+    return degrees, {}
