@@ -477,7 +477,7 @@ def test_a_direction_trains(tiny, root):
 
 @pytest.fixture(scope="module")
 def prepared_root(published, tmp_path_factory):
-    """PASCAL3D+, CompCars and a folder of fruit, prepared; `source/` beside it holds their files."""
+    """PASCAL3D+, CompCars and a folder of fruit, prepared; their files are in source/ beside it."""
     folder = tmp_path_factory.mktemp("prepared")
     for name, make in (
         ("pascal3d_car", published.pascal3d),
