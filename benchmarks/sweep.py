@@ -100,7 +100,7 @@ def pareto_svg(rows: Sequence[dict[str, Any]]) -> str:
     """Draws type accuracy and azimuth error over GFLOP, one line per backbone."""
     panels = (
         ("type accuracy", lambda r: 100 * r["type"]["accuracy"], "%"),
-        ("median azimuth error", lambda r: r["orientation"]["median_error_deg"], "°"),
+        ("median azimuth error", lambda r: r["orientation"]["mederr_deg"], "°"),
     )
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 330" font-family="sans-serif" '

@@ -1,10 +1,12 @@
 """The builders read the published formats, and lose nothing in silence."""
 
 import csv
+import fcntl
 import json
 import math
 import os
 import pathlib
+import sys
 
 import cv2
 import numpy as np
@@ -566,6 +568,16 @@ def test_a_stopped_run_leaves_nothing_and_a_killed_one_is_cleared(published, tmp
     assert len(rows_of(prepared.find(out, "labelled_folder"))) == 4
 
 
+def test_two_at_once_are_refused(published, tmp_path):
+    published.fruit(tmp_path / "fruit", photos=1)
+    (tmp_path / "labelled_folder/fruit").mkdir(parents=True)
+    with (tmp_path / "labelled_folder/fruit/.prepare.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(CarjaxError, match="another carjax prepare is at work"):
+            prepare("labelled_folder", tmp_path / "fruit", tmp_path)
+    assert prepare("labelled_folder", tmp_path / "fruit", tmp_path).is_dir()
+
+
 @pytest.mark.parametrize("name", sorted(builders.BUILDERS))
 def test_a_wrong_folder_is_one_line_that_names_the_tree(tmp_path, name, capsys):
     (tmp_path / "empty").mkdir()
@@ -600,6 +612,17 @@ def test_command_faults(published, tmp_path, capsys, monkeypatch):
         prepare("pascal3d_car", tmp_path / "p", tmp_path / "file")
     assert prepare_command.main(["--help"]) == 0
     assert len(capsys.readouterr().out.splitlines()) <= 24
+
+
+def test_missing_packages_are_one_line(published, tmp_path, monkeypatch):
+    published.fruit(tmp_path / "fruit", photos=1)
+    folder = prepare("labelled_folder", tmp_path / "fruit", tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    monkeypatch.setitem(sys.modules, "carjax.datasets.builders.labelled_folder", None)
+    with pytest.raises(CarjaxError, match=r"pip install 'carjax\[train\]'"):
+        prepared.open_splits(folder)
+    with pytest.raises(CarjaxError, match=r"pip install 'carjax\[train\]'"):
+        prepare("labelled_folder", tmp_path / "fruit", tmp_path)
 
 
 def test_metadata_is_what_the_reader_needs(published, tmp_path):

@@ -188,7 +188,8 @@ def test_other_weights_of_the_backbone(bundle, tiny_model, tmp_path):
     assert "--backbone_weights=FILE" in message
 
 
-def test_weights_that_the_package_does_not_ship(bundle):
+def test_weights_that_the_package_does_not_ship(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARJAX_CACHE_DIR", str(tmp_path))
     assert "no weights for efficientnet_lite0" in refused(bundle)
 
 

@@ -567,7 +567,7 @@ def test_a_direction_trains_on_pascal3d(tiny, prepared_root, tmp_path):
     config = prepared_settings("orientation", "pascal3d_car", eval_split="val")
     result = run_prepared(config, prepared_root, tmp_path)
     assert result["photos"] == {"pascal3d_car": 6}
-    assert math.isfinite(result["held_out"]["log_likelihood"])
+    assert math.isfinite(result["held_out"]["loglik_nats_per_rad"])
     predicted = np.load(tmp_path / "run" / "held_out.npz")
     truth = dict(zip(predicted["names"], predicted["targets"], strict=True))
     name = "pascal3d_car/Images/car_pascal/voc_{}.jpg#1"
