@@ -122,6 +122,10 @@ def spec_from_json(tree: Mapping[str, Any]) -> Spec:
             return Categorical(row["name"], tuple(row["classes"]))
         return Angular(row["name"])
 
+    for row in tree["heads"]:
+        # Bundles of before there were several densities name none.
+        if row.get("density", "vonmises") not in heads.ANGULAR_HEADS:
+            raise ValueError(f"no density {row['density']!r}: made by a newer carjax?")
     return Spec(
         backbone=tree["backbone"],
         heads=tuple(

@@ -10,18 +10,19 @@ import pathlib
 import ml_collections
 
 import carjax
-from carjax.attributes import CAR, Attribute, Categorical, find
+from carjax.attributes import CAR, Angular, Attribute, Categorical, find
 from carjax.backbones import registry
 from carjax.datasets.augment import Augmentation
 from carjax.errors import CarjaxError, UsageError
-from carjax.heads import HeadSpec
+from carjax.heads import ANGULAR_HEADS, HeadSpec
 from carjax.localise import LocaliseSpec
 
 LOCALISE = "localise"
 # What a data set is read from, and the sets that each kind of task may name.
 BOX_TABLE, LABEL_TABLE = "boxes.csv", "labels.csv"
-# Fields of a HeadSpec that follow from the attribute and the data.
+# Fields of a HeadSpec that follow from the attribute and the data, and those of directions.
 _NOT_SET = ("attribute", "parts")
+_OF_DIRECTIONS = ("density", "components", "kappa")
 
 
 def default_config(attribute: str) -> ml_collections.ConfigDict:
@@ -37,8 +38,8 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
     """
     boxes = attribute == LOCALISE
     head = LocaliseSpec() if boxes else HeadSpec(find(CAR, attribute))
-    fields = {k: v for k, v in dataclasses.asdict(head).items() if k not in _NOT_SET}
-    return ml_collections.ConfigDict(
+    fields = {k: v for k, v in dataclasses.asdict(head).items() if k in _head_fields(attribute)}
+    config = ml_collections.ConfigDict(
         {
             # What is trained, on what.
             "attribute": attribute,
@@ -72,6 +73,22 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             "chunk": 200,  # steps between checkpoints
         }
     )
+    if _is_direction(attribute):
+        # Draws of a CVAE's latent variable: 1 trains on the ELBO, more on the tighter
+        # importance-weighted bound. Other densities have none.
+        config.latent_samples = 1
+    return config
+
+
+def _is_direction(attribute: str) -> bool:
+    return attribute != LOCALISE and isinstance(find(CAR, attribute), Angular)
+
+
+def _head_fields(attribute: str) -> set[str]:
+    """The fields of `config.head`."""
+    kind = LocaliseSpec if attribute == LOCALISE else HeadSpec
+    hidden = _NOT_SET if _is_direction(attribute) else (*_NOT_SET, *_OF_DIRECTIONS)
+    return {f.name for f in dataclasses.fields(kind)} - set(hidden)
 
 
 def input_size(config: ml_collections.ConfigDict) -> int:
@@ -144,6 +161,8 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
         raise UsageError("config.datasets: name at least one data set")
     _check_grid(config)
     _check_fields(config)
+    if _is_direction(config.attribute):
+        _check_density(config)
     _check_fold(config)
     if root is not None:
         _check_tree(config, pathlib.Path(root))
@@ -166,16 +185,38 @@ def _check_grid(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_fields(config: ml_collections.ConfigDict) -> None:
-    for name, kind in (
-        ("head", LocaliseSpec if config.attribute == LOCALISE else HeadSpec),
-        ("augmentation", Augmentation),
+    for name, known in (
+        ("head", _head_fields(config.attribute)),
+        ("augmentation", {f.name for f in dataclasses.fields(Augmentation)}),
     ):
-        known = {f.name for f in dataclasses.fields(kind)} - set(_NOT_SET)
         wrong = set(config[name]) ^ known
         if wrong:
             raise UsageError(
                 f"config.{name}: {', '.join(sorted(wrong))} unknown or missing; "
                 f"it has: {', '.join(sorted(known))}"
+            )
+
+
+def _check_density(config: ml_collections.ConfigDict) -> None:
+    """A direction's density is one that there is, with the settings that it reads."""
+    head = config.head
+    if head.density not in ANGULAR_HEADS:
+        raise UsageError(
+            f"config.head.density: no {head.density!r}; there are: {', '.join(ANGULAR_HEADS)}"
+        )
+    if head.components < 1 or config.latent_samples < 1 or head.kappa < 0:
+        raise UsageError(
+            "config.head.components and config.latent_samples must be at least 1, "
+            "config.head.kappa at least 0"
+        )
+    for name, value, default, reader in (
+        ("head.components", head.components, 1, ("mixture", "cvae")),
+        ("head.kappa", head.kappa, 0.0, ("biternion",)),
+        ("latent_samples", config.latent_samples, 1, ("cvae",)),
+    ):
+        if value != default and head.density not in reader:
+            raise UsageError(
+                f"config.{name}: a density {head.density!r} has none: leave it {default}"
             )
 
 
