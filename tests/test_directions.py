@@ -131,7 +131,7 @@ def test_mixture_components_start_all_around():
     module = heads.create(spec_of("mixture", components=4))
     example = Features(jnp.zeros((1, 7)), jnp.zeros((1, 2, 2, 3)))
     params = jax.jit(module.init)(jax.random.key(0), example)["params"]
-    density = module.apply({"params": params}, example)
+    density = jax.jit(module.apply)({"params": params}, example)
     mu = np.sort(np.degrees(np.asarray(density.mu[0])) % 360)
     np.testing.assert_allclose(mu, [0, 90, 180, 270], atol=20)
     np.testing.assert_allclose(density.weights[0], 0.25, atol=0.1)
@@ -181,19 +181,15 @@ def latent_params():
 @functools.cache
 def latent_terms(samples):
     """A CVAE's terms for six images whose azimuths are anything."""
-    module, params = heads.create(spec_of("cvae")), latent_params()
+    module = heads.create(spec_of("cvae"))
     rng = np.random.default_rng(0)
     pooled = jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)
     grid = jnp.asarray(rng.normal(size=(6, 2, 2, 3)), jnp.float32)
     azimuth = jnp.linspace(-3.0, 3.0, 6)
-    terms = module.apply(
-        {"params": params},
-        Features(pooled, grid),
-        azimuth,
-        samples,
-        train=False,
-        rngs={"latent": jax.random.key(1)},
-        method="latent_terms",
+    draw = functools.partial(module.apply, train=False, method="latent_terms")
+    key = {"latent": jax.random.key(1)}
+    terms = jax.jit(draw, static_argnums=3)(
+        {"params": latent_params()}, Features(pooled, grid), azimuth, samples, rngs=key
     )
     return terms, Features(pooled, grid), azimuth
 
@@ -214,7 +210,7 @@ def test_bounds_are_ordered_and_reach_the_likelihood():
     ten = -float(losses.importance_weighted_loss(tens))
     tight = -float(losses.importance_weighted_loss(terms))
     many = spec_of("cvae", components=20000)
-    density = heads.create(many).apply({"params": latent_params()}, features)
+    density = jax.jit(heads.create(many).apply)({"params": latent_params()}, features)
     exact = float(circular.log_prob(density, azimuth).mean())
     assert elbo < ten < tight
     assert tight == pytest.approx(exact, abs=0.03)
