@@ -21,5 +21,6 @@ def get_config():
     config.balance = 0.5  # rear and side views are rare
     config.head.density = "cvae"
     config.head.components = 16
-    config.latent_samples = 8  # 1: the ELBO; more: the importance-weighted bound
+    # The importance-weighted bound; the ELBO (1) tends to leave the latent variable unused.
+    config.latent_samples = 8
     return config
