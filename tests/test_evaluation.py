@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -277,6 +278,7 @@ def evaluated(photos, shipped, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(models, "load", lambda *a, **k: known)
     patch.setattr(evaluate_command.common, "set_up_jax", lambda: None)
+    patch.setattr(run, "evaluate", functools.partial(run.evaluate, samples=50))
     said = []
     patch.setattr(evaluate_command, "_say", said.append)
     table, split = f"--labels={photos / 'labels.csv'}", f"--split={photos / 'half.csv'}"

@@ -350,6 +350,7 @@ def test_a_run_learns_and_writes_a_bundle_of_one_head(tiny, root):
     bundle = model.load(root / "run" / "head.safetensors")
     assert [h.attribute.name for h in bundle.spec.heads] == ["doors"]
     assert bundle.spec.localise is None
+    assert bundle.card["models"] == ["model"]  # the class_name of all
     assert len(bundle.training_hashes) == 2  # photos of one colour are the same file
     assert bundle.card["training"]["doors"]["held_out"] == result["held_out"]
     predicted = np.load(root / "run" / "held_out.npz")
@@ -527,8 +528,22 @@ def test_the_car_box_trains(tiny, root):
     assert bundle.spec.localise.channels == 8
 
 
-def test_a_direction_trains(tiny, root):
-    result = run(settings(root, "orientation", balance=0.5), root)
+@pytest.mark.parametrize(
+    "density",
+    [
+        "vonmises",
+        *(pytest.param(d, marks=pytest.mark.slow) for d in ("biternion", "mixture", "cvae")),
+    ],
+)
+def test_a_direction_trains(tiny, root, density):
+    config = settings(root, "orientation", balance=0.5, steps=80, chunk=40, lr=0.02)
+    config.head.density = density
+    config.head.components = {"mixture": 2, "cvae": 4}.get(density, 1)
+    result = run(config, root)
+    with (root / "run" / "metrics.csv").open() as f:
+        first, last = (float(row["loss"]) for row in csv.DictReader(f))
+    assert last < first
+    assert model.load(root / "run" / "head.safetensors").spec.heads[0].density == density
     assert set(result["held_out"]) == set(metrics.ANGULAR_METRICS)
     assert math.isfinite(result["held_out"]["loglik_nats_per_rad"])
 

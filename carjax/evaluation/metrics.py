@@ -173,9 +173,9 @@ def angular_metrics(density: circular.Density, azimuth_deg: npt.ArrayLike) -> di
 
     Example:
         >>> density = circular.from_single(jnp.zeros(2), 100.0)
-        >>> m = angular_metrics(density, [4.0, 350.0])
+        >>> m = angular_metrics(density, [3.0, 350.0])
         >>> round(m["mederr_deg"], 3), m["acc_pi_18"], m["coverage50"]
-        (7.0, 1.0, 0.5)
+        (6.5, 1.0, 0.5)
     """
     rows = directed(density, azimuth_deg)
     return {name: metric(rows) for name, metric in ANGULAR_METRICS.items()}

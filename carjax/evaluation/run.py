@@ -304,8 +304,8 @@ def _class_columns(attribute: Categorical, scored: Scored) -> dict[str, list[Any
 
 
 def _direction_columns(scored: Scored, rows: Directed, known: np.ndarray) -> dict[str, list[Any]]:
-    density = scored.scores.azimuth
-    assert density is not None
+    assert scored.scores.azimuth is not None
+    density = circular.main_peak(scored.scores.azimuth)
 
     def of_known(values: np.ndarray) -> list[Any]:
         """Spreads the values of labelled photos over all; the others stay blank."""

@@ -17,7 +17,7 @@ from carjax.datasets import prepared, schema_file
 from carjax.datasets.augment import Augmentation
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
-from carjax.heads import HeadSpec
+from carjax.heads import ANGULAR_HEADS, HeadSpec
 from carjax.localise import LocaliseSpec
 
 LOCALISE = "localise"
@@ -26,8 +26,9 @@ BOX_TABLE, LABEL_TABLE = "boxes.csv", "labels.csv"
 # Where an attribute's classes come from, and the split of a prepared data set by car model.
 CAR_SCHEMA, DATA_SCHEMA = "car", "data"
 BY_MODEL = "by_model"
-# Fields of a HeadSpec that follow from the attribute and the data.
+# Fields of a HeadSpec that follow from the attribute and the data, and those of directions.
 _NOT_SET = ("attribute", "parts")
+_OF_DIRECTIONS = ("density", "components", "kappa")
 
 
 def default_config(attribute: str) -> ml_collections.ConfigDict:
@@ -47,8 +48,8 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
     boxes = attribute == LOCALISE
     car = {a.name: a for a in CAR}.get(attribute)
     head = LocaliseSpec() if boxes else HeadSpec(car or Angular(attribute))
-    fields = {k: v for k, v in dataclasses.asdict(head).items() if k not in _NOT_SET}
-    return ml_collections.ConfigDict(
+    fields = {k: v for k, v in dataclasses.asdict(head).items() if k in _head_fields(attribute)}
+    config = ml_collections.ConfigDict(
         {
             # What is trained, on what.
             "attribute": attribute,
@@ -98,6 +99,24 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             "keep_best": "",
         }
     )
+    if _is_direction(attribute):
+        # Draws of a CVAE's latent variable: 1 trains on the ELBO, more on the tighter
+        # importance-weighted bound. Other densities have none.
+        config.latent_samples = 1
+    return config
+
+
+def _is_direction(attribute: str) -> bool:
+    """Whether it is an angle, or may be one: the data set will tell."""
+    known = {a.name: a for a in CAR}.get(attribute)
+    return attribute != LOCALISE and not isinstance(known, Categorical)
+
+
+def _head_fields(attribute: str) -> set[str]:
+    """The fields of `config.head`."""
+    kind = LocaliseSpec if attribute == LOCALISE else HeadSpec
+    hidden = _NOT_SET if _is_direction(attribute) else (*_NOT_SET, *_OF_DIRECTIONS)
+    return {f.name for f in dataclasses.fields(kind)} - set(hidden)
 
 
 def input_size(config: ml_collections.ConfigDict) -> int:
@@ -229,6 +248,8 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
         raise UsageError("config.datasets: name at least one data set")
     _check_grid(config)
     _check_fields(config)
+    if _is_direction(config.attribute):
+        _check_density(config)
     _check_split_names(config)
     if root is not None:
         _check_tree(config, pathlib.Path(root))
@@ -270,11 +291,10 @@ def _check_grid(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_fields(config: ml_collections.ConfigDict) -> None:
-    for name, kind in (
-        ("head", LocaliseSpec if config.attribute == LOCALISE else HeadSpec),
-        ("augmentation", Augmentation),
+    for name, known in (
+        ("head", _head_fields(config.attribute)),
+        ("augmentation", {f.name for f in dataclasses.fields(Augmentation)}),
     ):
-        known = {f.name for f in dataclasses.fields(kind)} - set(_NOT_SET)
         wrong = set(config[name]) ^ known
         if wrong:
             raise UsageError(
@@ -296,6 +316,29 @@ def _check_split_names(config: ml_collections.ConfigDict) -> None:
             )
     elif set(train) & set(held_out):
         raise UsageError(f"config.eval_split: {config.eval_split} is trained on as well")
+
+
+def _check_density(config: ml_collections.ConfigDict) -> None:
+    """A direction's density is one that there is, with the settings that it reads."""
+    head = config.head
+    if head.density not in ANGULAR_HEADS:
+        raise UsageError(
+            f"config.head.density: no {head.density!r}; there are: {', '.join(ANGULAR_HEADS)}"
+        )
+    if head.components < 1 or config.latent_samples < 1 or head.kappa < 0:
+        raise UsageError(
+            "config.head.components and config.latent_samples must be at least 1, "
+            "config.head.kappa at least 0"
+        )
+    for name, value, default, reader in (
+        ("head.components", head.components, 1, ("mixture", "cvae")),
+        ("head.kappa", head.kappa, 0.0, ("biternion",)),
+        ("latent_samples", config.latent_samples, 1, ("cvae",)),
+    ):
+        if value != default and head.density not in reader:
+            raise UsageError(
+                f"config.{name}: a density {head.density!r} has none: leave it {default}"
+            )
 
 
 def _check_tree(config: ml_collections.ConfigDict, root: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""The losses of the three tasks, as pure functions of a head's output."""
+"""The losses of the tasks, as pure functions of a head's output."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import optax
 
 from carjax import circular, localise
 from carjax.backbones.features import Features
+from carjax.heads import LatentTerms
 
 # A cell teaches the car's centre if it lies in the middle of the box, this share of its sides.
 _CENTRAL = 0.4
@@ -63,6 +64,37 @@ def softmax_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
 def angular_loss(density: circular.Density, azimuth: jax.Array) -> jax.Array:
     """Mean negative log-likelihood of azimuths [B] in radians, nats per radian."""
     return -circular.log_prob(density, azimuth).mean()
+
+
+def biternion_loss(density: circular.Density, azimuth: jax.Array) -> jax.Array:
+    """Mean cosine loss 1 − cos(a − μ) of azimuths [B] in radians (Beyer et al., GCPR 2015).
+
+    The negative log-likelihood is added with μ held fixed: it moves κ alone, where κ is learned,
+    and so to its maximum-likelihood value for the directions that the cosine loss gives.
+    """
+    cosine = 1.0 - jnp.cos(azimuth - density.mu[..., 0])
+    held = density._replace(mu=jax.lax.stop_gradient(density.mu))
+    return cosine.mean() + angular_loss(held, azimuth)
+
+
+def elbo_loss(terms: LatentTerms) -> jax.Array:
+    """Negative evidence lower bound, a mean over images, in nats per radian.
+
+    E_q[log p(a|x, z)] − KL(q(z|x, a) ‖ p(z|x)) ≤ log p(a|x) (Kingma and Welling, ICLR 2014, eq. 3;
+    conditional on x as in Prokudin et al., ECCV 2018, eq. 18).
+    """
+    return (terms.kl - terms.log_likelihood.mean(axis=1)).mean()
+
+
+def importance_weighted_loss(terms: LatentTerms) -> jax.Array:
+    """Negative importance-weighted bound of S draws, a mean over images, in nats per radian.
+
+    log 1/S Σ_s p(a|x, z_s)·p(z_s|x)/q(z_s|x, a), whose mean grows with S towards log p(a|x) (Burda,
+    Grosse and Salakhutdinov, ICLR 2016, eq. 8).
+    """
+    weights = terms.log_likelihood + terms.log_prior - terms.log_posterior
+    samples = weights.shape[1]
+    return -(jax.nn.logsumexp(weights, axis=1) - jnp.log(float(samples))).mean()
 
 
 def giou(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -149,11 +149,12 @@ class CategoricalTask:
 
 @dataclasses.dataclass(frozen=True)
 class AngularTask:
-    """Negative log-likelihood of the azimuth under the head's density."""
+    """The azimuth's loss under the head's density: see `losses`, by `spec.density`."""
 
     spec: heads.HeadSpec
     dropout: float
     balance: float
+    latent_samples: int = 1
 
     @property
     def module(self) -> nn.Module:
@@ -185,10 +186,27 @@ class AngularTask:
     def loss(
         self, params: Params, features: Features, targets: jax.Array, key: jax.Array
     ) -> jax.Array:
-        """Negative log-likelihood in nats per radian."""
+        """Negative log-likelihood in nats per radian, a bound on it, or the cosine loss."""
+        azimuth = jnp.deg2rad(targets)
+        if self.spec.density == "cvae":
+            dropout_key, latent_key = jax.random.split(key)
+            terms: Any = self.module.apply(
+                {"params": params},
+                features,
+                azimuth,
+                self.latent_samples,
+                rngs={"dropout": dropout_key, "latent": latent_key},
+                method="latent_terms",
+            )
+            bound = (
+                losses.elbo_loss if self.latent_samples == 1 else losses.importance_weighted_loss
+            )
+            return bound(terms)
         rngs = {"dropout": key}
         density: Any = self.module.apply({"params": params}, features, train=True, rngs=rngs)
-        return losses.angular_loss(density, jnp.deg2rad(targets))
+        if self.spec.density == "biternion":
+            return losses.biternion_loss(density, azimuth)
+        return losses.angular_loss(density, azimuth)
 
     def predict(self, params: Params, features: Features) -> dict[str, jax.Array]:
         """The fields of the density."""
@@ -266,4 +284,4 @@ def create(config: ml_collections.ConfigDict, part_keys: tuple[tuple[str, int], 
         return CategoricalTask(
             spec, part_keys, config.dropout, config.mixup, config.label_smoothing, config.balance
         )
-    return AngularTask(spec, config.dropout, config.balance)
+    return AngularTask(spec, config.dropout, config.balance, config.latent_samples)

@@ -1,0 +1,26 @@
+"""The head for orientation as an infinite mixture (CVAE).
+
+    carjax train --config=configs/orientation_cvae.py --workdir=out/cvae
+
+After Prokudin, Gehler and Nowozin, "Deep Directional Statistics", ECCV 2018; all else is that of
+configs/orientation.py, the single von Mises.
+
+Result: not run: needs `benchmarks/crossval.py --attributes=orientation_cvae`.
+"""
+
+from carjax.training.config import default_config
+
+
+def get_config():
+    config = default_config("orientation")
+    config.input_size = 320
+    config.views = 4
+    config.steps = 1200
+    config.head.grid = 8
+    config.head.channels = 32
+    config.balance = 0.5  # rear and side views are rare
+    config.head.density = "cvae"
+    config.head.components = 16
+    # The importance-weighted bound; the ELBO (1) tends to leave the latent variable unused.
+    config.latent_samples = 8
+    return config

@@ -1,0 +1,24 @@
+"""The head for orientation as a finite mixture of von Mises components.
+
+    carjax train --config=configs/orientation_vonmises_mixture.py --workdir=out/vonmises_mixture
+
+After Prokudin, Gehler and Nowozin, "Deep Directional Statistics", ECCV 2018; all else is that of
+configs/orientation.py, the single von Mises.
+
+Result: not run: needs `benchmarks/crossval.py --attributes=orientation_vonmises_mixture`.
+"""
+
+from carjax.training.config import default_config
+
+
+def get_config():
+    config = default_config("orientation")
+    config.input_size = 320
+    config.views = 4
+    config.steps = 1200
+    config.head.grid = 8
+    config.head.channels = 32
+    config.balance = 0.5  # rear and side views are rare
+    config.head.density = "mixture"
+    config.head.components = 4
+    return config

@@ -1,0 +1,401 @@
+"""The angular heads and their losses (Prokudin et al., ECCV 2018): densities, bounds, runs."""
+
+import dataclasses
+import functools
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.special
+import scipy.stats
+
+from carjax import circular, heads, model, scoring
+from carjax.attributes import Angular, Categorical
+from carjax.backbones import registry
+from carjax.backbones.features import Features
+from carjax.errors import UsageError
+from carjax.training import config as configs
+from carjax.training import losses, tasks
+
+ROOT = pathlib.Path(__file__).parents[1]
+HEADING = Angular("orientation")
+COMPONENTS = {"vonmises": 1, "biternion": 1, "mixture": 3, "cvae": 5}
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def spec_of(density, **changes):
+    fields = {"grid": 1, "hidden": 16, "density": density, "components": COMPONENTS[density]}
+    return heads.HeadSpec(HEADING, **(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def features():
+    rng = np.random.default_rng(0)
+    return Features(
+        jnp.asarray(rng.normal(size=(6, 7)), jnp.float32),
+        jnp.asarray(rng.normal(size=(6, 2, 2, 3)), jnp.float32),
+    )
+
+
+@functools.cache
+def initial(spec, seed=0):
+    """Parameters of a head; larger than at the start of training, so that images differ."""
+    module = heads.create(spec)
+    example = Features(jnp.zeros((1, 7)), jnp.zeros((1, 2, 2, 3)))
+    params = jax.jit(module.init)(jax.random.key(seed), example)["params"]
+    return module, jax.tree.map(lambda x: 1.5 * x, params)
+
+
+def apply(spec, features):
+    module, params = initial(spec)
+    return jax.jit(module.apply)({"params": params}, features)
+
+
+# --- Densities ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", COMPONENTS)
+def test_every_head_gives_a_density_with_true_statistics(kind, features):
+    density = apply(spec_of(kind), features)
+    assert density.mu.shape == density.kappa.shape == density.weights.shape
+    assert density.mu.shape == (6, COMPONENTS[kind])
+    assert density.floor.shape == (6,)
+    assert np.ptp(np.asarray(density.mu)) > 0.1
+    n = 20000
+    grid = np.linspace(-np.pi, np.pi, n, endpoint=False)
+    spread = jax.tree.map(lambda x: x[:, None], density)
+    log_p = np.asarray(circular.log_prob(spread, jnp.asarray(grid, jnp.float32)), np.float64)
+    p, cell = np.exp(log_p), 2 * np.pi / n
+    np.testing.assert_allclose(p.sum(1) * cell, 1.0, atol=1e-4)
+    np.testing.assert_allclose(circular.entropy(density), -(p * log_p).sum(1) * cell, atol=2e-4)
+    inside = (grid > 0.3) & (grid < 1.5)
+    want = p[:, inside].sum(1) * cell
+    np.testing.assert_allclose(circular.interval_prob(density, 0.3, 1.5), want, atol=1e-3)
+    peak = np.asarray(circular.log_prob(density, circular.mode(density)))
+    np.testing.assert_allclose(peak, log_p.max(1), atol=1e-3)
+
+
+def test_mode_of_two_components_lies_between_them():
+    density = circular.Density(
+        jnp.array([0.6, 0.4]), jnp.array([3.0, -3.0]), jnp.array([5.0, 5.0]), jnp.array(0.1)
+    )
+    found = float(circular.mode(density))
+    grid = np.linspace(2.5, 4.0, 150001)
+    p = 0.6 * np.exp(5 * np.cos(grid - 3.0)) + 0.4 * np.exp(5 * np.cos(grid + 3.0))
+    assert (found - grid[p.argmax()] + np.pi) % (2 * np.pi) == pytest.approx(np.pi, abs=1e-3)
+
+
+def test_the_main_component_is_where_the_density_is_highest():
+    # The heaviest component is broad; the others crowd together elsewhere.
+    density = circular.Density(
+        jnp.array([0.4, 0.2, 0.2, 0.2]),
+        jnp.array([0.0, 2.0, 2.02, 2.04]),
+        jnp.array([1.0, 50.0, 60.0, 50.0]),
+        jnp.array(0.0),
+    )
+    assert circular.mean_direction(density) == pytest.approx(2.02)
+    assert circular.main_kappa(density) == pytest.approx(60.0)
+
+
+def test_concentration_inverts_the_mean_resultant_length():
+    kappa = np.concatenate([[0.0], np.logspace(-2, 4, 40)]).astype(np.float32)
+    length = scipy.special.i1e(kappa.astype(float)) / scipy.special.i0e(kappa.astype(float))
+    np.testing.assert_allclose(circular.concentration(length), kappa, rtol=2e-3, atol=1e-5)
+
+
+def test_the_main_peak_keeps_what_is_one_and_parts_what_is_two():
+    one = circular.from_single(jnp.array([1.0, 2.0]), jnp.array([0.0, 70.0]), 0.1)
+    jax.tree.map(np.testing.assert_array_equal, circular.main_peak(one), one)
+    # Samples of a von Mises around 2, each as wide: the concentration of the whole is half of it.
+    offsets = scipy.stats.norm.ppf((np.arange(64) + 0.5) / 64) / np.sqrt(200.0)
+    many = circular.Density(
+        jnp.full(65, 0.8 / 64).at[64].set(0.2),
+        jnp.append(2.0 + offsets, -1.0),
+        jnp.full(65, 200.0),
+        jnp.array(0.05),
+    )
+    peak = circular.main_peak(many)
+    assert circular.azimuth_deg(peak) == circular.azimuth_deg(many)
+    assert circular.azimuth_deg(peak) == pytest.approx(np.degrees(2.0), abs=0.3)
+    # Its wings are counted by half: more concentrated than the sum, less than a part.
+    assert 100.0 < float(circular.main_kappa(peak)) < 200.0
+    assert 0.05 + 0.95 * 0.2 < float(peak.floor) < 0.6
+
+
+def test_mixture_components_start_all_around():
+    module = heads.create(spec_of("mixture", components=4))
+    example = Features(jnp.zeros((1, 7)), jnp.zeros((1, 2, 2, 3)))
+    params = jax.jit(module.init)(jax.random.key(0), example)["params"]
+    density = jax.jit(module.apply)({"params": params}, example)
+    mu = np.sort(np.degrees(np.asarray(density.mu[0])) % 360)
+    np.testing.assert_allclose(mu, [0, 90, 180, 270], atol=20)
+    np.testing.assert_allclose(density.weights[0], 0.25, atol=0.1)
+
+
+def test_latent_points_are_normal_and_the_same_everywhere():
+    points = heads.normal_points(512, 8)
+    np.testing.assert_allclose(points.mean(0), 0.0, atol=0.02)
+    np.testing.assert_allclose(points.std(0), 1.0, atol=0.03)
+    assert np.abs(np.corrcoef(points.T) - np.eye(8)).max() < 0.1
+    for column in points.T:
+        assert scipy.stats.kstest(column, "norm").statistic < 0.02
+    # Worked by hand for one dimension: g is the golden ratio.
+    want = scipy.stats.norm.ppf((0.5 + np.arange(1, 4) / ((1 + 5**0.5) / 2)) % 1)
+    np.testing.assert_allclose(heads.normal_points(3, 1)[:, 0], want, atol=1e-6)
+
+
+# --- Losses ---------------------------------------------------------------------------------------
+
+
+def test_cosine_loss_by_hand_and_what_it_moves():
+    azimuth = jnp.array([0.1, 2.0, -3.0])
+    mu = jnp.array([0.4, 1.5, 3.0])
+
+    def loss(mu, kappa):
+        return losses.biternion_loss(circular.from_single(mu, kappa), azimuth)
+
+    got, (by_mu, by_kappa) = jax.value_and_grad(loss, (0, 1))(mu, jnp.full(3, 4.0))
+    apart = np.asarray(azimuth - mu, np.float64)
+    nll = -scipy.stats.vonmises.logpdf(apart, 4.0)
+    assert got == pytest.approx((1 - np.cos(apart)).mean() + nll.mean(), rel=1e-5)
+    # The direction follows the cosine loss alone, the concentration the likelihood alone.
+    np.testing.assert_allclose(by_mu, -np.sin(apart) / 3, atol=1e-6)
+    slope = scipy.special.i1(4.0) / scipy.special.i0(4.0) - np.cos(apart)
+    np.testing.assert_allclose(by_kappa, slope / 3, atol=1e-6)
+
+
+@functools.cache
+def latent_params():
+    """Parameters of a CVAE whose encoder and prior differ but overlap, as do its components."""
+    _, params = initial(spec_of("cvae"))
+    half = jax.tree.map(lambda x: 0.5 * x, {k: params[k]["out"] for k in ("prior", "encoder")})
+    params = {**params, **{k: {**params[k], "out": out} for k, out in half.items()}}
+    return {**params, "log_kappa": {"kernel": jnp.zeros((64, 1)), "bias": jnp.ones(1)}}
+
+
+@functools.cache
+def latent_terms(samples):
+    """A CVAE's terms for six images whose azimuths are anything."""
+    module = heads.create(spec_of("cvae"))
+    rng = np.random.default_rng(0)
+    pooled = jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)
+    grid = jnp.asarray(rng.normal(size=(6, 2, 2, 3)), jnp.float32)
+    azimuth = jnp.linspace(-3.0, 3.0, 6)
+    draw = functools.partial(module.apply, train=False, method="latent_terms")
+    key = {"latent": jax.random.key(1)}
+    terms = jax.jit(draw, static_argnums=3)(
+        {"params": latent_params()}, Features(pooled, grid), azimuth, samples, rngs=key
+    )
+    return terms, Features(pooled, grid), azimuth
+
+
+def test_the_divergence_is_the_mean_log_ratio_of_encoder_and_prior():
+    terms, _, _ = latent_terms(20000)
+    ratio = np.asarray(terms.log_posterior - terms.log_prior, np.float64)
+    assert (np.asarray(terms.kl) > 0).all()
+    error = ratio.std(axis=1) / np.sqrt(ratio.shape[1])
+    assert (np.abs(ratio.mean(axis=1) - terms.kl) < 5 * error + 1e-4).all()
+
+
+def test_bounds_are_ordered_and_reach_the_likelihood():
+    terms, features, azimuth = latent_terms(20000)
+    elbo = -float(losses.elbo_loss(terms))
+    # Ten draws at a time, averaged over two thousand times.
+    tens = jax.tree.map(lambda x: x.reshape(-1, 10) if x.ndim == 2 else x, terms)
+    ten = -float(losses.importance_weighted_loss(tens))
+    tight = -float(losses.importance_weighted_loss(terms))
+    many = spec_of("cvae", components=20000)
+    density = jax.jit(heads.create(many).apply)({"params": latent_params()}, features)
+    exact = float(circular.log_prob(density, azimuth).mean())
+    assert elbo < ten < tight
+    assert tight == pytest.approx(exact, abs=0.03)
+
+
+def task_of(kind, **changes):
+    samples = changes.pop("latent_samples", 1)
+    return tasks.AngularTask(spec_of(kind, **changes), 0.1, 0.0, samples)
+
+
+@pytest.mark.parametrize(("kind", "samples"), [*((k, 1) for k in COMPONENTS), ("cvae", 4)], ids=str)
+def test_gradients_are_finite(kind, samples, features):
+    task = task_of(kind, latent_samples=samples)
+    _, params = initial(task.spec)
+    # On the mark, opposite, and across the cut.
+    targets = jnp.array([0.0, 180.0, 359.9, -0.1, 90.0, 1e3])
+    of = jax.jit(jax.value_and_grad(task.loss))
+    loss, gradient = of(params, features, targets, jax.random.key(0))
+    assert np.isfinite(loss)
+    for path, leaf in jax.tree.leaves_with_path(gradient):
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+        unused = kind == "biternion" and "log_kappa" not in jax.tree_util.keystr(path)
+        assert np.any(leaf != 0) or unused, jax.tree_util.keystr(path)
+
+
+def fitted(kind, **changes):
+    """Trains a head where the azimuth is near a feature's angle or, half the time, opposite to it.
+
+    Returns:
+        (mean loss of the first and of the last 20 steps, mean log-likelihood of new images).
+    """
+    task = task_of(kind, grid=0, **changes)
+    adam = optax.adam(3e-3)
+
+    def draw(key, n=128):
+        a, b, c = jax.random.split(key, 3)
+        angle = jax.random.uniform(a, (n,), maxval=2 * np.pi)
+        # Positive numbers, as features are averages of rectified activations.
+        pooled = jnp.stack([jnp.cos(angle), jnp.sin(angle), jnp.zeros(n)], axis=-1)
+        pooled = jnp.square(1.0 + pooled)
+        flip = jnp.pi * jax.random.bernoulli(b, 0.5, (n,))
+        azimuth = angle + flip + 0.1 * jax.random.normal(c, (n,))
+        return Features(pooled, jnp.zeros((n, 1, 1, 1))), jnp.rad2deg(azimuth)
+
+    example = draw(jax.random.key(9), 1)[0]
+    params = task.module.init(jax.random.key(0), example)["params"]
+
+    @jax.jit
+    def run(params):
+        def step(carry, key):
+            params, state = carry
+            batch, noise = jax.random.split(key)
+            features, targets = draw(batch)
+            loss, gradient = jax.value_and_grad(task.loss)(params, features, targets, noise)
+            updates, state = adam.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), loss
+
+        keys = jax.random.split(jax.random.key(1), 600)
+        (params, _), values = jax.lax.scan(step, (params, adam.init(params)), keys)
+        features, targets = draw(jax.random.key(2), 1000)
+        density = circular.Density(**task.predict(params, features))
+        return values, circular.log_prob(density, jnp.deg2rad(targets)).mean()
+
+    values, loglik = run(params)
+    return float(values[:20].mean()), float(values[-20:].mean()), float(loglik)
+
+
+@pytest.mark.slow
+def test_mixtures_beat_the_single_von_mises_where_the_truth_has_two_modes():
+    found = {
+        "vonmises": fitted("vonmises"),
+        "biternion": fitted("biternion"),
+        "mixture": fitted("mixture", components=2),
+        "cvae": fitted("cvae", components=16, latent_samples=8),
+    }
+    loglik = {name: value for name, (_, _, value) in found.items()}
+    for name, (first, last, _) in found.items():
+        assert last < first, name
+    # The best that is possible: a normal of σ = 0.1 chosen among two.
+    best = -0.5 * np.log(2 * np.pi * np.e * 0.1**2) - np.log(2)
+    assert loglik["mixture"] > loglik["vonmises"] + 0.5
+    assert loglik["cvae"] > loglik["vonmises"] + 0.3
+    assert max(loglik.values()) < best + 0.05
+
+
+# --- Scoring, bundles, configs --------------------------------------------------------------------
+
+
+class Tiny(nn.Module):
+    """A backbone that compiles at once."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.nowrap
+    def feature_shapes(self, input_size):
+        return (8,), (4, 4, 8)
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (3, 3), strides=4, name="stem")(x))
+        grid = x.reshape(x.shape[0], 4, 2, 4, 2, 8).mean((2, 4))
+        return Features(grid.mean((1, 2)), grid)
+
+    @nn.nowrap
+    def classify(self, features):
+        return jnp.zeros((len(features.pooled), 1000))
+
+
+@pytest.mark.parametrize("kind", ["biternion", "mixture", "cvae"])  # vonmises: test_scoring
+def test_score_with_every_head_under_jit_and_export(kind, monkeypatch, random_tree):
+    entry = registry.Backbone("tiny", 32, 127.0, 128.0, lambda **kw: Tiny(name="tiny", **kw))
+    monkeypatch.setitem(registry.BACKBONES, "tiny", entry)
+    backbone = registry.create("tiny").init(jax.random.key(7), jnp.zeros((1, 32, 32, 3)))["params"]
+    spec = model.Spec("tiny", (spec_of(kind),), None, 32)
+    model.expected_params.cache_clear()
+    params = {"backbone": backbone, **random_tree(model.expected_params(spec))}
+    frames = np.random.default_rng(0).integers(0, 256, (2, 24, 40, 3), np.uint8)
+    mask = np.ones(2, bool)
+    program = jax.jit(functools.partial(scoring.score, spec=spec))
+    scores = program(params, frames, mask)
+    assert scores.azimuth.mu.shape == (2, COMPONENTS[kind])
+    np.testing.assert_allclose(scores.view_probs.sum(1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(scores.azimuth_entropy, circular.entropy(scores.azimuth), atol=1e-5)
+    again = program(params, frames, mask)
+    jax.tree.map(np.testing.assert_array_equal, scores, again)
+    exported = jax.export.export(program, platforms=["cpu", "cuda", "tpu"])(params, frames, mask)
+    loaded = jax.export.deserialize(exported.serialize())
+    got = jax.jit(loaded.call)(params, frames, mask)
+    np.testing.assert_allclose(got.azimuth.mu, scores.azimuth.mu, atol=1e-5)
+    np.testing.assert_allclose(got.azimuth_entropy, scores.azimuth_entropy, atol=1e-5)
+
+
+def test_specs_of_every_density_survive_json_and_old_ones_load():
+    for kind in COMPONENTS:
+        spec = model.Spec("efficientnet_lite2", (spec_of(kind, kappa=3.0),), None, 32)
+        assert model.spec_from_json(model.spec_to_json(spec)) == spec
+    old = model.spec_to_json(model.Spec("efficientnet_lite2", (spec_of("vonmises"),), None, 32))
+    for name in ("density", "components", "kappa"):
+        del old["heads"][0][name]
+    assert model.spec_from_json(old).heads == (spec_of("vonmises"),)
+    old["heads"][0]["density"] = "kent"
+    with pytest.raises(ValueError, match="no density 'kent'"):
+        model.spec_from_json(old)
+    with pytest.raises(ValueError, match=r"no density 'kent'; there are: vonmises, biternion"):
+        heads.create(dataclasses.replace(spec_of("vonmises"), density="kent"))
+
+
+def test_a_given_concentration_is_stated_and_not_learned(features):
+    spec = spec_of("biternion", kappa=12.5)
+    np.testing.assert_array_equal(apply(spec, features).kappa, np.full((6, 1), 12.5))
+    assert "log_kappa" not in initial(spec)[1]
+    assert "log_kappa" in initial(spec_of("biternion"))[1]
+
+
+@pytest.mark.parametrize("name", ["biternion", "vonmises_mixture", "cvae"])
+def test_the_shipped_configs_are_valid(name):
+    path = ROOT / "configs" / f"orientation_{name}.py"
+    space = {}
+    exec(path.read_text(), space)
+    config = space["get_config"]()
+    configs.check(config)
+    assert f"--config=configs/{path.name}" in path.read_text()
+    spec = tasks.create(config).spec
+    assert spec.density == {"vonmises_mixture": "mixture"}.get(name, name)
+    assert isinstance(heads.create(spec), heads.ANGULAR_HEADS[spec.density])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"density": "kent"}, "no 'kent'; there are: vonmises, biternion, mixture, cvae"),
+        ({"density": "mixture", "components": 0}, "at least 1"),
+        ({"components": 3}, r"config.head.components: a density 'vonmises' has none"),
+        ({"density": "cvae", "kappa": 2.0}, r"config.head.kappa: .* has none"),
+    ],
+)
+def test_a_bad_density_is_one_line(changes, message):
+    config = configs.default_config("orientation")
+    config.head.update(changes)
+    with pytest.raises(UsageError, match=message) as caught:
+        configs.check(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_heads_of_classes_know_nothing_of_densities():
+    assert not {"density", "components", "kappa"} & set(configs.default_config("doors").head)
+    doors = Categorical("doors", ("2", "4"))
+    assert isinstance(heads.create(heads.HeadSpec(doors)), heads.CategoricalHead)
