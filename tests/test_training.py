@@ -681,8 +681,8 @@ def test_a_bad_choice_of_splits_is_one_line(tiny, prepared_root, root, tmp_path,
         ({"schema": "mine"}, "config.schema: must be car or data"),
         ({"datasets": ("pascal3d_car/kitti",)}, r"pascal3d_car/kitti/\[CONFIG/\]VERSION"),
     ):
-        config = prepared_settings("orientation", "pascal3d_car")
-        config.update(changes)
+        attribute = changes.pop("attribute", "orientation")
+        config = prepared_settings(attribute, "pascal3d_car", **changes)
         with pytest.raises(CarjaxError, match=message) as caught:
             run_prepared(config, prepared_root, tmp_path)
         assert "\n" not in str(caught.value)
