@@ -2,13 +2,16 @@
 
     python benchmarks/crossval.py --data_dir="$CARJAX_DATA" --workdir=out/crossval
     python benchmarks/crossval.py --workdir=out/crossval --localise=out/localise
+    python benchmarks/crossval.py --workdir=out/by_model --splits=data/splits/by_model \\
+        --out=benchmarks/results/crossval_by_model.json
     python benchmarks/crossval.py --workdir=out/crossval --attributes=orientation_cvae
 
 Each of attributes × folds is one `carjax train` run that holds a fold out; finished runs are
 reused. Every figure is the mean over the folds, with a 95% bootstrap interval over all images,
 each predicted by the run that did not see it. The first command scores the photos as they are
 (cropped to the car by the data set); `--localise=BUNDLE` scores them once more through the whole
-scoring program, which finds the car itself, and adds to the same results file.
+scoring program, which finds the car itself, and adds to the same file. The third holds whole
+car models out.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string("workdir", None, "one folder per run is made here", flag_values=values)
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
     flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
+    flags.DEFINE_string("splits", "data/splits", "folder of folds", flag_values=values)
     flags.DEFINE_string("localise", None, "bundle or run whose car box crops", flag_values=values)
     flags.DEFINE_string(
         "out", str(HERE / "results" / "crossval.json"), "results", flag_values=values
@@ -64,7 +68,7 @@ def main(argv: list[str]) -> int:
     results = json.loads(out.read_text()) if out.is_file() else {}
     results["machine"] = machine.name()
     results["protocol"] = (
-        f"mean over folds {folds} by SHA-1 of the file name (data/splits); every image predicted "
+        f"mean over folds {folds} of {values.splits}, by SHA-1; every image predicted "
         "once, by heads that were trained on the other folds; one plain view per image; original "
         f"labels; 95% percentile bootstrap over images, {RESAMPLES} resamples"
     )
@@ -109,6 +113,7 @@ def train_fold(values: Any, attribute: str, fold: int) -> pathlib.Path:
 
     config = read_config_file(pathlib.Path(values.configs) / f"{attribute}.py")["get_config"]()
     config.fold = fold
+    config.splits = values.splits
     run = pathlib.Path(values.workdir) / f"{attribute}-{fold}"
     result = loop.train_and_evaluate(config, run, values.data_dir, cache_dir=values.cache_dir)
     figures = ", ".join(f"{k} {v:.4f}" for k, v in result["held_out"].items())

@@ -3,7 +3,7 @@
     carjax train --config=configs/brand.py --workdir=out/brand
 
 Result, as the mean of five folds (`python benchmarks/crossval.py --workdir=DIR`):
-accuracy 0.859; intervals in benchmarks/results/crossval.json.
+accuracy 0.864; intervals in benchmarks/results/crossval.json.
 """
 
 from carjax.training.config import default_config

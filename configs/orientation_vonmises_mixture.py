@@ -14,10 +14,11 @@ from carjax.training.config import default_config
 def get_config():
     config = default_config("orientation")
     config.input_size = 320
-    config.views = 4
-    config.steps = 1200
+    config.views = 8
+    config.steps = 2000
     config.head.grid = 8
-    config.head.channels = 32
+    config.head.channels = 64
+    config.head.hidden = 384
     config.balance = 0.5  # rear and side views are rare
     config.head.density = "mixture"
     config.head.components = 4

@@ -3,7 +3,7 @@
     carjax train --config=configs/seats.py --workdir=out/seats
 
 Result, as the mean of five folds (`python benchmarks/crossval.py --workdir=DIR`):
-accuracy 0.939; intervals in benchmarks/results/crossval.json.
+accuracy 0.941; intervals in benchmarks/results/crossval.json.
 """
 
 from carjax.training.config import default_config

@@ -2,7 +2,8 @@
 
     python data/make_splits.py "$CARJAX_DATA"
 
-`stanford_cars` folds by the SHA-1 of the file name. `car_boxes` and `phone_photos` hold mirrored
+`stanford_cars` folds by the SHA-1 of the file name, and in `by_model/` by that of the model's name,
+so that no model is on both sides. `car_boxes` and `phone_photos` hold mirrored
 copies and bursts of the same car, so there photos whose difference hashes (16×16, also mirrored)
 agree within 40 of 256 bits form a group, and the group's first file name gives the fold.
 """
@@ -43,6 +44,7 @@ def groups(images: list[np.ndarray]) -> list[int]:
 
 def write(name: str, files: list[str], keys: list[str]) -> None:
     path = pathlib.Path(__file__).parent / "splits" / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["file", "fold"])
@@ -52,8 +54,10 @@ def write(name: str, files: list[str], keys: list[str]) -> None:
 
 def main(root: pathlib.Path) -> None:
     with (root / "stanford_cars" / "labels.csv").open() as f:
-        files = [row["file"] for row in csv.DictReader(f)]
+        rows = list(csv.DictReader(f))
+    files = [row["file"] for row in rows]
     write("stanford_cars", files, files)
+    write("by_model/stanford_cars", files, [row["class_name"] for row in rows])
     for name in ("car_boxes", "phone_photos"):
         with (root / name / "boxes.csv").open() as f:
             files = [row["file"] for row in csv.DictReader(f)]

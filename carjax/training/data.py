@@ -221,11 +221,15 @@ def _read(source: Source, view: int, chosen: np.ndarray, cells: int) -> tuple[Fe
 
 def training_set(sources: Sequence[Source], task: Task, views: int) -> TrainingSet:
     """Gathers every view of the photos that are not held out."""
-    features: list[Features] = []
+    features: Any = None
     targets = []
     for view in range(views):
         parts = [(s, *_read(s, view, ~s.held_out, task.cells)) for s in sources]
-        features.append(_concatenate([f for _, f, _ in parts]))
+        joined = _concatenate([f for _, f, _ in parts])
+        if features is None:
+            features = jax.tree.map(lambda x: np.empty((views, *x.shape), x.dtype), joined)
+        # Written in place: all views take a gigabyte, which is not copied twice.
+        jax.tree.map(lambda out, x, view=view: out.__setitem__(view, x), features, joined)
         targets.append(
             np.concatenate(
                 [task.targets(_chosen(s, ~s.held_out), window, view) for s, _, window in parts]
@@ -233,8 +237,7 @@ def training_set(sources: Sequence[Source], task: Task, views: int) -> TrainingS
         )
     weights = np.concatenate([task.weights(_chosen(s, ~s.held_out)) for s in sources])
     cumulative = np.cumsum(weights / weights.sum())
-    stacked = jax.tree.map(lambda *x: np.stack(x), *features)
-    return TrainingSet(stacked, np.stack(targets), cumulative.astype(np.float32))
+    return TrainingSet(features, np.stack(targets), cumulative.astype(np.float32))
 
 
 def held_out_set(sources: Sequence[Source], task: Task) -> HeldOut:
@@ -250,4 +253,6 @@ def _chosen(source: Source, which: np.ndarray) -> photos.Photos:
 
 
 def _concatenate(parts: Sequence[Features]) -> Features:
+    if len(parts) == 1:
+        return parts[0]
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)

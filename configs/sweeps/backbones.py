@@ -16,8 +16,8 @@ INPUT_SIZES = (160, 192, 224, 260, 320, 384)
 def get_configs():
     return [
         get_config(attribute, backbone, size)
-        for backbone in BACKBONES
         for size in INPUT_SIZES
+        for backbone in BACKBONES
         for attribute in ("type", "orientation")
     ]
 
