@@ -3,7 +3,7 @@
     carjax train --config=configs/type.py --workdir=out/type
 
 Result, as the mean of five folds (`python benchmarks/crossval.py --workdir=DIR`):
-accuracy 0.909; intervals in benchmarks/results/crossval.json.
+accuracy 0.908; intervals in benchmarks/results/crossval.json.
 """
 
 from carjax.training.config import default_config
