@@ -3,8 +3,9 @@
     python benchmarks/sweep.py --config=configs/sweeps/backbones.py --workdir=out/sweep
 
 Fold 0 of the Stanford Cars crops is held out; one view of each photo, the plain one, so that all 36
-runs take half an hour on two cores: the figures are below those of eight views. Lite0 and Lite1 need
-their weights (`carjax weights import`, see the README). Result: benchmarks/results/backbones.json.
+runs take half an hour on two cores: the figures are below those of eight views. Lite0 and Lite1
+need their weights (`carjax weights import`, see the README).
+Result: benchmarks/results/backbones.json.
 """
 
 from carjax.training.config import default_config
