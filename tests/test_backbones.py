@@ -403,7 +403,8 @@ def test_weights_that_do_not_fit_are_listed(tmp_path, synthetic_params):
         assert fault in str(error.value)
 
 
-def test_files_that_hold_no_weights(tmp_path):
+def test_files_that_hold_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARJAX_CACHE_DIR", str(tmp_path))
     with pytest.raises(CarjaxError, match="ships weights for efficientnet_lite2 only"):
         pretrained.load_pretrained("efficientnet_lite1")
     with pytest.raises(CarjaxError, match="check the path"):

@@ -161,7 +161,7 @@ def test_safetensors_that_are_no_bundle(weights):
     [
         ({"carjax_bundle": "99"}, "not a carjax bundle of version 1"),
         ({"spec": "{"}, "not a carjax bundle"),
-        ({"spec": "{}"}, "'backbone' is missing"),
+        ({"spec": "{}"}, "'heads' is missing"),
         ({"spec": "[]"}, "not a carjax bundle"),
         ({"card": "{}"}, "'backbone_sha256' is missing"),
         ({"drop": ("card",)}, "'card' is missing"),
