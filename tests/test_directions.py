@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import pathlib
 
-import flax.linen as nn
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -13,10 +12,10 @@ import optax
 import pytest
 import scipy.special
 import scipy.stats
+import tiny_run
 
 from carjax import circular, heads, model, scoring
 from carjax.attributes import Angular, Categorical
-from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.errors import UsageError
 from carjax.training import config as configs
@@ -299,31 +298,9 @@ def test_mixtures_beat_the_single_von_mises_where_the_truth_has_two_modes():
 # --- Scoring, bundles, configs --------------------------------------------------------------------
 
 
-class Tiny(nn.Module):
-    """A backbone that compiles at once."""
-
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.nowrap
-    def feature_shapes(self, input_size):
-        return (8,), (4, 4, 8)
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.Conv(8, (3, 3), strides=4, name="stem")(x))
-        grid = x.reshape(x.shape[0], 4, 2, 4, 2, 8).mean((2, 4))
-        return Features(grid.mean((1, 2)), grid)
-
-    @nn.nowrap
-    def classify(self, features):
-        return jnp.zeros((len(features.pooled), 1000))
-
-
 @pytest.mark.parametrize("kind", ["biternion", "mixture", "cvae"])  # vonmises: test_scoring
 def test_score_with_every_head_under_jit_and_export(kind, monkeypatch, random_tree):
-    entry = registry.Backbone("tiny", 32, 127.0, 128.0, lambda **kw: Tiny(name="tiny", **kw))
-    monkeypatch.setitem(registry.BACKBONES, "tiny", entry)
-    backbone = registry.create("tiny").init(jax.random.key(7), jnp.zeros((1, 32, 32, 3)))["params"]
+    backbone = tiny_run.register(monkeypatch.setattr)
     spec = model.Spec("tiny", (spec_of(kind),), None, 32)
     model.expected_params.cache_clear()
     params = {"backbone": backbone, **random_tree(model.expected_params(spec))}
