@@ -150,7 +150,7 @@ def train_and_evaluate(
                 state = _keep_best(config, state, figures, mesh)
             curves.add(row)
             checkpoints.save(step, state)
-            show(step, config.steps)
+            show(step, config.steps, _told(row))
 
     # --- Evaluate exactly what is written, float16 weights included. ------------------------------
     final = state.best if config.keep_best and held_out is not None else None
@@ -308,23 +308,29 @@ def _bundle(
     )
 
 
+def _told(row: Mapping[str, float]) -> str:
+    """The loss and the first two held-out figures, as they stand beside the bar."""
+    return "  ".join(f"{k} {v:.3f}" for k, v in list(row.items())[1:4])
+
+
 @contextlib.contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar on standard error once it is told of work to do."""
+def _progress(what: str, quiet: bool) -> Iterator[Callable[..., None]]:
+    """Shows a bar on standard error, with figures beside it, once it is told of work to do."""
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[told]}"),
     )
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(*columns, console=console, disable=quiet) as bar:
         task: rich.progress.TaskID | None = None
 
-        def show(done: int, total: int) -> None:
+        def show(done: int, total: int, told: str = "") -> None:
             nonlocal task
             if task is None:
-                task = bar.add_task(what)
-            bar.update(task, completed=done, total=total)
+                task = bar.add_task(what, told="")
+            bar.update(task, completed=done, total=total, told=told)
 
         yield show
