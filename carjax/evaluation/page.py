@@ -16,12 +16,13 @@ from carjax.evaluation.metrics import Classified, Directed
 
 _BINS = 15
 _HEIGHT = 420
+_CONFIG = {"responsive": True, "displayModeBar": False}
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: .2rem .7rem; text-align: left }
 td + td, th + th { text-align: right } tr + tr { border-top: 1px solid #ddd }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)) }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)) }
 """
 
 
@@ -73,7 +74,7 @@ def render(content: Mapping[str, Any], rows: Mapping[str, Classified | Directed]
             charts = _class_charts(own, own_figures["confusion"]["classes"])
         body.append('<div class="charts">')
         body += [
-            f"<div>{figure.to_html(full_html=False, include_plotlyjs=False)}</div>"
+            f"<div>{figure.to_html(_CONFIG, full_html=False, include_plotlyjs=False)}</div>"
             for figure in charts
         ]
         body.append("</div>")
