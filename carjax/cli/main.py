@@ -35,15 +35,15 @@ def usage() -> str:
 
 def main(argv: list[str]) -> int:
     """Runs a command line without the program's name, and returns the exit status."""
-    if argv and argv[0] in ("--version", "version"):
-        import carjax
-
-        print(f"carjax {carjax.__version__}")
-        return 0
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if argv else UsageError.status
     try:
+        if argv and argv[0] in ("--version", "version"):
+            import carjax
+
+            print(f"carjax {carjax.__version__}")
+            return 0
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(usage(), flush=True)
+            return 0 if argv else UsageError.status
         if argv[0] not in COMMANDS:
             raise UsageError(f"no command {argv[0]!r}; there are: {', '.join(COMMANDS)}")
         module = importlib.import_module(f"carjax.cli.{COMMANDS[argv[0]][0]}")
