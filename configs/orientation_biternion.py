@@ -5,7 +5,9 @@
 After Prokudin, Gehler and Nowozin, "Deep Directional Statistics", ECCV 2018; all else is that of
 configs/orientation.py, the single von Mises.
 
-Result: not run: needs `benchmarks/crossval.py --attributes=orientation_biternion`.
+Result on fold 0, held out (`--config.fold=0`): median error 2.68°, within 30°
+0.9868, flips 0.70%, log-likelihood 0.12 nats per radian.
+The single von Mises on the same fold: 2.63°, 0.9884, 0.46%, 0.92.
 """
 
 from carjax.training.config import default_config
