@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py --config=configs/sweeps/backbones.py --workdir=out/sweep
 
-Finished runs are reused. Writes benchmarks/results/NAME.json and docs/NAME.svg, NAME being the
+Finished runs are reused. Writes benchmarks/results/NAME.json and docs/images/NAME.svg, NAME being the
 config's. Cost is of one image: GFLOP as XLA counts them, and images a second on this machine.
 """
 
@@ -28,7 +28,7 @@ from carjax.errors import CarjaxError, UsageError
 
 SYNOPSIS = "usage: python benchmarks/sweep.py --config=FILE --workdir=DIR"
 BATCH, TURNS = 8, 5
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+DOCS = pathlib.Path(__file__).parents[1] / "docs" / "images"
 # Cost alone, with random weights: their published ones are the user's to fetch.
 COST_ONLY = (("inception_resnet_v2", 299),)
 COLOURS = ("#1f6fb4", "#c2452d", "#3c8d40", "#7a5ba6")
@@ -71,7 +71,6 @@ def main(argv: list[str]) -> int:
         f"{path.stem}.json",
         {"command": f"python benchmarks/sweep.py --config={values.config}", "rows": table},
     )
-    DOCS.mkdir(exist_ok=True)
     (DOCS / f"{path.stem}.svg").write_text(pareto_svg([r for r in table if "type" in r]))
     return 0
 
