@@ -2,8 +2,8 @@
 
     python benchmarks/sweep.py --config=configs/sweeps/backbones.py --workdir=out/sweep
 
-Finished runs are reused. Writes benchmarks/results/NAME.json and docs/images/NAME.svg, NAME being the
-config's. Cost is of one image: GFLOP as XLA counts them, and images a second on this machine.
+Finished runs are reused. Writes benchmarks/results/NAME.json and docs/images/NAME.svg, NAME being
+the config's. Cost is of one image: GFLOP as XLA counts them, and images a second on this machine.
 """
 
 from __future__ import annotations
