@@ -102,3 +102,22 @@ def test_a_checkpoint_is_restored_onto_another_number_of_devices(root, tmp_path)
     finish(start(root, moved, 2))
     same(head(whole), head(moved))
     np.testing.assert_allclose(losses(whole), losses(moved), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_and_repeats_its_losses_bit_for_bit(root, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    many = ("--steps=100", "--chunk=2")
+    finish(start(root, whole, 2, *many))
+    process = start(root, killed, 2, *many)
+    # Dead at once, as soon as a few chunks are behind it.
+    curves = killed / "metrics.csv"
+    while process.poll() is None and not (curves.exists() and len(losses(killed)) > 3):
+        pass
+    process.kill()
+    process.wait()
+    assert not (killed / "head.safetensors").exists()
+    finish(start(root, killed, 2, *many))
+    assert (whole / "metrics.csv").read_bytes() == (killed / "metrics.csv").read_bytes()
+    a, b = head(whole), head(killed)
+    assert all(np.array_equal(a[name], b[name]) for name in a)
