@@ -130,6 +130,16 @@ def read_config_file(path: pathlib.Path) -> dict[str, Any]:
     return space
 
 
+def override(config: Any, given: str) -> None:
+    """Sets one field of a config, `head.hidden=128`, to a value of the field's own type."""
+    path, _, text = given.partition("=")
+    *parents, field = path.split(".")
+    for parent in parents:
+        config = config[parent]
+    old = config[field]
+    config[field] = text == "True" if isinstance(old, bool) else type(old)(text)
+
+
 def localised(
     values: Any, heads: Sequence[pathlib.Path], held_out: dict[str, Fold]
 ) -> dict[str, Fold]:

@@ -12,9 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carjax import circular
+from carjax import certainty, circular
 from carjax.attributes import Attribute, Categorical
 from carjax.backbones.features import Features
+from carjax.calibration import (
+    ClassCalibration,
+    DirectionCalibration,
+    state_classes,
+    state_direction,
+)
 
 # exp(log κ) stays in the range where float32 statistics are exact (see circular).
 _LOG_KAPPA_RANGE = (-4.0, 9.0)
@@ -40,6 +46,8 @@ class HeadSpec:
             highest likelihood on the training set.
         parts: the class that each part belongs to, where a class is predicted as the union of
             finer parts (a brand as its models); empty: every class is one part.
+        members: of classes: size of the ensemble.
+        calibration: what the stated distribution owes to held-out photos; None: nothing.
     """
 
     attribute: Attribute
@@ -50,6 +58,8 @@ class HeadSpec:
     components: int = 1
     kappa: float = 0.0
     parts: tuple[int, ...] = ()
+    members: int = 1
+    calibration: ClassCalibration | DirectionCalibration | None = None
 
 
 def area_weights(size_in: int, size_out: int) -> np.ndarray:
@@ -105,11 +115,29 @@ class Trunk(nn.Module):
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
 
+class ClassPrediction(NamedTuple):
+    """What a softmax head says of B images.
+
+    Attributes:
+        logits: float32 [B, K]; their softmax is the stated distribution.
+        disagreement: float32 [B]; mutual information of class and member in nats, 0 for one member
+            (Houlsby et al., 2011): what more training photos might settle, where the entropy also
+            counts what no photo of this kind would show.
+        novelty: float32 [B] in [0, 1]; one minus the probability of the likeliest part.
+    """
+
+    logits: jax.Array
+    disagreement: jax.Array
+    novelty: jax.Array
+
+
 class CategoricalHead(nn.Module):
-    """Class logits; their softmax is the distribution, its entropy the uncertainty.
+    """A small ensemble of softmax classifiers; the entropy of their mean is the uncertainty.
 
     Where the classes have parts, the softmax is over the parts and a class has the sum of its
-    parts' probabilities: photos of one car model look alike, those of one brand do not.
+    parts' probabilities: photos of one car model look alike, those of one brand do not. Members
+    differ in their start, and some may be trained on the classes alone (`training.tasks`); their
+    distributions are averaged (Lakshminarayanan et al., NIPS 2017).
     """
 
     spec: HeadSpec
@@ -119,16 +147,43 @@ class CategoricalHead(nn.Module):
         """Builds the layers."""
         spec, attribute = self.spec, self.spec.attribute
         assert isinstance(attribute, Categorical)
-        self.trunk = Trunk(spec.grid, spec.channels, spec.hidden, self.dropout)
-        self.logits = nn.Dense(len(spec.parts) or len(attribute.classes))
+        for name in self._members:
+            trunk = Trunk(spec.grid, spec.channels, spec.hidden, self.dropout)
+            setattr(self, f"trunk{name}", trunk)
+            setattr(self, f"logits{name}", nn.Dense(len(spec.parts) or len(attribute.classes)))
+
+    @property
+    def _members(self) -> tuple[str, ...]:
+        """The endings of the members' names; one alone has none."""
+        count = self.spec.members
+        return ("",) if count == 1 else tuple(f"_{i}" for i in range(count))
 
     def part_logits(self, features: Features, *, train: bool = False) -> jax.Array:
-        """Maps Features of B images to the logits of the parts, float32 [B, P]."""
-        return self.logits(self.trunk(features, train=train))
+        """Maps Features of B images to each member's logits of the parts, float32 [M, B, P]."""
+        return jnp.stack(
+            [
+                getattr(self, f"logits{name}")(getattr(self, f"trunk{name}")(features, train=train))
+                for name in self._members
+            ]
+        )
 
-    def __call__(self, features: Features, *, train: bool = False) -> jax.Array:
-        """Maps Features of B images to class logits float32 [B, K]."""
-        return join_parts(self.part_logits(features, train=train), self.spec)
+    def __call__(self, features: Features) -> ClassPrediction:
+        """Maps Features of B images to what the head says of them."""
+        return combine(self.part_logits(features), self.spec)
+
+
+def combine(part_logits: jax.Array, spec: HeadSpec) -> ClassPrediction:
+    """Joins the members' part logits [M, B, P] to the stated class distribution."""
+    members = part_logits.shape[0]
+    by_member = jax.nn.log_softmax(jax.vmap(lambda x: join_parts(x, spec))(part_logits))
+    mean = jax.nn.logsumexp(by_member, axis=0) - math.log(members)
+    parts = jax.nn.softmax(part_logits).mean(0)
+    novelty = 1.0 - parts.max(axis=-1)
+    apart = certainty.entropy_from_logits(by_member).mean(0)
+    disagreement = jnp.maximum(certainty.entropy_from_logits(mean) - apart, 0.0)
+    if isinstance(spec.calibration, ClassCalibration):
+        mean = state_classes(mean, novelty, spec.calibration)
+    return ClassPrediction(mean, disagreement, novelty)
 
 
 def join_parts(part_logits: jax.Array, spec: HeadSpec) -> jax.Array:
@@ -162,6 +217,12 @@ def _kappa(log_kappa: jax.Array) -> jax.Array:
     return jnp.exp(jnp.clip(log_kappa, *_LOG_KAPPA_RANGE))
 
 
+def _stated(density: circular.Density, spec: HeadSpec) -> circular.Density:
+    if isinstance(spec.calibration, DirectionCalibration):
+        return state_direction(density, spec.calibration)
+    return density
+
+
 def _floor_init() -> nn.initializers.Initializer:
     """The logit of a floor of 2%."""
     return nn.initializers.constant(math.log(0.02 / 0.98))
@@ -185,11 +246,9 @@ class VonMisesHead(nn.Module):
         direction = nn.Dense(2, name="direction")(x)
         log_kappa = nn.Dense(1, name="log_kappa", bias_init=nn.initializers.constant(2.0))(x)[:, 0]
         floor = self.param("floor", _floor_init(), ())
-        return circular.from_single(
-            _angle(direction),
-            _kappa(log_kappa),
-            jnp.broadcast_to(nn.sigmoid(floor), log_kappa.shape),
-        )
+        floor = jnp.broadcast_to(nn.sigmoid(floor), log_kappa.shape)
+        density = circular.from_single(_angle(direction), _kappa(log_kappa), floor)
+        return _stated(density, self.spec)
 
 
 class BiternionHead(nn.Module):
@@ -208,9 +267,9 @@ class BiternionHead(nn.Module):
         x = _trunk(self.spec, self.dropout)(features, train=train)
         mu = _angle(nn.Dense(2, name="direction")(x))
         if self.spec.kappa:
-            return circular.from_single(mu, self.spec.kappa)
+            return _stated(circular.from_single(mu, self.spec.kappa), self.spec)
         log_kappa = self.param("log_kappa", nn.initializers.constant(2.0), ())
-        return circular.from_single(mu, _kappa(log_kappa))
+        return _stated(circular.from_single(mu, _kappa(log_kappa)), self.spec)
 
 
 class VonMisesMixtureHead(nn.Module):
@@ -234,12 +293,13 @@ class VonMisesMixtureHead(nn.Module):
         log_kappa = nn.Dense(k, name="log_kappa", bias_init=nn.initializers.constant(2.0))(x)
         weights = nn.softmax(nn.Dense(k, name="weights")(x))
         floor = self.param("floor", _floor_init(), ())
-        return circular.Density(
+        density = circular.Density(
             weights,
             _angle(direction.reshape(-1, k, 2)),
             _kappa(log_kappa),
             jnp.broadcast_to(nn.sigmoid(floor), weights.shape[:1]),
         )
+        return _stated(density, self.spec)
 
 
 class LatentTerms(NamedTuple):
@@ -303,9 +363,8 @@ class LatentMixtureHead(nn.Module):
         mean, log_scale = self.prior(x)
         noise = normal_points(self.spec.components, _LATENT)
         mu, kappa = self._decode(x, mean[:, None] + jnp.exp(log_scale)[:, None] * noise)
-        return circular.Density(
-            jnp.full_like(mu, 1.0 / self.spec.components), mu, kappa, self._floor(mu[:, 0])
-        )
+        weights = jnp.full_like(mu, 1.0 / self.spec.components)
+        return _stated(circular.Density(weights, mu, kappa, self._floor(mu[:, 0])), self.spec)
 
     def latent_terms(
         self, features: Features, azimuth: jax.Array, samples: int, *, train: bool = True

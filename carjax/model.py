@@ -22,6 +22,7 @@ import safetensors.numpy
 from carjax import backbones, files, heads, localise
 from carjax.attributes import Schema, attribute_from_json, attribute_to_json
 from carjax.backbones import pretrained, registry
+from carjax.calibration import ClassCalibration, DirectionCalibration
 from carjax.errors import CarjaxError
 from carjax.heads import HeadSpec
 from carjax.localise import LocaliseSpec
@@ -127,6 +128,7 @@ def spec_from_json(tree: Mapping[str, Any]) -> Spec:
                     **row,
                     "attribute": attribute_from_json(row["attribute"]),
                     "parts": tuple(row.get("parts", ())),
+                    "calibration": _calibration(row),
                 }
             )
             for row in tree["heads"]
@@ -134,6 +136,40 @@ def spec_from_json(tree: Mapping[str, Any]) -> Spec:
         localise=localise.LocaliseSpec(**tree["localise"]) if tree["localise"] else None,
         input_size=tree["input_size"],
     )
+
+
+def _calibration(row: Mapping[str, Any]) -> ClassCalibration | DirectionCalibration | None:
+    """A head's calibration from its JSON form; classes and directions have their own."""
+    if not row.get("calibration"):
+        return None
+    kind = ClassCalibration if "classes" in row["attribute"] else DirectionCalibration
+    return kind(**row["calibration"])
+
+
+def with_calibrations(
+    model: Model, calibrations: Mapping[str, Mapping[str, Any]], source: str
+) -> Model:
+    """Returns the model that states what these calibrations make of its heads' output.
+
+    Args:
+        model: as trained.
+        calibrations: attribute name → fields of its calibration; others keep theirs.
+        source: what to call them in an error.
+
+    Raises:
+        CarjaxError: an attribute has no head, or a calibration no such field.
+    """
+    known = {head.attribute.name: head for head in model.spec.heads}
+    for name, fields in calibrations.items():
+        if name not in known:
+            raise CarjaxError(f"{source}: there is no head for {name!r} to calibrate")
+        row = {"attribute": attribute_to_json(known[name].attribute), "calibration": fields}
+        try:
+            known[name] = dataclasses.replace(known[name], calibration=_calibration(row))
+        except TypeError as error:
+            raise CarjaxError(f"{source}: {name}: {error}") from None
+    spec = dataclasses.replace(model.spec, heads=tuple(known.values()))
+    return dataclasses.replace(model, spec=spec)
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:

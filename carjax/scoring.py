@@ -27,6 +27,8 @@ from carjax.table import ScoreTable
         "mask",
         "probs",
         "entropy",
+        "disagreement",
+        "novelty",
         "azimuth",
         "azimuth_entropy",
         "view_probs",
@@ -44,6 +46,8 @@ class FrameScores:
         mask: bool [B]; True for real frames, False for padding.
         probs: attribute name → float32 [B, K]; softmax probabilities.
         entropy: attribute name → float32 [B]; entropy of `probs` in nats.
+        disagreement: attribute name → float32 [B]; see `heads.ClassPrediction`.
+        novelty: attribute name → float32 [B] in [0, 1]; see `heads.ClassPrediction`.
         azimuth: the azimuth density of every frame, or None without an angular head.
         azimuth_entropy: float32 [B]; its differential entropy in nats (uniform: 1.8379).
         view_probs: float32 [B, 8]; its mass in each bin of `attributes.VIEWS`.
@@ -55,6 +59,8 @@ class FrameScores:
     mask: jax.Array
     probs: dict[str, jax.Array]
     entropy: dict[str, jax.Array]
+    disagreement: dict[str, jax.Array]
+    novelty: dict[str, jax.Array]
     azimuth: circular.Density | None
     azimuth_entropy: jax.Array
     view_probs: jax.Array
@@ -149,13 +155,17 @@ def _statistics(
     one = jax.tree.map(lambda x: x[None], features)
     probs: dict[str, jax.Array] = {}
     entropy: dict[str, jax.Array] = {}
+    disagreement: dict[str, jax.Array] = {}
+    novelty: dict[str, jax.Array] = {}
     azimuth, azimuth_entropy, view_probs = None, jnp.zeros(()), jnp.zeros(len(VIEWS))
     for head in spec.heads:
         name = head.attribute.name
-        out = heads.create(head).apply({"params": head_params[name]}, one)
+        out: Any = heads.create(head).apply({"params": head_params[name]}, one)
         if isinstance(head.attribute, Categorical):
-            probs[name] = jax.nn.softmax(out[0])
-            entropy[name] = certainty.entropy_from_logits(out[0])
+            probs[name] = jax.nn.softmax(out.logits[0])
+            entropy[name] = certainty.entropy_from_logits(out.logits[0])
+            disagreement[name] = out.disagreement[0]
+            novelty[name] = out.novelty[0]
         else:
             azimuth = jax.tree.map(lambda x: x[0], out)
             azimuth_entropy = circular.entropy(azimuth)
@@ -164,6 +174,8 @@ def _statistics(
         mask=mask,
         probs=probs,
         entropy=entropy,
+        disagreement=disagreement,
+        novelty=novelty,
         azimuth=azimuth,
         azimuth_entropy=azimuth_entropy,
         view_probs=view_probs,

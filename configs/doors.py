@@ -15,5 +15,7 @@ def get_config():
     config.views = 8
     config.steps = 1000
     config.mixup = 0.2
-    config.head.hidden = 256
+    config.head.members = 2
+    config.head.channels = 64
+    config.head.hidden = 176
     return config

@@ -53,7 +53,7 @@ def test_categorical_head(grid, channels, features):
     params = jax.eval_shape(head.init, jax.random.key(0), features)["params"]
     inputs = 7 + grid * grid * (channels or 5)
     assert params["trunk"]["hidden"]["kernel"].shape == (inputs, 4)
-    assert jax.eval_shape(head.apply, {"params": params}, features).shape == (3, 4)
+    assert jax.eval_shape(head.apply, {"params": params}, features).logits.shape == (3, 4)
 
 
 def test_a_class_has_the_probability_of_its_parts():

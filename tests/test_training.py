@@ -148,7 +148,7 @@ def pixel_loss(spec, name):
 
     def loss_fn(params, images, labels):
         features = backbone.apply({"params": params["backbone"]}, images)
-        logits = module.apply({"params": params["heads"][name]}, features)
+        logits = module.apply({"params": params["heads"][name]}, features).logits
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     return loss_fn
@@ -238,7 +238,7 @@ def test_training_one_head_leaves_backbone_and_others_bit_identical():
     @jax.jit
     def step(trained, frozen, state):
         def loss_fn(p):
-            logits = module.apply({"params": p["heads"]["brand"]}, features)
+            logits = module.apply({"params": p["heads"]["brand"]}, features).logits
             return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(4)).mean()
 
         return optimiser.update_step(adamw, loss_fn, trained, frozen, state)

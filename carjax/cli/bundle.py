@@ -34,6 +34,9 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "card", None, "JSON of sources, split and metrics, kept in the file", flag_values=values
     )
+    flags.DEFINE_string(
+        "calibration", None, "JSON of the heads' calibrations, kept in the file", flag_values=values
+    )
     try:
         rest = common.parse(values, argv, SYNOPSIS)
     except common.HelpShown:
@@ -47,12 +50,14 @@ def main(argv: list[str]) -> int:
         raise CarjaxError(f"{out.parent}: no such folder")
     paths = [_bundle_file(pathlib.Path(given)) for given in values.heads]
     facts = _facts(pathlib.Path(values.card)) if values.card else {}
+    calibrations = _facts(pathlib.Path(values.calibration)) if values.calibration else {}
 
     common.set_up_jax()
     from carjax import model
 
     parts = [model.load(path, backbone_weights=values.backbone_weights) for path in paths]
     joined = join(parts, [str(p) for p in paths], values.name)
+    joined = model.with_calibrations(joined, calibrations, values.calibration)
     model.save(dataclasses.replace(joined, card={**facts, **joined.card}), out)
     names = [h.attribute.name for h in joined.spec.heads]
     names += ["localise"] if joined.spec.localise else []
@@ -70,7 +75,7 @@ def _bundle_file(given: pathlib.Path) -> pathlib.Path:
 
 
 def _facts(path: pathlib.Path) -> dict[str, Any]:
-    """Reads what a card says beyond what training knows."""
+    """Reads a JSON object: a card, or calibrations."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -27,8 +27,9 @@ BOX_TABLE, LABEL_TABLE = "boxes.csv", "labels.csv"
 CAR_SCHEMA, DATA_SCHEMA = "car", "data"
 BY_MODEL = "by_model"
 # Fields of a HeadSpec that follow from the attribute and the data, and those of directions.
-_NOT_SET = ("attribute", "parts")
+_NOT_SET = ("attribute", "parts", "calibration")
 _OF_DIRECTIONS = ("density", "components", "kappa")
+_OF_CLASSES = ("members",)
 
 
 def default_config(attribute: str) -> ml_collections.ConfigDict:
@@ -115,7 +116,7 @@ def _is_direction(attribute: str) -> bool:
 def _head_fields(attribute: str) -> set[str]:
     """The fields of `config.head`."""
     kind = LocaliseSpec if attribute == LOCALISE else HeadSpec
-    hidden = _NOT_SET if _is_direction(attribute) else (*_NOT_SET, *_OF_DIRECTIONS)
+    hidden = (*_NOT_SET, *(_OF_CLASSES if _is_direction(attribute) else _OF_DIRECTIONS))
     return {f.name for f in dataclasses.fields(kind)} - set(hidden)
 
 

@@ -78,10 +78,12 @@ class Partition(NamedTuple):
     Attributes:
         photos: N of them, labelled or not.
         held_out: bool [N]; measured on, never trained on.
+        left_out: bool [N]; neither the one nor the other: photos of fold −1.
     """
 
     photos: photos.Photos
     held_out: np.ndarray
+    left_out: np.ndarray
 
 
 def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: str) -> Partition:
@@ -100,13 +102,14 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
     folder = prepared.find(root, name)
     if folder is None:
         known = photos.read_boxes(root / name) if boxes else photos.read_labels(root / name, schema)
-        held_out = np.zeros(len(known), bool)
+        held_out = left_out = np.zeros(len(known), bool)
         if config.fold >= 0:
             folds = photos.read_folds(configs.splits_dir(config) / f"{name}.csv", known.names)
             held_out = folds == config.fold
+            left_out = folds < 0
         if table := configs.corrections_of(config, name):
             known = photos.correct(known, table, ~held_out)
-        return Partition(known, held_out)
+        return Partition(known, held_out, left_out)
     # Heads learn from cars as the car box cuts them out; the car box itself from whole photos.
     found = prepared.read(folder, schema, cropped=not boxes)
     for attribute, values in found.unheard_of.items():
@@ -124,7 +127,7 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
         models = len(set(found.photos.group.tolist()) - {""})
         raise CarjaxError(f"{folder}: {models} models cannot be split by_model")
     used = np.nonzero(trained | held_out)[0]
-    return Partition(found.photos.take(used), held_out[used])
+    return Partition(found.photos.take(used), held_out[used], np.zeros(len(used), bool))
 
 
 def part_keys(config: ml_collections.ConfigDict, root: pathlib.Path) -> tuple[tuple[str, int], ...]:
@@ -176,7 +179,7 @@ def load_sources(
     """
     sources = []
     for name in config.datasets:
-        everything, held_out = read_partition(config, root, name)
+        everything, held_out, left_out = read_partition(config, root, name)
         everything = photos.hashed(everything)
         # Live training needs no more than the plain view of what it is measured on.
         cached = everything if config.cache else everything.take(np.nonzero(held_out)[0])
@@ -200,7 +203,8 @@ def load_sources(
             cache_dir=cache_dir,
             on_progress=on_progress,
         )
-        labelled = np.nonzero(task.known(everything))[0]
+        # The features of what is left out are cached all the same: other folds need them.
+        labelled = np.nonzero(task.known(everything) & ~left_out)[0]
         known = everything.take(labelled)
         rows = labelled if config.cache else np.cumsum(held_out)[labelled] - 1
         hashes = np.array(known.sha256)

@@ -120,7 +120,11 @@ class CategoricalTask:
     def loss(
         self, params: Params, features: Features, targets: jax.Array, key: jax.Array
     ) -> jax.Array:
-        """Cross-entropy of blended features against blended, smoothed classes, and parts."""
+        """Cross-entropy of blended features against blended, smoothed classes, and parts.
+
+        Every second member learns the classes alone: it is worse on cars that it knows and better
+        on others, and the mean of both kinds keeps most of either.
+        """
         mix_key, dropout_key = jax.random.split(key)
         smoothing = self.label_smoothing
         wanted = [losses.smoothed_one_hot(targets[:, 0], self.classes, smoothing)]
@@ -134,13 +138,21 @@ class CategoricalTask:
             rngs={"dropout": dropout_key},
             method="part_logits",
         )
-        loss = losses.softmax_loss(heads.join_parts(logits, self.spec), wanted[0])
-        return loss + losses.softmax_loss(logits, wanted[1]) if self.part_keys else loss
+        loss = jnp.zeros(())
+        for i, own in enumerate(logits):
+            loss += losses.softmax_loss(heads.join_parts(own, self.spec), wanted[0])
+            if self.part_keys and i % 2 == 0:
+                loss += losses.softmax_loss(own, wanted[1])
+        return loss
 
     def predict(self, params: Params, features: Features) -> dict[str, jax.Array]:
-        """Log-probabilities float32 [B, K]."""
-        logits: Any = self.module.apply({"params": params}, features)
-        return {"log_probs": jax.nn.log_softmax(logits)}
+        """Log-probabilities float32 [B, K], disagreement and novelty float32 [B]."""
+        out: Any = self.module.apply({"params": params}, features)
+        return {
+            "log_probs": jax.nn.log_softmax(out.logits),
+            "disagreement": out.disagreement,
+            "novelty": out.novelty,
+        }
 
     def metrics(self, predictions: Predictions, targets: np.ndarray) -> dict[str, float]:
         """See `metrics.categorical_metrics`."""

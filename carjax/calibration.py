@@ -1,0 +1,164 @@
+"""What a head states, corrected by how it fared on photos that it was not trained on.
+
+A correction is a few numbers per head, fitted by maximum likelihood on held-out photos, of car
+models that the head knows and of others (`fit_classes`, `fit_direction`), and kept in the model's
+spec. `state_classes` and `state_direction` apply it inside the compiled program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from carjax import circular
+
+# Concentrations stay where the float32 statistics of `circular` are exact.
+_MAX_KAPPA = 1e5
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassCalibration:
+    """How a softmax head states its probabilities, and when it names no class.
+
+    The stated distribution is softmax(β·log p) with β = exp(sharpness + slope·novelty): an inverse
+    temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) that changes
+    with how unlike the training photos an image is (as in Tomani et al., "Beyond In-Domain
+    Scenarios: Robust Density-Aware Calibration", ICML 2023).
+
+    Attributes:
+        sharpness: log β of what is not novel at all.
+        slope: change of log β per unit of novelty.
+        unknown_above: above this novelty the class is none that the head knows; None: never.
+    """
+
+    sharpness: float = 0.0
+    slope: float = 0.0
+    unknown_above: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionCalibration:
+    """How a direction states its density.
+
+    Every component vM(μ, κ) becomes (1 − tail)·vM(μ, body_scale·κ) + tail·vM(μ, tail_scale·κ): most
+    errors are about as small as κ says, some are several times larger, and no single κ says both.
+
+    Attributes:
+        body_scale: factor on κ for most photos.
+        tail_scale: factor on κ for the rest.
+        tail: share of the rest, in [0, 1].
+        floor: weight of the uniform part, in [0, 1].
+    """
+
+    body_scale: float = 1.0
+    tail_scale: float = 1.0
+    tail: float = 0.0
+    floor: float = 0.0
+
+
+def state_classes(
+    log_probs: jax.Array, novelty: jax.Array, calibration: ClassCalibration
+) -> jax.Array:
+    """Returns the stated log-probabilities float32 [..., K].
+
+    Args:
+        log_probs: float [..., K]; of the head itself.
+        novelty: float [...]; in [0, 1].
+        calibration: its numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> p = state_classes(jnp.log(jnp.array([0.9, 0.1])), 0.0, ClassCalibration(np.log(2.0)))
+        >>> jnp.exp(p).round(3).tolist()
+        [0.9879999756813049, 0.012000000104308128]
+    """
+    beta = jnp.exp(calibration.sharpness + calibration.slope * jnp.asarray(novelty))
+    return jax.nn.log_softmax(log_probs * beta[..., None])
+
+
+def state_direction(
+    density: circular.Density, calibration: DirectionCalibration
+) -> circular.Density:
+    """Returns the stated density, of twice as many components: K bodies, then K tails."""
+    tail = calibration.tail
+    scaled = [density.kappa * calibration.body_scale, density.kappa * calibration.tail_scale]
+    return circular.Density(
+        weights=jnp.concatenate([density.weights * (1.0 - tail), density.weights * tail], -1),
+        mu=jnp.concatenate([density.mu, density.mu], -1),
+        kappa=jnp.minimum(jnp.concatenate(scaled, -1), _MAX_KAPPA),
+        floor=jnp.full_like(density.floor, calibration.floor),
+    )
+
+
+def fit_classes(
+    log_probs: np.ndarray,
+    novelty: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None = None,
+) -> ClassCalibration:
+    """Fits sharpness and slope by maximum likelihood.
+
+    Args:
+        log_probs: float [N, K]; of a head on photos that it was not trained on.
+        novelty: float [N].
+        labels: int [N]; true classes.
+        weights: float [N]; what each photo counts; None: alike.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp
+
+    p = np.asarray(log_probs, np.float64)
+    share = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
+    share = share / share.sum()
+
+    def loss(x: np.ndarray) -> float:
+        q = p * np.exp(x[0] + x[1] * novelty)[:, None]
+        nll = logsumexp(q, axis=1) - q[np.arange(len(q)), labels]
+        # A hair of shrinkage, for folds where every photo is right.
+        return float(share @ nll + 1e-4 * (x @ x))
+
+    sharpness, slope = minimize(loss, np.zeros(2), method="Nelder-Mead").x
+    return ClassCalibration(float(sharpness), float(slope))
+
+
+def fit_direction(
+    density: circular.Density, azimuth_deg: np.ndarray, weights: np.ndarray | None = None
+) -> DirectionCalibration:
+    """Fits the scales, the tail and the floor by maximum likelihood.
+
+    Args:
+        density: of batch shape [N]; of a head on photos that it was not trained on.
+        azimuth_deg: float [N]; true azimuths in degrees.
+        weights: float [N]; what each photo counts; None: alike.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    angle = jnp.asarray(np.deg2rad(azimuth_deg), jnp.float32)
+    counts = np.ones(len(angle)) if weights is None else np.asarray(weights, np.float64)
+    share = jnp.asarray(counts / counts.sum(), jnp.float32)
+
+    @jax.jit
+    def loglik(x: jax.Array) -> jax.Array:
+        stated = circular.Density(
+            jnp.concatenate([density.weights * (1 - x[2]), density.weights * x[2]], -1),
+            jnp.concatenate([density.mu, density.mu], -1),
+            jnp.minimum(jnp.concatenate([density.kappa * x[0], density.kappa * x[1]], -1), 1e5),
+            jnp.full_like(density.floor, x[3]),
+        )
+        return share @ circular.log_prob(stated, angle)
+
+    def numbers(x: np.ndarray) -> np.ndarray:
+        body = np.exp(x[0])
+        return np.array([body, body * expit(x[1]), 0.5 * expit(x[2]), expit(x[3])])
+
+    best = minimize(
+        lambda x: -float(loglik(jnp.asarray(numbers(x), jnp.float32))),
+        np.array([0.0, -1.5, 0.0, -4.0]),
+        method="Nelder-Mead",
+        options={"maxiter": 2000, "fatol": 1e-5, "xatol": 1e-3},
+    ).x
+    return DirectionCalibration(*(float(v) for v in numbers(best)))

@@ -1,0 +1,139 @@
+"""Calibration: fits recover what was done to a distribution, and are applied as fitted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+
+from carjax import calibration, certainty, circular, heads
+from carjax.attributes import Angular, Categorical
+from carjax.backbones.features import Features
+
+RNG = np.random.default_rng(0)
+DOORS = Categorical("doors", ("2", "3", "4", "5"))
+
+
+@pytest.fixture
+def features():
+    grid = RNG.standard_normal((3, 6, 6, 5)).astype(np.float32)
+    return Features(RNG.standard_normal((3, 7)).astype(np.float32), grid)
+
+
+def drawn(count, sharpness, slope):
+    """Labels drawn from distributions, and what a head would state that knows no calibration."""
+    true = log_softmax(RNG.normal(0, 2, (count, 4)), axis=1)
+    labels = (RNG.random((count, 1)) > np.exp(true).cumsum(1)).sum(1).clip(0, 3)
+    novelty = RNG.random(count)
+    return true * np.exp(-sharpness - slope * novelty)[:, None], novelty, labels, true
+
+
+def test_fitted_classes_recover_what_was_done_to_them():
+    log_probs, novelty, labels, true = drawn(40_000, 1.0, -0.8)
+    fitted = calibration.fit_classes(log_softmax(log_probs, axis=1), novelty, labels)
+    assert fitted.sharpness == pytest.approx(1.0, abs=0.06)
+    assert fitted.slope == pytest.approx(-0.8, abs=0.12)
+    stated = np.exp(calibration.state_classes(jnp.asarray(log_probs), novelty, fitted))
+    np.testing.assert_allclose(stated, np.exp(true), atol=0.03)
+    assert certainty.expected_calibration_error(stated, labels) < 0.01
+    raw = softmax(log_probs, axis=1)
+    assert certainty.expected_calibration_error(raw, labels) > 0.03
+
+
+@given(st.floats(-2, 2), st.floats(-2, 2), st.floats(0, 1))
+def test_stated_classes_keep_their_order(sharpness, slope, novelty):
+    logits = np.array([1.0, -0.5, 0.3, 2.0], np.float32)
+    given_ = calibration.ClassCalibration(sharpness, slope)
+    stated = np.asarray(calibration.state_classes(jnp.asarray(logits), novelty, given_))
+    want = log_softmax(logits * np.exp(sharpness + slope * novelty))
+    np.testing.assert_allclose(stated, want, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_choose_whose_calibration_it_is():
+    a, b = drawn(4000, 1.0, 0.0), drawn(4000, -1.0, 0.0)
+    log_probs = np.concatenate([log_softmax(x[0], axis=1) for x in (a, b)])
+    novelty, labels = np.zeros(8000), np.concatenate([a[2], b[2]])
+    weights = np.repeat([1.0, 0.0], 4000)
+    fitted = calibration.fit_classes(log_probs, novelty, labels, weights)
+    assert fitted.sharpness == pytest.approx(1.0, abs=0.1)
+
+
+def heavy_tailed(count):
+    """Errors of which a fifth are four times as wide as κ says, and 3% are anywhere."""
+    kappa = RNG.uniform(100, 600, count)
+    scale = np.where(RNG.random(count) < 0.2, 1 / 16, 1.0)
+    error = scipy.stats.vonmises.rvs(kappa * scale, random_state=RNG)
+    error = np.where(RNG.random(count) < 0.03, RNG.uniform(-np.pi, np.pi, count), error)
+    mu = RNG.uniform(-np.pi, np.pi, count)
+    return circular.from_single(
+        jnp.asarray(mu, jnp.float32), jnp.asarray(kappa, jnp.float32), 0.001
+    ), np.rad2deg(mu + error)
+
+
+def test_a_fitted_direction_covers_what_it_says():
+    density, azimuth = heavy_tailed(3000)
+    fitted = calibration.fit_direction(density, azimuth)
+    assert fitted.body_scale == pytest.approx(1.0, rel=0.15)
+    assert fitted.tail_scale == pytest.approx(1 / 16, rel=0.4)
+    assert fitted.tail == pytest.approx(0.2, abs=0.06)
+    assert fitted.floor == pytest.approx(0.03, abs=0.015)
+    stated = calibration.state_direction(density, fitted)
+    truth = jnp.asarray(np.deg2rad(azimuth), jnp.float32)
+    gain = circular.log_prob(stated, truth).mean() - circular.log_prob(density, truth).mean()
+    assert gain > 0.1
+    mass = np.asarray(circular.hdr_mass(stated, truth))
+    assert np.mean(mass <= 0.95) == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_stated_direction_is_the_mixture_by_hand():
+    density = circular.from_single(jnp.array([0.5]), jnp.array([40.0]), jnp.array([0.3]))
+    stated = calibration.state_direction(
+        density, calibration.DirectionCalibration(0.5, 0.1, 0.25, 0.02)
+    )
+    at = 0.8
+    want = 0.98 * (
+        0.75 * scipy.stats.vonmises.pdf(at, 20.0, loc=0.5)
+        + 0.25 * scipy.stats.vonmises.pdf(at, 4.0, loc=0.5)
+    ) + 0.02 / (2 * np.pi)
+    assert float(circular.log_prob(stated, at)[0]) == pytest.approx(np.log(want), abs=1e-4)
+
+
+def test_an_ensemble_states_the_mean_of_its_members():
+    logits = RNG.normal(0, 2, (3, 6, 4)).astype(np.float32)
+    got = heads.combine(jnp.asarray(logits), heads.HeadSpec(DOORS, members=3))
+    members = softmax(logits.astype(np.float64), axis=2)
+    mean = members.mean(0)
+    np.testing.assert_allclose(np.exp(got.logits), mean, rtol=1e-5)
+    entropies = scipy.stats.entropy(members, axis=2).mean(0)
+    want = scipy.stats.entropy(mean, axis=1) - entropies
+    np.testing.assert_allclose(got.disagreement, want, atol=1e-5)
+    np.testing.assert_allclose(got.novelty, 1 - mean.max(1), atol=1e-5)
+
+
+def test_a_head_of_one_member_disagrees_with_nobody():
+    logits = jnp.asarray(RNG.normal(0, 2, (1, 6, 4)), jnp.float32)
+    got = heads.combine(logits, heads.HeadSpec(DOORS))
+    np.testing.assert_allclose(got.disagreement, 0.0, atol=1e-6)
+
+
+def test_calibrated_heads_state_it(features):
+    heading = Angular("heading")
+    for attribute, given_ in (
+        (DOORS, calibration.ClassCalibration(0.7, -0.2)),
+        (heading, calibration.DirectionCalibration(0.5, 0.1, 0.2, 0.05)),
+    ):
+        plain = heads.HeadSpec(attribute, grid=2, channels=3, hidden=4)
+        stated = heads.HeadSpec(attribute, grid=2, channels=3, hidden=4, calibration=given_)
+        params = heads.create(plain).init(jax.random.key(0), features)
+        a = heads.create(plain).apply(params, features)
+        b = heads.create(stated).apply(params, features)
+        if attribute is DOORS:
+            want = calibration.state_classes(a.logits, a.novelty, given_)
+            np.testing.assert_allclose(b.logits, want, atol=1e-5)
+        else:
+            want = calibration.state_direction(a, given_)
+            np.testing.assert_allclose(b.kappa, want.kappa, rtol=1e-5)
+            assert b.kappa.shape == (3, 2)
