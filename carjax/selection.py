@@ -1,9 +1,8 @@
 """From a score table to the photos: one per attribute, eight views, and the covered angles.
 
 Host code on NumPy arrays: pure functions, no files but the JSON Schema that ships with the package.
-A frame is *eligible* when it shows a car, in a box that is not tiny beside the others', and sharply
-(`eligible_frames`). Frames are weighted by the time they stand for (`circular.time_weights`), so
-that the sampling rate changes nothing.
+Which frames may be chosen at all is said in `eligibility`. Frames are weighted by the time they
+stand for (`circular.time_weights`), so that the sampling rate changes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carjax.attributes import VIEWS, Categorical, find
+from carjax.eligibility import (
+    MIN_CAR_PROBABILITY,
+    car_frames,
+    eligible_frames,
+    time_weights,
+)
 from carjax.errors import NoCarError, UsageError
 from carjax.table import ScoreTable
 
@@ -29,22 +34,8 @@ POLICIES = ("consensus", "entropy")
 VIEW_POLICIES = ("best", "first")
 SCHEMA_VERSION = 1
 
-# The classifier was trained with smoothed labels, so its mass on vehicles is low even on clear
-# photos: 99.5% of the training photos have more than 0.20, 90% of car-free backgrounds less than
-# 0.15. A video needs one frame above it; then the car is there, and its frames need a quarter.
-MIN_CAR_PROBABILITY = 0.15
-FRAME_CAR_SHARE = 0.25
-# What is usual in a video is its upper quartile: still right when most frames are spoilt.
-USUAL_QUANTILE = 0.75
 # Class probabilities below this count as this: no single frame can veto a class.
 PROBABILITY_FLOOR = 1e-4
-# A box below this share of the usual area (a fifth of the width) is a slip of the localiser.
-MIN_RELATIVE_AREA = 0.04
-# See `sharp_frames`.
-SHARPNESS_WINDOW_S = 1.5
-SHARPNESS_NEIGHBOURS = 4
-MIN_LOCAL_SHARPNESS = 0.85
-MIN_GLOBAL_SHARPNESS = 0.8
 # Masses and angles closer than this are equal: the model's own error is larger.
 MASS_TOLERANCE = 0.01
 ANGLE_TOLERANCE_DEG = 2.0
@@ -235,7 +226,7 @@ def select_photos(
     if not car.any():
         raise NoCarError(_no_car(table, min_car_probability))
     eligible = eligible_frames(table, min_car_probability)
-    weights = _time_weights(table.time_s)
+    weights = time_weights(table.time_s)
     if duration_s is None:
         duration_s = float(table.time_s[-1] - table.time_s[0])
     min_gap_s = max(MIN_GAP_S, MIN_GAP_SHARE * duration_s)
@@ -259,98 +250,6 @@ def select_photos(
             table, car, eligible, weights, view_policy, view_threshold, views
         )
     return Selection(chosen, orientation)
-
-
-def car_frames(table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY) -> np.ndarray:
-    """Returns which frames show a car, bool [N]; a probability that is not finite is a no.
-
-    If one frame reaches `min_car_probability`, all that reach a quarter of it show the car;
-    otherwise none does.
-    """
-    probability = np.where(np.isfinite(table.car_probability), table.car_probability, -1.0)
-    if not (probability >= min_car_probability).any():
-        return np.zeros(len(table), bool)
-    return probability >= FRAME_CAR_SHARE * min_car_probability
-
-
-def eligible_frames(
-    table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY
-) -> np.ndarray:
-    """Returns which frames may become photos, bool [N].
-
-    They show a car; its box has at least 4% of the usual area (the upper quartile over the frames
-    with a car), because a smaller one is a slip of the localiser; and they are sharp
-    (`sharp_frames`) beside the others of which this holds.
-
-    Args:
-        table: scores of N frames.
-        min_car_probability: what shows a car, see `car_frames`.
-    """
-    box = np.where(np.isfinite(table.box), table.box, 0).astype(np.float64)
-    area = np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
-    mask = car_frames(table, min_car_probability) & np.isfinite(table.sharpness)
-    mask &= np.isfinite(table.box).all(axis=1)
-    if not mask.any():
-        return mask
-    weights = _time_weights(table.time_s)
-    usual = _weighted_quantile(area[mask], weights[mask], USUAL_QUANTILE)
-    mask &= area >= MIN_RELATIVE_AREA * usual
-    mask[mask] = sharp_frames(table.time_s[mask], table.sharpness[mask], weights[mask])
-    return mask
-
-
-def sharp_frames(
-    time_s: np.ndarray, sharpness: np.ndarray, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Returns which frames are sharp for their video, bool [N].
-
-    Sharpness (`scoring.sharpness`) depends on the camera, its compression, and the size of the
-    car. So a frame is compared with its own video, twice:
-
-    * with its neighbourhood of ±1.5 s (at least 4 frames to each side): at least 0.85 of the
-      neighbourhood's upper quartile. The quartile follows the slow changes that come from the side
-      and the size of the car, and still belongs to the sharp frames when up to three quarters of
-      the neighbourhood are blurred; a median gives way at one half. In the sample video motion
-      blur leaves 0.6 to 0.8 of it.
-    * with the whole video: at least 0.8 of its upper quartile. That catches a passage that is
-      blurred for longer than the neighbourhood.
-
-    Both are ratios, so a video that is soft throughout keeps its frames. The frame of the highest
-    value is always sharp.
-
-    Args:
-        time_s: float [N], increasing, seconds.
-        sharpness: float [N], finite, not negative.
-        weights: float [N], time that each frame stands for; None takes it from `time_s`.
-
-    Returns:
-        bool [N].
-
-    Example:
-        >>> sharp_frames(np.arange(8) / 8, np.array([300, 320, 20, 15, 25, 310, 290, 305.0]))
-        array([ True,  True, False, False, False,  True,  True,  True])
-    """
-    count = len(sharpness)
-    if not count:
-        return np.zeros(0, bool)
-    if weights is None:
-        weights = _time_weights(time_s)
-    sharpness = np.asarray(sharpness, np.float64)
-    index = np.arange(count)
-    low = np.searchsorted(time_s, time_s - SHARPNESS_WINDOW_S, "left")
-    high = np.searchsorted(time_s, time_s + SHARPNESS_WINDOW_S, "right")
-    low = np.maximum(np.minimum(low, index - SHARPNESS_NEIGHBOURS), 0)
-    high = np.minimum(np.maximum(high, index + SHARPNESS_NEIGHBOURS + 1), count)
-    local = np.array(
-        [
-            _weighted_quantile(sharpness[a:b], weights[a:b], USUAL_QUANTILE)
-            for a, b in zip(low, high, strict=True)
-        ]
-    )
-    overall = _weighted_quantile(sharpness, weights, USUAL_QUANTILE)
-    return (sharpness >= MIN_LOCAL_SHARPNESS * local) & (
-        sharpness >= MIN_GLOBAL_SHARPNESS * overall
-    )
 
 
 def pool_probabilities(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -490,13 +389,6 @@ def _no_car(table: ScoreTable, min_car_probability: float) -> str:
     )
 
 
-def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
-    """The smallest value whose cumulative weight reaches that share of the total."""
-    order = np.argsort(values, kind="stable")
-    total = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(total, quantile * total[-1])]])
-
-
 def _choose_attribute(
     table: ScoreTable,
     attribute: Categorical,
@@ -625,13 +517,6 @@ def _best_in_bin(
     distance = np.abs((azimuth - centre_deg + 180) % 360 - 180)
     index = index[distance <= distance.min() + ANGLE_TOLERANCE_DEG]
     return int(index[np.argmax(sharpness[index])])
-
-
-def _time_weights(time_s: np.ndarray) -> np.ndarray:
-    # Imported in the functions that need it: JAX takes most of a second.
-    from carjax import circular
-
-    return circular.time_weights(time_s)
 
 
 def _view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
