@@ -1,10 +1,16 @@
-"""Which frames may become photos: they show the car, sharply, in a box that is not a slip."""
+"""Which frames may become photos: they show the car, all of it if any does, sharply and in light.
+
+Every rule but the first compares a frame with its own video, so that a video that is soft, dark
+or shows nothing but details keeps its best frames.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from carjax.table import ScoreTable
+from carjax import tracking
+from carjax.attributes import CONTENT
+from carjax.table import LUMA, ScoreTable
 
 # The classifier was trained with smoothed labels, so its mass on vehicles is low even on clear
 # photos: 99.5% of the training photos have more than 0.20, 90% of car-free backgrounds less than
@@ -20,18 +26,66 @@ SHARPNESS_WINDOW_S = 1.5
 SHARPNESS_NEIGHBOURS = 4
 MIN_LOCAL_SHARPNESS = 0.85
 MIN_GLOBAL_SHARPNESS = 0.8
+# The car's brightness as a share of what is usual in the video. Its shaded side has more than half
+# of the sunny one's.
+MIN_RELATIVE_BRIGHTNESS = 0.35
+# A box that ends this near to the frame's border is cut off by it.
+BORDER = 0.01
+_WHOLE, _PART, _NONE = (CONTENT.classes.index(name) for name in ("whole", "part", "none"))
 
 
 def car_frames(table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY) -> np.ndarray:
     """Returns which frames show a car, bool [N]; a probability that is not finite is a no.
 
     If one frame reaches `min_car_probability`, all that reach a quarter of it show the car;
-    otherwise none does.
+    otherwise none does. Frames of which the content head says that they more likely show no car
+    than one are left out of both.
     """
     probability = np.where(np.isfinite(table.car_probability), table.car_probability, -1.0)
+    if table.content_probs is not None:
+        none = table.content_probs[:, _NONE]
+        probability = np.where(np.isfinite(none) & (none <= 0.5), probability, -1.0)
     if not (probability >= min_car_probability).any():
         return np.zeros(len(table), bool)
     return probability >= FRAME_CAR_SHARE * min_car_probability
+
+
+def main_car_frames(
+    table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY
+) -> np.ndarray:
+    """Returns which frames show the car, and not another one that passes, bool [N].
+
+    Those of `car_frames` that `tracking.main_car` takes for the main car; it judges no frame whose
+    box is not finite.
+    """
+    car = car_frames(table, min_car_probability)
+    judged = car & np.isfinite(table.box).all(axis=1)
+    main = tracking.main_car(
+        table.time_s, table.box, time_weights(table.time_s), judged, table.car_colour
+    )
+    return car & (main | ~judged)
+
+
+def whole_frames(table: ScoreTable) -> np.ndarray:
+    """Returns which frames rather show a whole car than a part of one, bool [N].
+
+    All, where the model does not tell.
+    """
+    if table.content_probs is None:
+        return np.ones(len(table), bool)
+    return table.content_probs[:, _WHOLE] >= table.content_probs[:, _PART]
+
+
+def content_of(table: ScoreTable, row: int) -> str | None:
+    """Returns what a frame with a car shows of it, 'whole' or 'part'; None if not known."""
+    if table.content_probs is None:
+        return None
+    return CONTENT.classes[_WHOLE if whole_frames(table)[row] else _PART]
+
+
+def at_border(box: np.ndarray) -> np.ndarray:
+    """Returns which boxes [N, 4], as fractions of the frame, its border cuts off, bool [N]."""
+    return np.any((box[:, :2] <= BORDER) | (box[:, 2:] >= 1 - BORDER), axis=1)
 
 
 def eligible_frames(
@@ -39,9 +93,11 @@ def eligible_frames(
 ) -> np.ndarray:
     """Returns which frames may become photos, bool [N].
 
-    They show a car; its box has at least 4% of the usual area (the upper quartile over the frames
-    with a car), because a smaller one is a slip of the localiser; and they are sharp
-    (`sharp_frames`) beside the others of which this holds.
+    They show the main car (`main_car_frames`); its box has at least
+    4% of the usual area (the upper quartile over the frames with a car), because a smaller one is
+    a slip of the localiser; it has at least 35% of the usual brightness; and it is sharp
+    (`sharp_frames`). Frames with the whole car are compared with each other, and so are those with
+    a part of it: selection takes the latter where no other will do.
 
     Args:
         table: scores of N frames.
@@ -49,15 +105,24 @@ def eligible_frames(
     """
     box = np.where(np.isfinite(table.box), table.box, 0).astype(np.float64)
     area = np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
-    mask = car_frames(table, min_car_probability) & np.isfinite(table.sharpness)
-    mask &= np.isfinite(table.box).all(axis=1)
-    if not mask.any():
-        return mask
+    car = main_car_frames(table, min_car_probability) & np.isfinite(table.sharpness)
+    car &= np.isfinite(table.box).all(axis=1)
     weights = time_weights(table.time_s)
-    usual = _weighted_quantile(area[mask], weights[mask], USUAL_QUANTILE)
-    mask &= area >= MIN_RELATIVE_AREA * usual
-    mask[mask] = sharp_frames(table.time_s[mask], table.sharpness[mask], weights[mask])
-    return mask
+    car &= area >= MIN_RELATIVE_AREA * usual(area, weights, car)
+    if table.car_colour is not None:
+        brightness = table.car_colour @ LUMA
+        car &= brightness >= MIN_RELATIVE_BRIGHTNESS * usual(brightness, weights, car)
+    whole = whole_frames(table)
+    for rung in (car & whole, car & ~whole):
+        car[rung] = sharp_frames(table.time_s[rung], table.sharpness[rung], weights[rung])
+    return car
+
+
+def usual(values: np.ndarray, weights: np.ndarray, which: np.ndarray) -> float:
+    """Returns the weighted upper quartile of the values of those frames; 0 if there are none."""
+    if not which.any():
+        return 0.0
+    return _weighted_quantile(values[which], weights[which], USUAL_QUANTILE)
 
 
 def sharp_frames(

@@ -21,8 +21,11 @@ from carjax.attributes import VIEWS, Categorical, find
 from carjax.eligibility import (
     MIN_CAR_PROBABILITY,
     car_frames,
+    content_of,
     eligible_frames,
+    main_car_frames,
     time_weights,
+    whole_frames,
 )
 from carjax.errors import NoCarError, UsageError
 from carjax.table import ScoreTable
@@ -79,6 +82,7 @@ class AttributeChoice:
         video_probability: probability of the class after all frames (`pool_probabilities`).
         alternatives: the next best frames, best first, distinct in time.
         reason: why there is no value; None if there is one.
+        content: what the chosen frame shows of the car, 'whole' or 'part'; None if not known.
     """
 
     value: str | None
@@ -90,6 +94,7 @@ class AttributeChoice:
     video_probability: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     reason: str | None = None
+    content: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +107,7 @@ class ViewChoice:
         probability: mass of the frame's density inside the view's bin.
         frame: 0-based index in presentation order.
         time_s: presentation time in seconds.
+        content: what the frame shows of the car, 'whole' or 'part'; None if not known.
     """
 
     azimuth_deg: float
@@ -109,6 +115,7 @@ class ViewChoice:
     probability: float
     frame: int
     time_s: float
+    content: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +168,13 @@ def select_photos(
     * `consensus`: the video's class is the most probable one after pooling all eligible frames
       (`pool_probabilities`); the photo is the eligible frame of lowest entropy whose own most
       probable class is that class. A frame that is certain but wrong is thus not chosen.
-    * `entropy`: the frame of lowest entropy among all that show a car, and its class.
+    * `entropy`: the frame of lowest entropy among all that show the main car, and its
+      class.
+
+    Frames with the whole car come first: where any is eligible, frames with a part of it (a
+    close-up, or a car that the border cuts off) neither vote nor win. A video of close-ups alone
+    still gets its best ones, and `content` says so. A view takes a part where no whole car fills
+    it.
 
     Ties go to the earliest frame. A view is filled by eligible frames whose density has more than
     `view_threshold` of its mass in the view's bin, the bin being the frame's most probable one. By
@@ -222,10 +235,11 @@ def select_photos(
         raise UsageError(f"alternatives is {alternatives}; it must be at least 0")
     names = _wanted(table, attributes)
 
-    car = car_frames(table, min_car_probability)
-    if not car.any():
+    if not car_frames(table, min_car_probability).any():
         raise NoCarError(_no_car(table, min_car_probability))
+    car = main_car_frames(table, min_car_probability)
     eligible = eligible_frames(table, min_car_probability)
+    whole = whole_frames(table)
     weights = time_weights(table.time_s)
     if duration_s is None:
         duration_s = float(table.time_s[-1] - table.time_s[0])
@@ -235,7 +249,9 @@ def select_photos(
         attribute.name: _choose_attribute(
             table,
             attribute,
-            candidates=eligible if policy == "consensus" else car,
+            candidates=(eligible & whole if (eligible & whole).any() else eligible)
+            if policy == "consensus"
+            else car,
             weights=weights,
             policy=policy,
             alternatives=alternatives,
@@ -383,6 +399,11 @@ def _no_car(table: ScoreTable, min_car_probability: float) -> str:
     finite = table.car_probability[np.isfinite(table.car_probability)]
     if not finite.size:
         return "no car found: the video has no frame with a valid score; try another video"
+    if finite.max() >= min_car_probability:  # so it was the content head that refused
+        return (
+            f"no car found in {len(table)} frames: none shows a car, or a part of one; "
+            "film the whole car from nearer or in better light"
+        )
     return (
         f"no car found in {len(table)} frames (highest car probability {finite.max():.2f}, "
         f"needed {min_car_probability:.2f}); film the whole car from nearer or in better light"
@@ -437,6 +458,7 @@ def _choose_attribute(
         **dataclasses.asdict(chosen),
         video_probability=float(pooled[label[ranked[0]]]),
         alternatives=tuple(options[1:]),
+        content=content_of(table, int(ranked[0])),
     )
 
 
@@ -465,6 +487,7 @@ def _choose_views(
     view_threshold: float,
     views: int,
 ) -> OrientationChoice:
+    whole = whole_frames(table)
     sound = (
         np.isfinite(table.azimuth_deg)
         & np.isfinite(table.kappa)
@@ -478,7 +501,7 @@ def _choose_views(
     chosen: dict[str, ViewChoice | None] = {}
     for view, name in enumerate(view_names(views)):
         fills = eligible & (predicted == view) & (mass[:, view] > view_threshold)
-        index = np.flatnonzero(fills)
+        index = np.flatnonzero(fills & whole if (fills & whole).any() else fills)
         if not index.size:
             chosen[name] = None
             continue
@@ -494,6 +517,7 @@ def _choose_views(
             probability=float(mass[best, view]),
             frame=int(table.frame[best]),
             time_s=float(table.time_s[best]),
+            content=content_of(table, best),
         )
     filled = [view for view in chosen.values() if view is not None]
     return OrientationChoice(

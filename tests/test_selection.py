@@ -730,7 +730,7 @@ def test_json_is_the_contract(views):
     doors = content["attributes"]["doors"]
     assert list(doors) == [
         *("value", "probability", "entropy", "certainty", "frame", "time_s"),
-        *("video_probability", "alternatives", "photo"),
+        *("video_probability", "alternatives", "content", "photo"),
     ]
     assert doors["photo"] == "photos/doors.jpg"
     assert len(doors["alternatives"]) == 3
@@ -741,7 +741,8 @@ def test_json_is_the_contract(views):
     assert list(orientation) == ["views", "missing", "order", "coverage"]
     assert list(orientation["views"]) == list(selection.view_names(views))
     front = orientation["views"]["front"]
-    assert list(front) == ["azimuth_deg", "kappa", "probability", "frame", "time_s", "photo"]
+    names = ["azimuth_deg", "kappa", "probability", "frame", "time_s", "content", "photo"]
+    assert list(front) == names
     assert front["photo"] == "photos/view_front.jpg"
     assert orientation["views"]["rear"]["photo"] == "photos/behind.jpg"
     assert np.mean(orientation["coverage"]) == pytest.approx(1 / (2 * np.pi), rel=1e-4)
