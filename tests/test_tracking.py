@@ -55,7 +55,7 @@ def test_boxes_that_jump_between_two_cars_stay_apart(seed):
     other = rng.random(100) < 0.3
     other[[0, 1, -1]] = False
     box[other] = ASIDE
-    want = ~other if other.sum() > 1 else np.ones(100, bool)
+    want = ~other if other.sum() > 1 else np.ones(100, bool)  # one alone is a slip
     np.testing.assert_array_equal(main_car(t, box), want)
 
 
@@ -69,9 +69,7 @@ def test_neither_the_clock_nor_a_mirror_matters(seed, weight, shift):
     np.testing.assert_array_equal(main_car(t + shift, box), want)
     np.testing.assert_array_equal(main_car(t, 1 - box[:, [2, 1, 0, 3]] * [1, -1, 1, -1]), want)
     every = np.ones(60, bool)
-    np.testing.assert_array_equal(
-        tracking.main_car(t, box, np.full(60, weight), every, None), want
-    )
+    np.testing.assert_array_equal(tracking.main_car(t, box, np.full(60, weight), every, None), want)
 
 
 @pytest.mark.parametrize("frame", [0, 1, 30, 58, 59])
@@ -94,6 +92,27 @@ def test_a_shot_of_a_car_of_another_colour_is_another_car():
     colour = np.repeat(np.array([[0.5, 0.1, 0.1], [0.2, 0.25, 0.5]]), [40, 20], axis=0)
     np.testing.assert_array_equal(main_car(np.arange(60) / 8, box, colour), np.arange(60) < 40)
     assert main_car(np.arange(60) / 8, box).all()
+
+
+def test_a_car_of_another_colour_that_hides_it_is_not_followed():
+    # It passes right in front, in a box of nearly the same place and size.
+    t, box = smooth(80, 8.0, np.random.default_rng(5))
+    colour = np.tile([0.2, 0.25, 0.5], (80, 1))
+    colour[30] = [0.35, 0.3, 0.3]  # half of each
+    colour[31:38] = [0.6, 0.35, 0.1]
+    want = np.ones(80, bool)
+    want[30:38] = False
+    np.testing.assert_array_equal(main_car(t, box, colour), want)
+    # The same with a black car that hides a white one.
+    colour = np.tile([0.8, 0.8, 0.8], (80, 1))
+    colour[30:38] = 0.1
+    np.testing.assert_array_equal(main_car(t, box, colour), want)
+
+
+def test_the_sun_coming_out_costs_nothing():
+    t, box = smooth(80, 8.0, np.random.default_rng(6))
+    colour = np.tile([0.2, 0.25, 0.3], (80, 1)) * np.where(t < 4, 1.0, 2.5)[:, None]
+    assert main_car(t, box, colour).all()
 
 
 def test_a_fast_pan_loses_nothing_but_itself():
