@@ -2,7 +2,8 @@
 
     carjax train --config=configs/content.py --workdir=out/content
 
-Windows and labels: data/content_labels.csv. Result over five folds: benchmarks/content.py.
+Result over five folds (benchmarks/content.py, 877 windows labelled by looking): balanced accuracy
+0.960; whole 0.960, part 0.935, none 0.984. Windows and labels: data/content_labels.csv.
 """
 
 from carjax.training.config import default_config

@@ -13,7 +13,7 @@ from test_bundle import loaded, part
 from carjax import content, heads, localise, model, scoring
 from carjax.attributes import CAR, CONTENT, VEHICLE_CLASSES
 from carjax.backbones import registry
-from carjax.cli import bundle
+from carjax.cli import bundle, select
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 
@@ -124,6 +124,19 @@ def test_content_without_its_car_box_is_refused(parts, message):
 def test_content_twice_is_refused():
     with pytest.raises(CarjaxError, match="part 2: content comes from part 1 already"):
         joined(part("localise"), trained(), trained())
+
+
+# --- What is said of it ---------------------------------------------------------------------------
+
+
+def test_a_photo_of_a_part_is_called_one(capsys):
+    choice = {"value": "SUV", "certainty": 0.5, "time_s": 1.0, "photo": "photos/type.jpg"}
+    told = {
+        "attributes": {"type": choice | {"content": "part"}, "doors": choice | {"content": None}}
+    }
+    select.show(told, pathlib.Path("out"))
+    lines = capsys.readouterr().out.splitlines()
+    assert ["part of the car" in line for line in lines[1:3]] == [True, False]
 
 
 # --- The table ------------------------------------------------------------------------------------
