@@ -55,11 +55,11 @@ def main_car(
 ) -> np.ndarray:
     """Returns which of the candidate frames show the main car, bool [N].
 
-    The main car is the track of the greatest total weight. Another track is another car if it was
-    seen between two frames of a track that is the car's, or if its colour is another's; otherwise
-    it is another shot of the car. A single frame between two of one track is a slip of the car
-    box, which says nothing of another car: it is left alone. At one frame a second nearly every
-    box continues the track.
+    The main car is the track of the greatest total weight (of more than one frame, if any is).
+    Another track is another car if it was seen between two frames of a track that is the car's, or
+    if its colour is another's; otherwise it is another shot of the car. A single frame between two
+    of one track is a slip of the car box, which says nothing of another car: it is left alone. At
+    one frame a second nearly every box continues the track.
 
     Args:
         time_s: float [N], increasing, seconds.
@@ -78,12 +78,13 @@ def main_car(
     """
     index = np.flatnonzero(candidates)
     look = _look(box, colour)
-    tracks = sorted(_join(time_s, look, index), key=lambda track: -weights[track].sum())
+    tracks = _join(time_s, look, index)
+    tracks.sort(key=lambda track: (len(track) == 1, -weights[track].sum()))
     accepted: list[list[int]] = []
     shown = candidates.copy()
     for track in tracks:
         shared = any(_share_time(track, other) for other in accepted)
-        if len(track) == 1 and shared and _is_slip(track[0], index, accepted):
+        if len(track) == 1 and shared and _is_slip(track[0], tracks, accepted):
             continue
         if shared or (accepted and _another_colour(track, accepted[0], look)):
             shown[track] = False
@@ -141,10 +142,11 @@ def _share_time(a: list[int], b: list[int]) -> bool:
     return a[0] < b[-1] and b[0] < a[-1]
 
 
-def _is_slip(frame: int, index: np.ndarray, accepted: list[list[int]]) -> bool:
-    """Whether the frames before and after belong to one of the car's tracks."""
-    at = int(np.searchsorted(index, frame))
-    beside = {int(i) for i in index[[at - 1, at + 1]]}
+def _is_slip(frame: int, tracks: list[list[int]], accepted: list[list[int]]) -> bool:
+    """Whether the frames before and after, but for other single ones, are of one of the car's."""
+    others = np.sort(np.concatenate([track for track in tracks if len(track) > 1]))
+    at = int(np.searchsorted(others, frame))
+    beside = {int(i) for i in others[at - 1 : at + 1]}
     return any(beside <= set(track) for track in accepted)
 
 
