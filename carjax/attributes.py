@@ -82,6 +82,10 @@ VIEWS = (
     "front-right",
 )
 
+# What a frame shows of the car: all of it (or all but a sliver), a part that is close up or cut off
+# by the frame's border, or no car.
+CONTENT = Categorical("content", ("whole", "part", "none"))
+
 # ImageNet-1k (ILSVRC 2012) classes that are road vehicles with four or more wheels.
 VEHICLE_CLASSES: tuple[int, ...] = (
     407,  # ambulance

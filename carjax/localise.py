@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -129,6 +129,18 @@ def best_box(logits: jax.Array, boxes: jax.Array) -> jax.Array:
     return (weight[:, None] * boxes).sum(0) / weight.sum()
 
 
+class Found(NamedTuple):
+    """The main car of every frame.
+
+    Attributes:
+        box: float32 [B, 4]; left, top, right, bottom in pixels, inside the frame.
+        features: of the last look.
+    """
+
+    box: jax.Array
+    features: Features
+
+
 def find_box(
     params: Mapping[str, Any],
     backbone: nn.Module,
@@ -136,6 +148,17 @@ def find_box(
     frames: jax.Array,
     spec: LocaliseSpec,
 ) -> jax.Array:
+    """The boxes of `find` alone."""
+    return find(params, backbone, backbone_params, frames, spec).box
+
+
+def find(
+    params: Mapping[str, Any],
+    backbone: nn.Module,
+    backbone_params: Mapping[str, Any],
+    frames: jax.Array,
+    spec: LocaliseSpec,
+) -> Found:
     """Finds the main car in every frame.
 
     Args:
@@ -146,8 +169,13 @@ def find_box(
         spec: the static description.
 
     Returns:
-        float32 [B, 4]; left, top, right, bottom in pixels, inside the frame.
+        Its box, and the features of the last look.
+
+    Raises:
+        ValueError: `spec` asks for no look.
     """
+    if spec.looks < 1:
+        raise ValueError(f"the car box needs at least one look, not {spec.looks}")
     batch, height, width, _ = frames.shape
     head = CarBoxHead(spec.channels)
     window = crops.full_boxes(batch, height, width)
@@ -158,7 +186,7 @@ def find_box(
             window = grow(box, spec.context, size)
         inputs = crops.crop_and_resize(frames, window, spec.input_size)
         inputs = registry.normalize(str(backbone.name), inputs)
-        features = backbone.apply({"params": backbone_params}, inputs)
+        features: Any = backbone.apply({"params": backbone_params}, inputs)
         cells: Any = head.apply({"params": params}, features)
         relative = jax.vmap(best_box)(*cells)
         origin = jnp.tile(window[:, :2], (1, 2))
@@ -168,7 +196,7 @@ def find_box(
         half = jnp.maximum((box[:, 2:] - box[:, :2]) / 2, 1.0)
         centre = jnp.clip((box[:, :2] + box[:, 2:]) / 2, half, size[:2] - half)
         box = jnp.clip(jnp.concatenate([centre - half, centre + half], axis=-1), 0.0, size)
-    return box
+    return Found(box, features)
 
 
 def grow(box: jax.Array, factor: float, size: jax.Array) -> jax.Array:

@@ -41,12 +41,14 @@ class Spec:
         heads: one per attribute, in the schema's order.
         localise: the car box; None scores whole frames.
         input_size: side of the backbone's input when scoring.
+        content: whether a frame shows the car, on the car box's last look; None: not told.
     """
 
     backbone: str
     heads: tuple[HeadSpec, ...]
     localise: LocaliseSpec | None
     input_size: int
+    content: HeadSpec | None = None
 
     @property
     def schema(self) -> Schema:
@@ -63,7 +65,7 @@ class Model:
     """Parameters, their static description, and what is known of their making.
 
     Attributes:
-        params: {'backbone': …, 'heads': {name: …}, 'localise': …}; float32 arrays.
+        params: {'backbone': …, 'heads': {name: …}, 'localise': …, 'content': …}; float32 arrays.
         spec: the static description.
         card: JSON-like facts: bundle name, version, backbone hash, and per head its training.
         training_hashes: SHA-256 of every photo that a head or the car box was trained on.
@@ -99,42 +101,45 @@ def weights_hash(params: Mapping[str, Any]) -> str:
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     """Returns the JSON form of a spec; `spec_from_json` inverts it."""
-    rows = []
-    for head in spec.heads:
-        row = dataclasses.asdict(head)
-        row["attribute"] = attribute_to_json(head.attribute)
-        rows.append(row)
     box = dataclasses.asdict(spec.localise) if spec.localise else None
     return {
         "backbone": spec.backbone,
-        "heads": rows,
+        "heads": [_head_to_json(head) for head in spec.heads],
         "localise": box,
         "input_size": spec.input_size,
+        "content": _head_to_json(spec.content) if spec.content else None,
     }
+
+
+def _head_to_json(head: HeadSpec) -> dict[str, Any]:
+    return {**dataclasses.asdict(head), "attribute": attribute_to_json(head.attribute)}
+
+
+def _head_from_json(row: Mapping[str, Any]) -> HeadSpec:
+    # Bundles of before there were several densities name none.
+    if row.get("density", "vonmises") not in heads.ANGULAR_HEADS:
+        raise ValueError(f"no density {row['density']!r}: made by a newer carjax?")
+    return HeadSpec(
+        **{
+            **row,
+            "attribute": attribute_from_json(row["attribute"]),
+            "parts": tuple(row.get("parts", ())),
+            "calibration": _calibration(row),
+        }
+    )
 
 
 def spec_from_json(tree: Mapping[str, Any]) -> Spec:
     """Builds a spec from its JSON form."""
-
-    for row in tree["heads"]:
-        # Bundles of before there were several densities name none.
-        if row.get("density", "vonmises") not in heads.ANGULAR_HEADS:
-            raise ValueError(f"no density {row['density']!r}: made by a newer carjax?")
+    read_heads = tuple(_head_from_json(row) for row in tree["heads"])
+    # Bundles of before there was a content head name none.
+    content = tree.get("content")
     return Spec(
         backbone=tree["backbone"],
-        heads=tuple(
-            heads.HeadSpec(
-                **{
-                    **row,
-                    "attribute": attribute_from_json(row["attribute"]),
-                    "parts": tuple(row.get("parts", ())),
-                    "calibration": _calibration(row),
-                }
-            )
-            for row in tree["heads"]
-        ),
+        heads=read_heads,
         localise=localise.LocaliseSpec(**tree["localise"]) if tree["localise"] else None,
         input_size=tree["input_size"],
+        content=_head_from_json(content) if content else None,
     )
 
 
@@ -273,7 +278,7 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 @functools.cache
 def expected_params(spec: Spec) -> dict[str, Any]:
-    """Returns shapes and dtypes of {'heads': …, 'localise': …} without computing any."""
+    """Returns shapes and dtypes of the tree below 'backbone', computing nothing."""
 
     def init(key: jax.Array) -> dict[str, Any]:
         features = example_features(spec.backbone, spec.input_size)
@@ -285,6 +290,8 @@ def expected_params(spec: Spec) -> dict[str, Any]:
             box = localise.CarBoxHead(spec.localise.channels)
             features = example_features(spec.backbone, spec.localise.input_size)
             tree["localise"] = box.init(key, features)["params"]
+            if spec.content is not None:
+                tree["content"] = heads.create(spec.content).init(key, features)["params"]
         return tree
 
     return jax.eval_shape(init, jax.random.key(0))

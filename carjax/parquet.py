@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from carjax.attributes import VIEWS, Angular, Attribute, Categorical, Schema
+from carjax.attributes import CONTENT, VIEWS, Angular, Attribute, Categorical, Schema
 from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.table import ScoreTable
@@ -24,6 +24,8 @@ METADATA_KEY = b"carjax"
 FORMAT_VERSION = 1
 
 _AZIMUTH = ("azimuth_deg", "kappa", "azimuth_floor", "azimuth_entropy")
+# Lists of fixed length that a table may lack, and their lengths.
+_OPTIONAL = {"car_colour": 3, "content_probs": len(CONTENT.classes)}
 _BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
@@ -33,7 +35,8 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     The columns are `source, frame, time_s`, then for each categorical attribute `A`
     `A, A_probability, A_entropy, A_probs`, then, if the schema has an angular attribute,
     `azimuth_deg, kappa, azimuth_floor, azimuth_entropy, view_probs`, then
-    `car_probability, box_left, box_top, box_right, box_bottom, sharpness`.
+    `car_probability, box_left, box_top, box_right, box_bottom, sharpness`, and last `car_colour`
+    (red, green, blue) and `content_probs` (whole, part, none), which are null where not measured.
 
     Args:
         schema: the attributes.
@@ -62,6 +65,7 @@ def arrow_schema(schema: Schema) -> pa.Schema:
         fields += [(name, single) for name in _AZIMUTH]
         fields += [("view_probs", pa.list_(single, len(VIEWS)))]
     fields += [(name, single) for name in ("car_probability", *_BOX, "sharpness")]
+    fields += [(name, pa.list_(single, width)) for name, width in _OPTIONAL.items()]
 
     names = [name for name, _ in fields]
     clash = next((name for name in names if names.count(name) > 1), None)
@@ -108,6 +112,9 @@ def to_arrow(table: ScoreTable, source: str) -> pa.Table:
         columns |= {name: getattr(table, name) for name in _AZIMUTH}
         columns["view_probs"] = list(table.view_probs)
 
+    for name in _OPTIONAL:
+        values = getattr(table, name)
+        columns[name] = [None] * len(table) if values is None else list(values)
     schema = arrow_schema(table.schema)
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -131,7 +138,8 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
             f"{FORMAT_VERSION}; score the videos again"
         )
     schema = tuple(_attribute(entry) for entry in described["attributes"])
-    missing = [name for name in arrow_schema(schema).names if name not in rows.column_names]
+    needed = [name for name in arrow_schema(schema).names if name not in _OPTIONAL]
+    missing = [name for name in needed if name not in rows.column_names]
     if missing:
         raise CarjaxError(f"it lacks the columns {', '.join(missing)}; score the videos again")
 
@@ -141,6 +149,12 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
     def matrix(name: str, width: int) -> np.ndarray:
         lists = rows.column(name).combine_chunks()
         return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), width)
+
+    def optional(name: str) -> np.ndarray | None:
+        measured = name in rows.column_names and len(rows) and not rows.column(name).null_count
+        if not measured:
+            return None
+        return matrix(name, _OPTIONAL[name])
 
     count = len(rows)
     angular = any(isinstance(attribute, Angular) for attribute in schema)
@@ -161,6 +175,8 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
         car_probability=column("car_probability"),
         box=np.stack([column(name) for name in _BOX], axis=1),
         sharpness=column("sharpness"),
+        car_colour=optional("car_colour"),
+        content_probs=optional("content_probs"),
     )
     return table, rows.column("source").to_pylist()
 

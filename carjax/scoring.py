@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import certainty, circular, crops, heads, localise, programs
+from carjax import certainty, circular, content, crops, heads, localise, programs
 from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.model import Model, Spec
-from carjax.table import ScoreTable
+from carjax.table import LUMA, ScoreTable
 
 
 @functools.partial(
@@ -35,6 +35,8 @@ from carjax.table import ScoreTable
         "car_probability",
         "box",
         "sharpness",
+        "car_colour",
+        "content_probs",
     ],
     meta_fields=[],
 )
@@ -54,6 +56,9 @@ class FrameScores:
         car_probability: float32 [B]; mass of the ImageNet vehicle classes.
         box: float32 [B, 4]; left, top, right, bottom of the scored crop, fractions of the frame.
         sharpness: float32 [B]; of the crop, in 0..1, see `sharpness`.
+        car_colour: float32 [B, 3]; mean red, green and blue of the crop's middle, in 0..1.
+        content_probs: float32 [B, 3]; probabilities of `attributes.CONTENT`: the frame shows a
+            whole car, a part of one, none; None without a content head or without the car box.
     """
 
     mask: jax.Array
@@ -67,6 +72,8 @@ class FrameScores:
     car_probability: jax.Array
     box: jax.Array
     sharpness: jax.Array
+    car_colour: jax.Array
+    content_probs: jax.Array | None
 
 
 # Exported programs (`jax.export`) name these types in their serialised form.
@@ -104,6 +111,20 @@ def sharpness(grey: jax.Array) -> jax.Array:
     return jnp.minimum(kept(grey), kept(grey.T))
 
 
+def middle_colour(crop: jax.Array) -> jax.Array:
+    """Mean colour of the middle half of a crop's rows and columns, where the car is.
+
+    Args:
+        crop: float [S, S, 3], in 0..255.
+
+    Returns:
+        float32 [3]; red, green and blue in 0..1.
+    """
+    side = crop.shape[0]
+    middle = slice(side // 4, side - side // 4)
+    return crop[middle, middle].mean((0, 1)) / 255.0
+
+
 def score(
     params: Mapping[str, Any], frames: jax.Array, mask: jax.Array, *, spec: Spec
 ) -> FrameScores:
@@ -113,7 +134,7 @@ def score(
     `grad` with respect to a head, and `jax.export`.
 
     Args:
-        params: {'backbone': …, 'heads': …, 'localise': …} as `Model.params`.
+        params: {'backbone': …, 'heads': …, 'localise': …, 'content': …} as `Model.params`.
         frames: uint8 [B, H, W, 3], RGB.
         mask: bool [B]; False marks padding.
         spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
@@ -125,10 +146,15 @@ def score(
     batch, height, width, _ = frames.shape
     backbone = registry.create(spec.backbone)
     size = jnp.array([width, height, width, height], jnp.float32)
+    shows = None
     if spec.localise is not None and "localise" in params:
-        box = localise.find_box(
+        box, look = localise.find(
             params["localise"], backbone, params["backbone"], frames, spec.localise
         )
+        if spec.content is not None and "content" in params:
+            shows = content.content_probs(
+                params["content"], spec.content, backbone, params["backbone"], look
+            )
         box = localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size)
     else:
         box = crops.full_boxes(batch, height, width)
@@ -138,7 +164,7 @@ def score(
     features = apply(inputs)
     logits = apply(features, method="classify")
     return jax.vmap(functools.partial(_statistics, params["heads"], spec))(
-        features, logits, crop, box / size, mask
+        features, logits, crop, box / size, shows, mask
     )
 
 
@@ -149,6 +175,7 @@ def _statistics(
     logits: jax.Array,
     crop: jax.Array,
     box: jax.Array,
+    shows: jax.Array | None,
     mask: jax.Array,
 ) -> FrameScores:
     """Computes the statistics of one frame; called under `vmap`."""
@@ -181,7 +208,9 @@ def _statistics(
         view_probs=view_probs,
         car_probability=jax.nn.softmax(logits)[np.array(VEHICLE_CLASSES)].sum(),
         box=box,
-        sharpness=sharpness(crop @ jnp.array([0.299, 0.587, 0.114])),
+        sharpness=sharpness(crop @ LUMA),
+        car_colour=middle_colour(crop),
+        content_probs=shows,
     )
     return jax.tree.map(lambda x: jnp.where(mask, x, jnp.zeros_like(x)), scores)
 
@@ -288,6 +317,8 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         car_probability=np.asarray(scores.car_probability),
         box=np.asarray(scores.box),
         sharpness=np.asarray(scores.sharpness),
+        car_colour=np.asarray(scores.car_colour),
+        content_probs=None if scores.content_probs is None else np.asarray(scores.content_probs),
     )
 
 

@@ -1,9 +1,8 @@
 """From a score table to the photos: one per attribute, eight views, and the covered angles.
 
 Host code on NumPy arrays: pure functions, no files but the JSON Schema that ships with the package.
-A frame is *eligible* when it shows a car, in a box that is not tiny beside the others', and sharply
-(`eligible_frames`). Frames are weighted by the time they stand for (`circular.time_weights`), so
-that the sampling rate changes nothing.
+Which frames may be chosen at all is said in `eligibility`. Frames are weighted by the time they
+stand for (`circular.time_weights`), so that the sampling rate changes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carjax.attributes import VIEWS, Categorical, find
+from carjax.eligibility import (
+    MIN_CAR_PROBABILITY,
+    car_frames,
+    content_of,
+    eligible_frames,
+    main_car_frames,
+    time_weights,
+    whole_frames,
+)
 from carjax.errors import NoCarError, UsageError
 from carjax.table import ScoreTable
 
@@ -29,22 +37,8 @@ POLICIES = ("consensus", "entropy")
 VIEW_POLICIES = ("best", "first")
 SCHEMA_VERSION = 1
 
-# The classifier was trained with smoothed labels, so its mass on vehicles is low even on clear
-# photos: 99.5% of the training photos have more than 0.20, 90% of car-free backgrounds less than
-# 0.15. A video needs one frame above it; then the car is there, and its frames need a quarter.
-MIN_CAR_PROBABILITY = 0.15
-FRAME_CAR_SHARE = 0.25
-# What is usual in a video is its upper quartile: still right when most frames are spoilt.
-USUAL_QUANTILE = 0.75
 # Class probabilities below this count as this: no single frame can veto a class.
 PROBABILITY_FLOOR = 1e-4
-# A box below this share of the usual area (a fifth of the width) is a slip of the localiser.
-MIN_RELATIVE_AREA = 0.04
-# See `sharp_frames`.
-SHARPNESS_WINDOW_S = 1.5
-SHARPNESS_NEIGHBOURS = 4
-MIN_LOCAL_SHARPNESS = 0.85
-MIN_GLOBAL_SHARPNESS = 0.8
 # Masses and angles closer than this are equal: the model's own error is larger.
 MASS_TOLERANCE = 0.01
 ANGLE_TOLERANCE_DEG = 2.0
@@ -88,6 +82,7 @@ class AttributeChoice:
         video_probability: probability of the class after all frames (`pool_probabilities`).
         alternatives: the next best frames, best first, distinct in time.
         reason: why there is no value; None if there is one.
+        content: what the chosen frame shows of the car, 'whole' or 'part'; None if not known.
     """
 
     value: str | None
@@ -99,6 +94,7 @@ class AttributeChoice:
     video_probability: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     reason: str | None = None
+    content: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +107,7 @@ class ViewChoice:
         probability: mass of the frame's density inside the view's bin.
         frame: 0-based index in presentation order.
         time_s: presentation time in seconds.
+        content: what the frame shows of the car, 'whole' or 'part'; None if not known.
     """
 
     azimuth_deg: float
@@ -118,6 +115,7 @@ class ViewChoice:
     probability: float
     frame: int
     time_s: float
+    content: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +168,13 @@ def select_photos(
     * `consensus`: the video's class is the most probable one after pooling all eligible frames
       (`pool_probabilities`); the photo is the eligible frame of lowest entropy whose own most
       probable class is that class. A frame that is certain but wrong is thus not chosen.
-    * `entropy`: the frame of lowest entropy among all that show a car, and its class.
+    * `entropy`: the frame of lowest entropy among all that show the main car, and its
+      class.
+
+    Frames with the whole car come first: where any is eligible, frames with a part of it (a
+    close-up, or a car that the border cuts off) neither vote nor win. A video of close-ups alone
+    still gets its best ones, and `content` says so. A view takes a part where no whole car fills
+    it.
 
     Ties go to the earliest frame. A view is filled by eligible frames whose density has more than
     `view_threshold` of its mass in the view's bin, the bin being the frame's most probable one. By
@@ -231,11 +235,12 @@ def select_photos(
         raise UsageError(f"alternatives is {alternatives}; it must be at least 0")
     names = _wanted(table, attributes)
 
-    car = car_frames(table, min_car_probability)
-    if not car.any():
+    if not car_frames(table, min_car_probability).any():
         raise NoCarError(_no_car(table, min_car_probability))
+    car = main_car_frames(table, min_car_probability)
     eligible = eligible_frames(table, min_car_probability)
-    weights = _time_weights(table.time_s)
+    whole = whole_frames(table)
+    weights = time_weights(table.time_s)
     if duration_s is None:
         duration_s = float(table.time_s[-1] - table.time_s[0])
     min_gap_s = max(MIN_GAP_S, MIN_GAP_SHARE * duration_s)
@@ -244,7 +249,9 @@ def select_photos(
         attribute.name: _choose_attribute(
             table,
             attribute,
-            candidates=eligible if policy == "consensus" else car,
+            candidates=(eligible & whole if (eligible & whole).any() else eligible)
+            if policy == "consensus"
+            else car,
             weights=weights,
             policy=policy,
             alternatives=alternatives,
@@ -259,98 +266,6 @@ def select_photos(
             table, car, eligible, weights, view_policy, view_threshold, views
         )
     return Selection(chosen, orientation)
-
-
-def car_frames(table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY) -> np.ndarray:
-    """Returns which frames show a car, bool [N]; a probability that is not finite is a no.
-
-    If one frame reaches `min_car_probability`, all that reach a quarter of it show the car;
-    otherwise none does.
-    """
-    probability = np.where(np.isfinite(table.car_probability), table.car_probability, -1.0)
-    if not (probability >= min_car_probability).any():
-        return np.zeros(len(table), bool)
-    return probability >= FRAME_CAR_SHARE * min_car_probability
-
-
-def eligible_frames(
-    table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY
-) -> np.ndarray:
-    """Returns which frames may become photos, bool [N].
-
-    They show a car; its box has at least 4% of the usual area (the upper quartile over the frames
-    with a car), because a smaller one is a slip of the localiser; and they are sharp
-    (`sharp_frames`) beside the others of which this holds.
-
-    Args:
-        table: scores of N frames.
-        min_car_probability: what shows a car, see `car_frames`.
-    """
-    box = np.where(np.isfinite(table.box), table.box, 0).astype(np.float64)
-    area = np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
-    mask = car_frames(table, min_car_probability) & np.isfinite(table.sharpness)
-    mask &= np.isfinite(table.box).all(axis=1)
-    if not mask.any():
-        return mask
-    weights = _time_weights(table.time_s)
-    usual = _weighted_quantile(area[mask], weights[mask], USUAL_QUANTILE)
-    mask &= area >= MIN_RELATIVE_AREA * usual
-    mask[mask] = sharp_frames(table.time_s[mask], table.sharpness[mask], weights[mask])
-    return mask
-
-
-def sharp_frames(
-    time_s: np.ndarray, sharpness: np.ndarray, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Returns which frames are sharp for their video, bool [N].
-
-    Sharpness (`scoring.sharpness`) depends on the camera, its compression, and the size of the
-    car. So a frame is compared with its own video, twice:
-
-    * with its neighbourhood of ±1.5 s (at least 4 frames to each side): at least 0.85 of the
-      neighbourhood's upper quartile. The quartile follows the slow changes that come from the side
-      and the size of the car, and still belongs to the sharp frames when up to three quarters of
-      the neighbourhood are blurred; a median gives way at one half. In the sample video motion
-      blur leaves 0.6 to 0.8 of it.
-    * with the whole video: at least 0.8 of its upper quartile. That catches a passage that is
-      blurred for longer than the neighbourhood.
-
-    Both are ratios, so a video that is soft throughout keeps its frames. The frame of the highest
-    value is always sharp.
-
-    Args:
-        time_s: float [N], increasing, seconds.
-        sharpness: float [N], finite, not negative.
-        weights: float [N], time that each frame stands for; None takes it from `time_s`.
-
-    Returns:
-        bool [N].
-
-    Example:
-        >>> sharp_frames(np.arange(8) / 8, np.array([300, 320, 20, 15, 25, 310, 290, 305.0]))
-        array([ True,  True, False, False, False,  True,  True,  True])
-    """
-    count = len(sharpness)
-    if not count:
-        return np.zeros(0, bool)
-    if weights is None:
-        weights = _time_weights(time_s)
-    sharpness = np.asarray(sharpness, np.float64)
-    index = np.arange(count)
-    low = np.searchsorted(time_s, time_s - SHARPNESS_WINDOW_S, "left")
-    high = np.searchsorted(time_s, time_s + SHARPNESS_WINDOW_S, "right")
-    low = np.maximum(np.minimum(low, index - SHARPNESS_NEIGHBOURS), 0)
-    high = np.minimum(np.maximum(high, index + SHARPNESS_NEIGHBOURS + 1), count)
-    local = np.array(
-        [
-            _weighted_quantile(sharpness[a:b], weights[a:b], USUAL_QUANTILE)
-            for a, b in zip(low, high, strict=True)
-        ]
-    )
-    overall = _weighted_quantile(sharpness, weights, USUAL_QUANTILE)
-    return (sharpness >= MIN_LOCAL_SHARPNESS * local) & (
-        sharpness >= MIN_GLOBAL_SHARPNESS * overall
-    )
 
 
 def pool_probabilities(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -484,17 +399,15 @@ def _no_car(table: ScoreTable, min_car_probability: float) -> str:
     finite = table.car_probability[np.isfinite(table.car_probability)]
     if not finite.size:
         return "no car found: the video has no frame with a valid score; try another video"
+    if finite.max() >= min_car_probability:  # so it was the content head that refused
+        return (
+            f"no car found in {len(table)} frames: none shows a car, or a part of one; "
+            "film the whole car from nearer or in better light"
+        )
     return (
         f"no car found in {len(table)} frames (highest car probability {finite.max():.2f}, "
         f"needed {min_car_probability:.2f}); film the whole car from nearer or in better light"
     )
-
-
-def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
-    """The smallest value whose cumulative weight reaches that share of the total."""
-    order = np.argsort(values, kind="stable")
-    total = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(total, quantile * total[-1])]])
 
 
 def _choose_attribute(
@@ -545,6 +458,7 @@ def _choose_attribute(
         **dataclasses.asdict(chosen),
         video_probability=float(pooled[label[ranked[0]]]),
         alternatives=tuple(options[1:]),
+        content=content_of(table, int(ranked[0])),
     )
 
 
@@ -573,6 +487,7 @@ def _choose_views(
     view_threshold: float,
     views: int,
 ) -> OrientationChoice:
+    whole = whole_frames(table)
     sound = (
         np.isfinite(table.azimuth_deg)
         & np.isfinite(table.kappa)
@@ -586,7 +501,7 @@ def _choose_views(
     chosen: dict[str, ViewChoice | None] = {}
     for view, name in enumerate(view_names(views)):
         fills = eligible & (predicted == view) & (mass[:, view] > view_threshold)
-        index = np.flatnonzero(fills)
+        index = np.flatnonzero(fills & whole if (fills & whole).any() else fills)
         if not index.size:
             chosen[name] = None
             continue
@@ -602,6 +517,7 @@ def _choose_views(
             probability=float(mass[best, view]),
             frame=int(table.frame[best]),
             time_s=float(table.time_s[best]),
+            content=content_of(table, best),
         )
     filled = [view for view in chosen.values() if view is not None]
     return OrientationChoice(
@@ -625,13 +541,6 @@ def _best_in_bin(
     distance = np.abs((azimuth - centre_deg + 180) % 360 - 180)
     index = index[distance <= distance.min() + ANGLE_TOLERANCE_DEG]
     return int(index[np.argmax(sharpness[index])])
-
-
-def _time_weights(time_s: np.ndarray) -> np.ndarray:
-    # Imported in the functions that need it: JAX takes most of a second.
-    from carjax import circular
-
-    return circular.time_weights(time_s)
 
 
 def _view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:

@@ -8,6 +8,9 @@ import numpy as np
 
 from carjax.attributes import Angular, Categorical, Schema
 
+# Weights of red, green and blue in an image's brightness (ITU-R BT.601).
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoreTable:
@@ -28,6 +31,11 @@ class ScoreTable:
         box: float32 [N, 4]; left, top, right, bottom of the car, as fractions of the frame.
         sharpness: float32 [N]; of the crop to the box, in 0..1 (`scoring.sharpness`).
 
+        car_colour: float32 [N, 3]; mean red, green and blue in the middle of the box, in 0..1; None
+            in tables of before it was measured.
+        content_probs: float32 [N, 3]; probabilities of `attributes.CONTENT`: the frame shows a
+            whole car, a part of one, none; None where the model does not tell.
+
     The azimuth fields are zeros where the schema has no angular attribute.
     """
 
@@ -44,6 +52,8 @@ class ScoreTable:
     car_probability: np.ndarray
     box: np.ndarray
     sharpness: np.ndarray
+    car_colour: np.ndarray | None = None
+    content_probs: np.ndarray | None = None
 
     def __len__(self) -> int:
         """The number of frames."""

@@ -98,6 +98,7 @@ def tiny_model(synthetic_params, random_tree):
         heads=tuple(heads.HeadSpec(a, grid=2, channels=8, hidden=16) for a in attributes.CAR),
         localise=localise.LocaliseSpec(input_size=64, looks=1, channels=8, margin=0.05),
         input_size=64,
+        content=heads.HeadSpec(attributes.CONTENT, grid=2, channels=4, hidden=8),
     )
     backbone = jax.tree.map(jax.numpy.asarray, synthetic_params(spec.backbone))
     tree = random_tree(model.expected_params(spec))

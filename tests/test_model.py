@@ -125,7 +125,7 @@ def test_with_localise(tiny_model):
 def test_expected_params_have_no_values(tiny_model):
     expected = model.expected_params(tiny_model.spec)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(expected))
-    assert set(expected) == {"heads", "localise"}
+    assert set(expected) == {"heads", "localise", "content"}
     assert list(expected["heads"]) == sorted(a.name for a in attributes.CAR)
 
 

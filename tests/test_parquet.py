@@ -16,7 +16,7 @@ from carjax.table import ScoreTable
 NO_ANGLE = (Categorical("colour", ("red", 'größer, "blue"')),)
 
 
-def make_table(schema=CAR, count=7, seed=0):
+def make_table(schema=CAR, count=7, seed=0, **columns):
     rng = np.random.default_rng(seed)
     angular = any(isinstance(a, Angular) for a in schema)
 
@@ -44,6 +44,7 @@ def make_table(schema=CAR, count=7, seed=0):
         car_probability=rng.random(count, np.float32),
         box=rng.random((count, 4), np.float32),
         sharpness=rng.random(count, np.float32) * 500,
+        **columns,
     )
 
 
@@ -52,6 +53,9 @@ def assert_equal(a, b):
     for field in dataclasses.fields(ScoreTable):
         x, y = getattr(a, field.name), getattr(b, field.name)
         if field.name == "schema":
+            continue
+        if x is None:  # not measured
+            assert y is None, field.name
             continue
         if not isinstance(x, dict):
             x, y = {"": x}, {"": y}
@@ -86,7 +90,20 @@ def test_columns_are_the_contract(tmp_path):
     expected["view_probs"] = pa.list_(single, 8)
     for name in ("car_probability", "box_left", "box_top", "box_right", "box_bottom", "sharpness"):
         expected[name] = single
+    expected["car_colour"] = expected["content_probs"] = pa.list_(single, 3)
     assert list(zip(rows.schema.names, rows.schema.types, strict=True)) == list(expected.items())
+
+
+def test_colour_and_content_are_kept_and_may_be_missing(tmp_path):
+    path = tmp_path / "x.parquet"
+    rng = np.random.default_rng(1)
+    columns = {name: rng.random((7, 3), np.float32) for name in ("car_colour", "content_probs")}
+    table = make_table(**columns)
+    parquet.write(table, "v.mp4", path)
+    assert_equal(table, parquet.read(path)[0])
+    # A file of before they were measured has no such columns.
+    pq.write_table(pq.read_table(path).drop_columns(list(columns)), path)
+    assert_equal(make_table(), parquet.read(path)[0])
 
 
 def test_class_and_probability_are_those_of_the_largest(tmp_path):

@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from carjax import scoring, selection
+from carjax import eligibility, scoring, selection
 from carjax.attributes import CAR, VIEWS, Angular, Categorical
 from carjax.errors import NoCarError, UsageError
 from carjax.selection import select_photos
@@ -159,7 +159,7 @@ def blurred_series(bursts, count=180, seed=0):
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
 def test_bursts_of_blur_are_found_and_nothing_else(bursts, scale):
     t, values, spoilt = blurred_series(bursts)
-    np.testing.assert_array_equal(selection.sharp_frames(t, scale * values), ~spoilt)
+    np.testing.assert_array_equal(eligibility.sharp_frames(t, scale * values), ~spoilt)
 
 
 def test_mild_blur_of_a_textured_side_is_found_though_a_plain_side_is_no_sharper():
@@ -167,7 +167,7 @@ def test_mild_blur_of_a_textured_side_is_found_though_a_plain_side_is_no_sharper
     values = np.linspace(0.44, 0.56, 180)
     values[150:154] *= 0.8
     assert values[150:154].min() < 0.44
-    assert np.flatnonzero(~selection.sharp_frames(t, values)).tolist() == [150, 151, 152, 153]
+    assert np.flatnonzero(~eligibility.sharp_frames(t, values)).tolist() == [150, 151, 152, 153]
 
 
 @given(seeds, st.floats(0.2, 1))
@@ -175,16 +175,16 @@ def test_mild_blur_of_a_textured_side_is_found_though_a_plain_side_is_no_sharper
 def test_blur_is_found_whatever_is_sampled(seed, share):
     t, values, spoilt = blurred_series([(18, 4), (69, 4), (105, 3), (140, 4)], seed=seed)
     kept = np.random.default_rng(seed).random(len(t)) < share
-    np.testing.assert_array_equal(selection.sharp_frames(t[kept], values[kept]), ~spoilt[kept])
+    np.testing.assert_array_equal(eligibility.sharp_frames(t[kept], values[kept]), ~spoilt[kept])
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=40), st.sampled_from([2.0**-9, 2.0**9]))
 @quick
 def test_sharpness_is_relative_and_never_leaves_a_video_without_a_frame(values, scale):
     t, values = np.arange(len(values)) / 8, np.array(values)
-    sharp = selection.sharp_frames(t, values)
+    sharp = eligibility.sharp_frames(t, values)
     assert sharp[np.argmax(values)]
-    np.testing.assert_array_equal(sharp, selection.sharp_frames(t, values * scale))
+    np.testing.assert_array_equal(sharp, eligibility.sharp_frames(t, values * scale))
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -199,7 +199,7 @@ def test_spoilt_frames_of_the_sample_are_found(stride):
                 grey = frame.to_ndarray(format="gray").astype(np.float32)
                 times.append(frame.time)
                 values.append(float(sharpness(grey)))
-    sharp = selection.sharp_frames(np.array(times), np.array(values))
+    sharp = eligibility.sharp_frames(np.array(times), np.array(values))
     np.testing.assert_array_equal(sharp, ~spoilt[::stride])
 
 
@@ -215,9 +215,9 @@ def test_eligible_frames_show_a_sharp_car_that_is_not_tiny():
     table.sharpness[11] = np.nan
     table.box[12, 0] = np.nan
     table.car_probability[13] = np.nan
-    unfit = np.flatnonzero(~selection.eligible_frames(table))
+    unfit = np.flatnonzero(~eligibility.eligible_frames(table))
     assert unfit.tolist() == [3, 5, 7, 8, 11, 12, 13]
-    assert 3 not in np.flatnonzero(~selection.eligible_frames(table, min_car_probability=0.05))
+    assert 3 not in np.flatnonzero(~eligibility.eligible_frames(table, min_car_probability=0.05))
 
 
 def test_a_sharp_empty_frame_does_not_make_the_car_look_blurred():
@@ -227,7 +227,7 @@ def test_a_sharp_empty_frame_does_not_make_the_car_look_blurred():
         car_probability=np.where(has_car, 0.9, 0.0),
         sharpness=np.where(has_car, 50.0, 2000.0),
     )
-    np.testing.assert_array_equal(selection.eligible_frames(table), has_car)
+    np.testing.assert_array_equal(eligibility.eligible_frames(table), has_car)
 
 
 # ---- Attributes ----
@@ -237,7 +237,7 @@ def reference_attribute(table, policy, wanted):
     """The rule in plain Python."""
     classes = DOORS.classes
     if policy == "consensus":
-        rows = [i for i, ok in enumerate(selection.eligible_frames(table)) if ok]
+        rows = [i for i, ok in enumerate(eligibility.eligible_frames(table)) if ok]
     else:
         rows = [i for i in range(len(table)) if table.car_probability[i] >= 0.15 / 4]
     t = [float(x) for x in table.time_s]
@@ -270,7 +270,7 @@ def reference_attribute(table, policy, wanted):
 @settings(max_examples=200, deadline=None)
 def test_attributes_follow_the_rule(seed, policy, wanted):
     table = random_table(seed)
-    assume(selection.car_frames(table).any())
+    assume(eligibility.car_frames(table).any())
     choice = select_photos(
         table, attributes=["doors"], policy=policy, alternatives=wanted
     ).attributes["doors"]
@@ -298,7 +298,7 @@ def test_attributes_follow_the_rule(seed, policy, wanted):
 @quick
 def test_the_order_of_classes_does_not_matter(seed, order):
     table = random_table(seed, ties=False)
-    assume(selection.car_frames(table).any())
+    assume(eligibility.car_frames(table).any())
     permuted = dataclasses.replace(
         table,
         schema=(Categorical("doors", tuple(DOORS.classes[k] for k in order)),),
@@ -407,7 +407,7 @@ def test_alternatives_are_distinct_in_time():
 
 def reference_views(table, view_policy, threshold):
     """The rule in plain Python; None where a tie of floats decides."""
-    eligible = selection.eligible_frames(table)
+    eligible = eligibility.eligible_frames(table)
     chosen = {}
     for view, name in enumerate(VIEWS):
         rows = []
@@ -614,7 +614,7 @@ def test_what_is_chosen_is_eligible_and_finite(seed):
     for policy in selection.POLICIES:
         got = select_photos(table, policy=policy)
         json.dumps(selection.to_json(got, video=VIDEO, model=MODEL), allow_nan=False)
-        eligible = set(table.frame[selection.eligible_frames(table)])
+        eligible = set(table.frame[eligibility.eligible_frames(table)])
         assert set(got.orientation.order) <= eligible
         doors = got.attributes["doors"]
         for choice in [doors, *doors.alternatives] if doors.value else []:
@@ -730,7 +730,7 @@ def test_json_is_the_contract(views):
     doors = content["attributes"]["doors"]
     assert list(doors) == [
         *("value", "probability", "entropy", "certainty", "frame", "time_s"),
-        *("video_probability", "alternatives", "photo"),
+        *("video_probability", "alternatives", "content", "photo"),
     ]
     assert doors["photo"] == "photos/doors.jpg"
     assert len(doors["alternatives"]) == 3
@@ -741,7 +741,8 @@ def test_json_is_the_contract(views):
     assert list(orientation) == ["views", "missing", "order", "coverage"]
     assert list(orientation["views"]) == list(selection.view_names(views))
     front = orientation["views"]["front"]
-    assert list(front) == ["azimuth_deg", "kappa", "probability", "frame", "time_s", "photo"]
+    names = ["azimuth_deg", "kappa", "probability", "frame", "time_s", "content", "photo"]
+    assert list(front) == names
     assert front["photo"] == "photos/view_front.jpg"
     assert orientation["views"]["rear"]["photo"] == "photos/behind.jpg"
     assert np.mean(orientation["coverage"]) == pytest.approx(1 / (2 * np.pi), rel=1e-4)

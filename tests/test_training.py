@@ -23,7 +23,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tiny_run import settings
 
 from carjax import files, heads, localise, model, training
-from carjax.attributes import CAR, Angular, Categorical
+from carjax.attributes import CAR, CONTENT, Angular, Categorical
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.cli import prepare as prepare_command
@@ -533,6 +533,30 @@ def test_the_car_box_trains(tiny, root):
     assert bundle.spec.localise.channels == 8
 
 
+def test_content_trains_on_windows_of_a_table(tiny, root):
+    table = root / "content.csv"
+    with table.open("w", newline="") as f:
+        lines = [
+            [name, f"{i:05d}.png", *window, "whole" if i % 2 else "none"]
+            for i in range(20)
+            for name, window in (("stanford_cars", [""] * 4), ("car_boxes", [0, 0, 18, 40]))
+        ]
+        header = ["dataset", "file", "left", "top", "right", "bottom", "content"]
+        csv.writer(f).writerows([header, *lines])
+    config = settings(root, "content", steps=60, chunk=30, lr=0.05)
+    config.labels = str(table)
+    config.datasets = ("stanford_cars", "car_boxes")
+    config.parts = False
+    result = run(config, root)
+    assert result["photos"] == {"stanford_cars": 16, "car_boxes": 16}
+    assert result["held_out"]["accuracy"] == 1.0
+    bundle = model.load(root / "run" / "head.safetensors")
+    assert [h.attribute for h in bundle.spec.heads] == [CONTENT]
+    config.labels = str(root / "nowhere.csv")
+    with pytest.raises(CarjaxError, match=r"nowhere.csv: no such table of content"):
+        configs.check(config, root)
+
+
 @pytest.mark.parametrize(
     "density",
     [
@@ -798,7 +822,7 @@ def test_the_shipped_configs_are_valid_and_open_with_their_command(name):
     space = run_file(CONFIGS / f"{name}.py")
     config = space["get_config"]()
     configs.check(config)
-    assert config.attribute in (*(a.name for a in CAR), configs.LOCALISE)
+    assert config.attribute in (*(a.name for a in (*CAR, CONTENT)), configs.LOCALISE)
     assert f"--config=configs/{name}.py" in space["__doc__"]
     assert "Result" in space["__doc__"]
 

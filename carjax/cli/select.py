@@ -129,6 +129,11 @@ def check_attributes(schema: Any, wanted: tuple[str, ...] | None) -> None:
             raise UsageError(f"--attributes: no {name!r}; this model has: {', '.join(names)}")
 
 
+def _caveat(choice: dict[str, Any]) -> str:
+    """What to know of a photo: that no frame showed the whole car."""
+    return " (part of the car)" if choice.get("content") == "part" else ""
+
+
 def show(content: dict[str, Any], out: pathlib.Path) -> None:
     """Prints what was chosen, and where the report is."""
     table = Table(box=None, pad_edge=False)
@@ -140,7 +145,7 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
         else:
             table.add_row(
                 name,
-                choice["value"],
+                choice["value"] + _caveat(choice),
                 f"{choice['certainty']:.2f}",
                 f"{choice['time_s']:.1f} s",
                 choice["photo"],
@@ -151,7 +156,7 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
         else:
             table.add_row(
                 name,
-                f"{view['azimuth_deg']:.0f}°",
+                f"{view['azimuth_deg']:.0f}°" + _caveat(view),
                 f"{view['probability']:.2f}",
                 f"{view['time_s']:.1f} s",
                 view["photo"],

@@ -17,7 +17,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from carjax.attributes import Attribute, Categorical, Schema
+from carjax.attributes import CONTENT, Attribute, Categorical, Schema
 from carjax.errors import CarjaxError
 
 # Column of a labels file, where it is not the attribute's own name.
@@ -212,6 +212,39 @@ def read_boxes(folder: str | os.PathLike[str]) -> Photos:
         {},
         np.array([""] * len(rows)),
         np.array(box, np.float32).reshape(-1, 4),
+    )
+
+
+def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Photos:
+    """Reads what windows of one folder's photos show of a car, from a table over several folders.
+
+    Args:
+        path: a table with the columns `dataset` (the folder's name), `file`, `left`, `top`,
+            `right`, `bottom` (the window in pixels; empty: the whole photo) and `content`, one of
+            `attributes.CONTENT`.
+        folder: has the photos in `images/`.
+
+    Returns:
+        A photo per row, cropped to its window; one file may have several.
+
+    Raises:
+        CarjaxError: no such table, a missing column, a side that is not a number.
+    """
+    root = pathlib.Path(folder)
+    sides = ("left", "top", "right", "bottom")
+    table = _rows(pathlib.Path(path), ["dataset", "file", *sides, CONTENT.name])
+    rows = [row for row in table if row["dataset"] == root.name]
+    try:
+        crop = [[float(row[s]) if row[s] else np.nan for s in sides] for row in rows]
+    except ValueError as error:
+        raise CarjaxError(f"{path}: a side of a window: {error}") from None
+    return Photos(
+        tuple(root / "images" / row["file"] for row in rows),
+        tuple(row["file"] for row in rows),
+        {CONTENT.name: encode_labels(CONTENT, [row[CONTENT.name] for row in rows])},
+        np.array([""] * len(rows)),
+        np.full((len(rows), 4), np.nan, np.float32),
+        crop=np.array(crop, np.float32).reshape(-1, 4),
     )
 
 

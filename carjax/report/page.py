@@ -15,12 +15,12 @@ import jinja2
 import markupsafe
 import numpy as np
 
+from carjax.eligibility import MIN_CAR_PROBABILITY, car_frames
 from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.report import charts
 from carjax.report.charts import Mark
 from carjax.report.text import clock, label, percent, side
-from carjax.selection import MIN_CAR_PROBABILITY, car_frames
 from carjax.table import ScoreTable
 
 THUMBNAIL_PX = 320

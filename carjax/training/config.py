@@ -11,7 +11,7 @@ from collections.abc import Collection
 import ml_collections
 
 import carjax
-from carjax.attributes import CAR, Angular, Attribute, Categorical, Schema, find
+from carjax.attributes import CAR, CONTENT, Angular, Attribute, Categorical, Schema, find
 from carjax.backbones import registry
 from carjax.datasets import prepared, schema_file
 from carjax.datasets.augment import Augmentation
@@ -47,7 +47,7 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
         'data'
     """
     boxes = attribute == LOCALISE
-    car = {a.name: a for a in CAR}.get(attribute)
+    car = {a.name: a for a in (*CAR, CONTENT)}.get(attribute)
     head = LocaliseSpec() if boxes else HeadSpec(car or Angular(attribute))
     fields = {k: v for k, v in dataclasses.asdict(head).items() if k in _head_fields(attribute)}
     config = ml_collections.ConfigDict(
@@ -100,6 +100,9 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             "keep_best": "",
         }
     )
+    if attribute == CONTENT.name:
+        # The table of windows of photos and what each shows; `datasets` have the photos.
+        config.labels = "data/content_labels.csv"
     if _is_direction(attribute):
         # Draws of a CVAE's latent variable: 1 trains on the ELBO, more on the tighter
         # importance-weighted bound. Other densities have none.
@@ -109,7 +112,7 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
 
 def _is_direction(attribute: str) -> bool:
     """Whether it is an angle, or may be one: the data set will tell."""
-    known = {a.name: a for a in CAR}.get(attribute)
+    known = {a.name: a for a in (*CAR, CONTENT)}.get(attribute)
     return attribute != LOCALISE and not isinstance(known, Categorical)
 
 
@@ -137,7 +140,7 @@ def head_spec(
 def attribute_of(config: ml_collections.ConfigDict) -> Attribute:
     """Returns the attribute that a config trains, once resolved; not for the car box."""
     if config.schema == CAR_SCHEMA:
-        return find(CAR, config.attribute)
+        return find((*CAR, CONTENT), config.attribute)
     if config.classes:
         return Categorical(config.attribute, tuple(config.classes))
     return Angular(config.attribute)
@@ -205,6 +208,19 @@ def corrections_of(config: ml_collections.ConfigDict, name: str) -> pathlib.Path
     return table if table is not None and table.is_file() else None
 
 
+def content_labels(config: ml_collections.ConfigDict) -> pathlib.Path:
+    """Returns the table of what windows of photos show: as given, else below the repository's root.
+
+    Raises:
+        CarjaxError: there is no such table.
+    """
+    given = pathlib.Path(config.labels)
+    folder = _project_folder(os.fspath(given.parent))
+    if folder is None or not (folder / given.name).is_file():
+        raise CarjaxError(f"{config.labels}: no such table of content: give --config.labels=FILE")
+    return folder / given.name
+
+
 def _project_folder(given: str) -> pathlib.Path | None:
     """Returns a folder as given, else below the repository's root; None if there is none."""
     beside = pathlib.Path(carjax.__file__).parents[1]
@@ -222,7 +238,7 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
         UsageError: a setting is wrong; the line names it and what it may be.
         CarjaxError: a folder or file is missing; the line shows the expected tree.
     """
-    names = [a.name for a in CAR] + [LOCALISE]
+    names = [a.name for a in (*CAR, CONTENT)] + [LOCALISE]
     if config.schema not in (CAR_SCHEMA, DATA_SCHEMA):
         raise UsageError(f"config.schema: must be car or data, not {config.schema!r}")
     if config.schema == CAR_SCHEMA and config.attribute not in names:
@@ -367,6 +383,14 @@ def _check_tree(config: ml_collections.ConfigDict, root: pathlib.Path) -> None:
 
 def _check_photos(config: ml_collections.ConfigDict, root: pathlib.Path, name: str) -> None:
     """A folder of photos has its table."""
+    if config.attribute == CONTENT.name:
+        content_labels(config)
+        if not (root / name / "images").is_dir():
+            raise CarjaxError(
+                f"{root / name}: no data set here: expected {name}/images/ below {root} "
+                "(--data_dir or CARJAX_DATA)"
+            )
+        return
     table = BOX_TABLE if config.attribute == LOCALISE else LABEL_TABLE
     if not (root / name / table).is_file() or not (root / name / "images").is_dir():
         raise CarjaxError(

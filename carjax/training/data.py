@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 
 from carjax import heads
+from carjax.attributes import CONTENT
 from carjax.backbones.features import Features
 from carjax.datasets import feature_cache, photos, prepared
 from carjax.errors import CarjaxError
@@ -101,7 +102,12 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
     schema = () if boxes else (configs.attribute_of(config),)
     folder = prepared.find(root, name)
     if folder is None:
-        known = photos.read_boxes(root / name) if boxes else photos.read_labels(root / name, schema)
+        if boxes:
+            known = photos.read_boxes(root / name)
+        elif config.attribute == CONTENT.name:
+            known = photos.read_content(configs.content_labels(config), root / name)
+        else:
+            known = photos.read_labels(root / name, schema)
         held_out = left_out = np.zeros(len(known), bool)
         if config.fold >= 0:
             folds = photos.read_folds(configs.splits_dir(config) / f"{name}.csv", known.names)

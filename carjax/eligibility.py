@@ -1,0 +1,194 @@
+"""Which frames may become photos: they show the car, all of it if any does, sharply and in light.
+
+Every rule but the first compares a frame with its own video, so that a video that is soft, dark
+or shows nothing but details keeps its best frames.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from carjax import tracking
+from carjax.attributes import CONTENT
+from carjax.table import LUMA, ScoreTable
+
+# The classifier was trained with smoothed labels, so its mass on vehicles is low even on clear
+# photos: 99.5% of the training photos have more than 0.20, 90% of car-free backgrounds less than
+# 0.15. A video needs one frame above it; then the car is there, and its frames need a quarter.
+MIN_CAR_PROBABILITY = 0.15
+FRAME_CAR_SHARE = 0.25
+# What is usual in a video is its upper quartile: still right when most frames are spoilt.
+USUAL_QUANTILE = 0.75
+# A box below this share of the usual area (a fifth of the width) is a slip of the localiser.
+MIN_RELATIVE_AREA = 0.04
+# See `sharp_frames`.
+SHARPNESS_WINDOW_S = 1.5
+SHARPNESS_NEIGHBOURS = 4
+MIN_LOCAL_SHARPNESS = 0.85
+MIN_GLOBAL_SHARPNESS = 0.8
+# The car's brightness as a share of what is usual in the video. Its shaded side has more than half
+# of the sunny one's.
+MIN_RELATIVE_BRIGHTNESS = 0.35
+# A box that ends this near to the frame's border is cut off by it.
+BORDER = 0.01
+_WHOLE, _PART, _NONE = (CONTENT.classes.index(name) for name in ("whole", "part", "none"))
+
+
+def car_frames(table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY) -> np.ndarray:
+    """Returns which frames show a car, bool [N]; a probability that is not finite is a no.
+
+    If one frame reaches `min_car_probability`, all that reach a quarter of it show the car;
+    otherwise none does. Frames of which the content head says that they more likely show no car
+    than one are left out of both.
+    """
+    probability = np.where(np.isfinite(table.car_probability), table.car_probability, -1.0)
+    if table.content_probs is not None:
+        none = table.content_probs[:, _NONE]
+        probability = np.where(np.isfinite(none) & (none <= 0.5), probability, -1.0)
+    if not (probability >= min_car_probability).any():
+        return np.zeros(len(table), bool)
+    return probability >= FRAME_CAR_SHARE * min_car_probability
+
+
+def main_car_frames(
+    table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY
+) -> np.ndarray:
+    """Returns which frames show the car, and not another one that passes, bool [N].
+
+    Those of `car_frames` that `tracking.main_car` takes for the main car; it judges no frame whose
+    box is not finite.
+    """
+    car = car_frames(table, min_car_probability)
+    judged = car & np.isfinite(table.box).all(axis=1)
+    main = tracking.main_car(
+        table.time_s, table.box, time_weights(table.time_s), judged, table.car_colour
+    )
+    return car & (main | ~judged)
+
+
+def whole_frames(table: ScoreTable) -> np.ndarray:
+    """Returns which frames rather show a whole car than a part of one, bool [N].
+
+    All, where the model does not tell.
+    """
+    if table.content_probs is None:
+        return np.ones(len(table), bool)
+    return table.content_probs[:, _WHOLE] >= table.content_probs[:, _PART]
+
+
+def content_of(table: ScoreTable, row: int) -> str | None:
+    """Returns what a frame with a car shows of it, 'whole' or 'part'; None if not known."""
+    if table.content_probs is None:
+        return None
+    return CONTENT.classes[_WHOLE if whole_frames(table)[row] else _PART]
+
+
+def at_border(box: np.ndarray) -> np.ndarray:
+    """Returns which boxes [N, 4], as fractions of the frame, its border cuts off, bool [N]."""
+    return np.any((box[:, :2] <= BORDER) | (box[:, 2:] >= 1 - BORDER), axis=1)
+
+
+def eligible_frames(
+    table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY
+) -> np.ndarray:
+    """Returns which frames may become photos, bool [N].
+
+    They show the main car (`main_car_frames`); its box has at least
+    4% of the usual area (the upper quartile over the frames with a car), because a smaller one is
+    a slip of the localiser; it has at least 35% of the usual brightness; and it is sharp
+    (`sharp_frames`). Frames with the whole car are compared with each other, and so are those with
+    a part of it: selection takes the latter where no other will do.
+
+    Args:
+        table: scores of N frames.
+        min_car_probability: what shows a car, see `car_frames`.
+    """
+    box = np.where(np.isfinite(table.box), table.box, 0).astype(np.float64)
+    area = np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
+    car = main_car_frames(table, min_car_probability) & np.isfinite(table.sharpness)
+    car &= np.isfinite(table.box).all(axis=1)
+    weights = time_weights(table.time_s)
+    car &= area >= MIN_RELATIVE_AREA * usual(area, weights, car)
+    if table.car_colour is not None:
+        brightness = table.car_colour @ LUMA
+        car &= brightness >= MIN_RELATIVE_BRIGHTNESS * usual(brightness, weights, car)
+    whole = whole_frames(table)
+    for rung in (car & whole, car & ~whole):
+        car[rung] = sharp_frames(table.time_s[rung], table.sharpness[rung], weights[rung])
+    return car
+
+
+def usual(values: np.ndarray, weights: np.ndarray, which: np.ndarray) -> float:
+    """Returns the weighted upper quartile of the values of those frames; 0 if there are none."""
+    if not which.any():
+        return 0.0
+    return _weighted_quantile(values[which], weights[which], USUAL_QUANTILE)
+
+
+def sharp_frames(
+    time_s: np.ndarray, sharpness: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns which frames are sharp for their video, bool [N].
+
+    Sharpness (`scoring.sharpness`) depends on the camera, its compression, and the size of the
+    car. So a frame is compared with its own video, twice:
+
+    * with its neighbourhood of ±1.5 s (at least 4 frames to each side): at least 0.85 of the
+      neighbourhood's upper quartile. The quartile follows the slow changes that come from the side
+      and the size of the car, and still belongs to the sharp frames when up to three quarters of
+      the neighbourhood are blurred; a median gives way at one half. In the sample video motion
+      blur leaves 0.6 to 0.8 of it.
+    * with the whole video: at least 0.8 of its upper quartile. That catches a passage that is
+      blurred for longer than the neighbourhood.
+
+    Both are ratios, so a video that is soft throughout keeps its frames. The frame of the highest
+    value is always sharp.
+
+    Args:
+        time_s: float [N], increasing, seconds.
+        sharpness: float [N], finite, not negative.
+        weights: float [N], time that each frame stands for; None takes it from `time_s`.
+
+    Returns:
+        bool [N].
+
+    Example:
+        >>> sharp_frames(np.arange(8) / 8, np.array([300, 320, 20, 15, 25, 310, 290, 305.0]))
+        array([ True,  True, False, False, False,  True,  True,  True])
+    """
+    count = len(sharpness)
+    if not count:
+        return np.zeros(0, bool)
+    if weights is None:
+        weights = time_weights(time_s)
+    sharpness = np.asarray(sharpness, np.float64)
+    index = np.arange(count)
+    low = np.searchsorted(time_s, time_s - SHARPNESS_WINDOW_S, "left")
+    high = np.searchsorted(time_s, time_s + SHARPNESS_WINDOW_S, "right")
+    low = np.maximum(np.minimum(low, index - SHARPNESS_NEIGHBOURS), 0)
+    high = np.minimum(np.maximum(high, index + SHARPNESS_NEIGHBOURS + 1), count)
+    local = np.array(
+        [
+            _weighted_quantile(sharpness[a:b], weights[a:b], USUAL_QUANTILE)
+            for a, b in zip(low, high, strict=True)
+        ]
+    )
+    overall = _weighted_quantile(sharpness, weights, USUAL_QUANTILE)
+    return (sharpness >= MIN_LOCAL_SHARPNESS * local) & (
+        sharpness >= MIN_GLOBAL_SHARPNESS * overall
+    )
+
+
+def time_weights(time_s: np.ndarray) -> np.ndarray:
+    """Returns the time that each frame stands for, float64 [N] (`circular.time_weights`)."""
+    # Imported in the functions that need it: JAX takes most of a second.
+    from carjax import circular
+
+    return circular.time_weights(time_s)
+
+
+def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
+    """The smallest value whose cumulative weight reaches that share of the total."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(total, quantile * total[-1])]])

@@ -1,0 +1,115 @@
+"""Which frames are refused: empty, cut off, dark, of another car; and what is left if all are."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_selection import make_table, walk
+
+from carjax import eligibility, selection
+from carjax.errors import NoCarError
+from carjax.selection import select_photos
+
+WHOLE, PART, NONE = [0.9, 0.08, 0.02], [0.1, 0.85, 0.05], [0.02, 0.08, 0.9]
+
+
+def with_content(table, rows):
+    """The table with (frames, probabilities) told; all other frames show the whole car."""
+    probs = np.tile(np.array(WHOLE, np.float32), (len(table), 1))
+    for index, row in rows:
+        probs[index] = row
+    return dataclasses.replace(table, content_probs=probs)
+
+
+def test_frames_without_a_car_are_no_car_frames_whatever_imagenet_says():
+    table = with_content(make_table(count=20), [(np.arange(5, 9), NONE), (12, [np.nan] * 3)])
+    unfit = np.flatnonzero(~eligibility.car_frames(table)).tolist()
+    assert unfit == [5, 6, 7, 8, 12]
+    low = dataclasses.replace(table, car_probability=np.full(20, 0.01, np.float32))
+    assert not eligibility.car_frames(low).any()
+
+
+def test_a_video_without_a_car_says_what_is_missing():
+    table = with_content(make_table(count=9), [(np.arange(9), NONE)])
+    with pytest.raises(NoCarError, match="no car found in 9 frames: none shows a car") as error:
+        select_photos(table)
+    assert error.value.status == 3
+
+
+def test_parts_neither_vote_nor_win_where_the_whole_car_is_seen():
+    probs = np.tile([0.02, 0.03, 0.1, 0.85], (40, 1))
+    probs[10:36] = [0.999, 0.001, 0, 0]  # close-ups, which are sure and wrong, and many
+    table = with_content(make_table(probs={"doors": probs}), [(np.arange(10, 36), PART)])
+    doors = select_photos(table).attributes["doors"]
+    assert (doors.value, doors.content) == ("5", "whole")
+    assert doors.frame not in range(10, 36)
+    assert all(a.frame not in range(10, 36) for a in doors.alternatives)
+
+
+def test_a_video_of_close_ups_keeps_its_best_and_says_so():
+    table = with_content(walk(), [(np.arange(180), PART)])
+    got, want = select_photos(table), select_photos(walk())
+    assert got.attributes["doors"].content == "part"
+    assert got.attributes["doors"].frame == want.attributes["doors"].frame
+    views = [v for v in got.orientation.views.values() if v]
+    assert {v.content for v in views} == {"part"}
+    assert selection.chosen_frames(got) == selection.chosen_frames(want)
+    assert want.attributes["doors"].content is None
+
+
+def test_a_view_takes_a_part_only_where_no_whole_car_fills_it():
+    # Two frames to each view; the earlier is cut, and of the rear so is the later.
+    azimuth = np.repeat(np.arange(8) * 45.0, 2)
+    cut = np.append(np.arange(0, 16, 2), 9)
+    table = with_content(make_table(azimuth_deg=azimuth), [(cut, PART)])
+    views = select_photos(table).orientation.views
+    for k, view in enumerate(views.values()):
+        assert (view.frame, view.content) == ((8, "part") if k == 4 else (2 * k + 1, "whole"))
+
+
+def test_sharp_close_ups_do_not_make_the_whole_car_look_blurred():
+    part = np.arange(60) % 3 > 0
+    table = make_table(count=60, sharpness=np.where(part, 0.8, 0.4))
+    assert not eligibility.eligible_frames(table)[~part].any()
+    table = with_content(table, [(part, PART)])
+    assert eligibility.eligible_frames(table).all()
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])
+def test_frames_too_dark_for_their_video_are_refused(level):
+    colour = np.tile(np.array([0.5, 0.45, 0.4], np.float32), (40, 1)) * np.float32(level)
+    colour[20:28] *= 0.6  # the shaded side
+    colour[30:36] *= 0.2
+    table = make_table(count=40, car_colour=colour)
+    unfit = np.flatnonzero(~eligibility.eligible_frames(table))
+    assert unfit.tolist() == list(range(30, 36))
+
+
+def test_another_car_is_not_eligible_and_does_not_vote():
+    table = walk()
+    turned = np.arange(60, 80)
+    table.box[turned] = [0.0, 0.5, 0.15, 0.6]
+    table.probs["doors"][turned] = [1, 0, 0, 0]
+    table.azimuth_deg[turned] = 123.0
+    seen = eligibility.eligible_frames(table)
+    assert not seen[turned].any()
+    assert not set(selection.chosen_frames(select_photos(table)).values()) & set(turned)
+    left_out = dataclasses.replace(
+        table, car_probability=np.where(np.isin(np.arange(180), turned), 0, 0.9)
+    )
+    got, want = (select_photos(t).orientation.coverage for t in (table, left_out))
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_boxes_at_the_border():
+    box = np.array([[0.1, 0.1, 0.9, 0.9], [0.0, 0.1, 0.9, 0.9], [0.1, 0.1, 0.9, 0.995]])
+    assert eligibility.at_border(box).tolist() == [False, True, True]
+
+
+def test_old_tables_are_judged_as_before():
+    table = walk(blurred=range(10, 14))
+    assert table.content_probs is None
+    told = with_content(dataclasses.replace(table, car_colour=np.full((180, 3), 0.5)), [])
+    np.testing.assert_array_equal(
+        eligibility.eligible_frames(table), eligibility.eligible_frames(told)
+    )
