@@ -25,11 +25,11 @@ class ClassCalibration:
 
     The stated distribution is softmax(β·log p) with β = exp(sharpness + slope·novelty): an inverse
     temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) that changes
-    with how unlike the training photos an image is (as in Tomani et al., "Beyond In-Domain
-    Scenarios: Robust Density-Aware Calibration", ICML 2023).
+    with the image (as in Tomani et al., "Beyond In-Domain Scenarios: Robust Density-Aware
+    Calibration", ICML 2023; here by the head's own `novelty`).
 
     Attributes:
-        sharpness: log β of what is not novel at all.
+        sharpness: log β where novelty is 0.
         slope: change of log β per unit of novelty.
         unknown_above: above this novelty the class is none that the head knows; None: never.
     """
@@ -59,23 +59,31 @@ class DirectionCalibration:
     floor: float = 0.0
 
 
-def state_classes(
-    log_probs: jax.Array, novelty: jax.Array, calibration: ClassCalibration
-) -> jax.Array:
+def novelty(log_probs: jax.Array) -> jax.Array:
+    """How unlike what the head knows: one minus the probability of the likeliest class, [...].
+
+    Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples",
+    ICLR 2017. `benchmarks/nested.py` compares it with other scores.
+
+    Args:
+        log_probs: float [..., K]; of the head itself, before calibration.
+    """
+    return 1.0 - jnp.exp(jnp.max(log_probs, axis=-1))
+
+
+def state_classes(log_probs: jax.Array, calibration: ClassCalibration) -> jax.Array:
     """Returns the stated log-probabilities float32 [..., K].
 
     Args:
         log_probs: float [..., K]; of the head itself.
-        novelty: float [...]; in [0, 1].
         calibration: its numbers.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> p = state_classes(jnp.log(jnp.array([0.9, 0.1])), 0.0, ClassCalibration(np.log(2.0)))
-        >>> jnp.exp(p).round(3).tolist()
-        [0.9879999756813049, 0.012000000104308128]
+        >>> stated = state_classes(jnp.log(jnp.array([0.9, 0.1])), ClassCalibration(np.log(2.0)))
+        >>> print(jnp.exp(stated).round(3))
+        [0.988 0.012]
     """
-    beta = jnp.exp(calibration.sharpness + calibration.slope * jnp.asarray(novelty))
+    beta = jnp.exp(calibration.sharpness + calibration.slope * novelty(log_probs))
     return jax.nn.log_softmax(log_probs * beta[..., None])
 
 
@@ -94,16 +102,12 @@ def state_direction(
 
 
 def fit_classes(
-    log_probs: np.ndarray,
-    novelty: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None = None,
+    log_probs: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> ClassCalibration:
     """Fits sharpness and slope by maximum likelihood.
 
     Args:
         log_probs: float [N, K]; of a head on photos that it was not trained on.
-        novelty: float [N].
         labels: int [N]; true classes.
         weights: float [N]; what each photo counts; None: alike.
     """
@@ -111,11 +115,12 @@ def fit_classes(
     from scipy.special import logsumexp
 
     p = np.asarray(log_probs, np.float64)
+    novel = 1.0 - np.exp(p.max(axis=1))
     share = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
     share = share / share.sum()
 
     def loss(x: np.ndarray) -> float:
-        q = p * np.exp(x[0] + x[1] * novelty)[:, None]
+        q = p * np.exp(x[0] + x[1] * novel)[:, None]
         nll = logsumexp(q, axis=1) - q[np.arange(len(q)), labels]
         # A hair of shrinkage, for folds where every photo is right.
         return float(share @ nll + 1e-4 * (x @ x))

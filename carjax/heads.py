@@ -18,6 +18,7 @@ from carjax.backbones.features import Features
 from carjax.calibration import (
     ClassCalibration,
     DirectionCalibration,
+    novelty,
     state_classes,
     state_direction,
 )
@@ -123,7 +124,7 @@ class ClassPrediction(NamedTuple):
         disagreement: float32 [B]; mutual information of class and member in nats, 0 for one member
             (Houlsby et al., 2011): what more training photos might settle, where the entropy also
             counts what no photo of this kind would show.
-        novelty: float32 [B] in [0, 1]; one minus the probability of the likeliest part.
+        novelty: float32 [B] in [0, 1]; see `calibration.novelty`.
     """
 
     logits: jax.Array
@@ -177,13 +178,11 @@ def combine(part_logits: jax.Array, spec: HeadSpec) -> ClassPrediction:
     members = part_logits.shape[0]
     by_member = jax.nn.log_softmax(jax.vmap(lambda x: join_parts(x, spec))(part_logits))
     mean = jax.nn.logsumexp(by_member, axis=0) - math.log(members)
-    parts = jax.nn.softmax(part_logits).mean(0)
-    novelty = 1.0 - parts.max(axis=-1)
     apart = certainty.entropy_from_logits(by_member).mean(0)
     disagreement = jnp.maximum(certainty.entropy_from_logits(mean) - apart, 0.0)
     if isinstance(spec.calibration, ClassCalibration):
-        mean = state_classes(mean, novelty, spec.calibration)
-    return ClassPrediction(mean, disagreement, novelty)
+        return ClassPrediction(state_classes(mean, spec.calibration), disagreement, novelty(mean))
+    return ClassPrediction(mean, disagreement, novelty(mean))
 
 
 def join_parts(part_logits: jax.Array, spec: HeadSpec) -> jax.Array:

@@ -55,6 +55,16 @@ class Spec:
         """The attributes that the heads predict."""
         return tuple(head.attribute for head in self.heads)
 
+    @property
+    def unknown_above(self) -> dict[str, float]:
+        """Attribute name → the novelty above which its class is none that the head knows."""
+        limits: dict[str, float] = {}
+        for head in self.heads:
+            if isinstance(head.calibration, ClassCalibration):
+                limit = head.calibration.unknown_above
+                limits |= {} if limit is None else {head.attribute.name: limit}
+        return limits
+
     def head(self, name: str) -> HeadSpec:
         """Returns the head of an attribute."""
         return next(h for h in self.heads if h.attribute.name == name)

@@ -26,6 +26,8 @@ FORMAT_VERSION = 1
 _AZIMUTH = ("azimuth_deg", "kappa", "azimuth_floor", "azimuth_entropy")
 # Lists of fixed length that a table may lack, and their lengths.
 _OPTIONAL = {"car_colour": 3, "content_probs": len(CONTENT.classes)}
+# Single numbers per categorical attribute that a table may lack.
+_OF_CLASSES = ("disagreement", "novelty")
 _BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
@@ -35,8 +37,9 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     The columns are `source, frame, time_s`, then for each categorical attribute `A`
     `A, A_probability, A_entropy, A_probs`, then, if the schema has an angular attribute,
     `azimuth_deg, kappa, azimuth_floor, azimuth_entropy, view_probs`, then
-    `car_probability, box_left, box_top, box_right, box_bottom, sharpness`, and last `car_colour`
-    (red, green, blue) and `content_probs` (whole, part, none), which are null where not measured.
+    `car_probability, box_left, box_top, box_right, box_bottom, sharpness`, and last what is null
+    where not measured: `car_colour` (red, green, blue), `content_probs` (whole, part, none), and
+    for each categorical attribute `A_disagreement, A_novelty`.
 
     Args:
         schema: the attributes.
@@ -66,6 +69,7 @@ def arrow_schema(schema: Schema) -> pa.Schema:
         fields += [("view_probs", pa.list_(single, len(VIEWS)))]
     fields += [(name, single) for name in ("car_probability", *_BOX, "sharpness")]
     fields += [(name, pa.list_(single, width)) for name, width in _OPTIONAL.items()]
+    fields += [(name, single) for name in _class_columns(schema)]
 
     names = [name for name, _ in fields]
     clash = next((name for name in names if names.count(name) > 1), None)
@@ -73,6 +77,11 @@ def arrow_schema(schema: Schema) -> pa.Schema:
         raise CarjaxError(f"two columns would be named {clash!r}; rename that attribute")
     header = {"format_version": FORMAT_VERSION, "attributes": [_describe(a) for a in schema]}
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(header, ensure_ascii=False)})
+
+
+def _class_columns(schema: Schema) -> list[str]:
+    names = [a.name for a in schema if isinstance(a, Categorical)]
+    return [f"{name}_{kind}" for name in names for kind in _OF_CLASSES]
 
 
 def to_arrow(table: ScoreTable, source: str) -> pa.Table:
@@ -112,6 +121,11 @@ def to_arrow(table: ScoreTable, source: str) -> pa.Table:
         columns |= {name: getattr(table, name) for name in _AZIMUTH}
         columns["view_probs"] = list(table.view_probs)
 
+    for kind in _OF_CLASSES:
+        measured = getattr(table, kind) or {}
+        for attribute in table.categorical:
+            name = attribute.name
+            columns[f"{name}_{kind}"] = measured.get(name, [None] * len(table))
     for name in _OPTIONAL:
         values = getattr(table, name)
         columns[name] = [None] * len(table) if values is None else list(values)
@@ -138,7 +152,8 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
             f"{FORMAT_VERSION}; score the videos again"
         )
     schema = tuple(_attribute(entry) for entry in described["attributes"])
-    needed = [name for name in arrow_schema(schema).names if name not in _OPTIONAL]
+    extra = {*_OPTIONAL, *_class_columns(schema)}
+    needed = [name for name in arrow_schema(schema).names if name not in extra]
     missing = [name for name in needed if name not in rows.column_names]
     if missing:
         raise CarjaxError(f"it lacks the columns {', '.join(missing)}; score the videos again")
@@ -150,11 +165,15 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
         lists = rows.column(name).combine_chunks()
         return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), width)
 
+    def measured(name: str) -> bool:
+        return name in rows.column_names and len(rows) > 0 and not rows.column(name).null_count
+
     def optional(name: str) -> np.ndarray | None:
-        measured = name in rows.column_names and len(rows) and not rows.column(name).null_count
-        if not measured:
-            return None
-        return matrix(name, _OPTIONAL[name])
+        return matrix(name, _OPTIONAL[name]) if measured(name) else None
+
+    def of_classes(kind: str) -> dict[str, np.ndarray] | None:
+        columns = {a.name: f"{a.name}_{kind}" for a in categorical}
+        return {a: column(name) for a, name in columns.items() if measured(name)} or None
 
     count = len(rows)
     angular = any(isinstance(attribute, Angular) for attribute in schema)
@@ -177,6 +196,8 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
         sharpness=column("sharpness"),
         car_colour=optional("car_colour"),
         content_probs=optional("content_probs"),
+        disagreement=of_classes("disagreement"),
+        novelty=of_classes("novelty"),
     )
     return table, rows.column("source").to_pylist()
 

@@ -128,6 +128,7 @@ def select(
         view_threshold=options.view_threshold,
         views=options.views,
         duration_s=info.duration_s,
+        unknown_above=model.spec.unknown_above,
     )
     content = selection.to_json(
         chosen,

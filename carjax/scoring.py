@@ -319,6 +319,8 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         sharpness=np.asarray(scores.sharpness),
         car_colour=np.asarray(scores.car_colour),
         content_probs=None if scores.content_probs is None else np.asarray(scores.content_probs),
+        disagreement={name: np.asarray(value) for name, value in scores.disagreement.items()},
+        novelty={name: np.asarray(value) for name, value in scores.novelty.items()},
     )
 
 

@@ -72,6 +72,9 @@ class Alternative:
 class AttributeChoice:
     """The frame that shows a categorical attribute best; all None but `reason` if there is none.
 
+    Where the class is none that the head knows, `value` is None and `reason` says so, and the best
+    frame is given all the same, with the numbers of the known class that is nearest.
+
     Attributes:
         value: the class, or None.
         probability: the chosen frame's probability of that class.
@@ -160,6 +163,7 @@ def select_photos(
     alternatives: int = 3,
     min_car_probability: float = MIN_CAR_PROBABILITY,
     duration_s: float | None = None,
+    unknown_above: Mapping[str, float] | None = None,
 ) -> Selection:
     """Chooses the frame that shows each attribute best, and the views around the car.
 
@@ -200,6 +204,8 @@ def select_photos(
         min_car_probability: what shows a car, see `car_frames`.
         duration_s: the video's duration in seconds; None means the time between the first and the
             last scored frame.
+        unknown_above: attribute name → novelty above which, as a time-weighted mean over the
+            frames that vote, its class is none that the head knows (`Spec.unknown_above`).
 
     Returns:
         The choices. The schema's order is kept.
@@ -256,6 +262,7 @@ def select_photos(
             policy=policy,
             alternatives=alternatives,
             min_gap_s=min_gap_s,
+            unknown_above=(unknown_above or {}).get(attribute.name),
         )
         for attribute in table.categorical
         if attribute.name in names
@@ -419,6 +426,7 @@ def _choose_attribute(
     policy: str,
     alternatives: int,
     min_gap_s: float,
+    unknown_above: float | None,
 ) -> AttributeChoice:
     probs = np.asarray(table.probs[attribute.name], np.float64)
     entropy = np.asarray(table.entropy[attribute.name], np.float64)
@@ -429,6 +437,10 @@ def _choose_attribute(
     if not candidates.any():
         return AttributeChoice(None, reason=f"no {frames} has a valid score")
 
+    unknown = False
+    if unknown_above is not None and table.novelty is not None:
+        novelty = table.novelty[attribute.name][candidates]
+        unknown = bool(np.average(novelty, weights=weights[candidates]) > unknown_above)
     pooled = pool_probabilities(probs[candidates], weights[candidates])
     label = np.where(candidates, np.argmax(np.where(candidates[:, None], probs, 0), axis=1), -1)
     if policy == "consensus":
@@ -453,9 +465,11 @@ def _choose_attribute(
         )
         for i in _distinct(ranked, table.time_s, min_gap_s, 1 + alternatives)
     ]
-    chosen = options[0]
+    chosen = dataclasses.asdict(options[0])
+    if unknown:
+        chosen |= {"value": None, "reason": f"unknown {attribute.name}"}
     return AttributeChoice(
-        **dataclasses.asdict(chosen),
+        **chosen,
         video_probability=float(pooled[label[ranked[0]]]),
         alternatives=tuple(options[1:]),
         content=content_of(table, int(ranked[0])),
@@ -588,10 +602,11 @@ def _density(table: ScoreTable, mask: np.ndarray) -> Density:
 
 
 def _attribute_json(choice: AttributeChoice, photo: str | None) -> dict[str, Any]:
-    if choice.value is None:
+    if choice.frame is None:
         return {"value": None, "reason": choice.reason}
     fields = dataclasses.asdict(choice)
-    del fields["reason"]
+    if choice.reason is None:
+        del fields["reason"]
     return fields | {"photo": photo}
 
 

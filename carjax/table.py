@@ -30,11 +30,12 @@ class ScoreTable:
         car_probability: float32 [N]; probability that the frame shows a car.
         box: float32 [N, 4]; left, top, right, bottom of the car, as fractions of the frame.
         sharpness: float32 [N]; of the crop to the box, in 0..1 (`scoring.sharpness`).
-
         car_colour: float32 [N, 3]; mean red, green and blue in the middle of the box, in 0..1; None
             in tables of before it was measured.
         content_probs: float32 [N, 3]; probabilities of `attributes.CONTENT`: the frame shows a
             whole car, a part of one, none; None where the model does not tell.
+        disagreement: attribute name → float32 [N]; see `heads.ClassPrediction`; None if unknown.
+        novelty: attribute name → float32 [N]; see `heads.ClassPrediction`; None if unknown.
 
     The azimuth fields are zeros where the schema has no angular attribute.
     """
@@ -54,6 +55,8 @@ class ScoreTable:
     sharpness: np.ndarray
     car_colour: np.ndarray | None = None
     content_probs: np.ndarray | None = None
+    disagreement: dict[str, np.ndarray] | None = None
+    novelty: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         """The number of frames."""

@@ -23,42 +23,42 @@ def features():
     return Features(RNG.standard_normal((3, 7)).astype(np.float32), grid)
 
 
-def drawn(count, sharpness, slope):
-    """Labels drawn from distributions, and what a head would state that knows no calibration."""
-    true = log_softmax(RNG.normal(0, 2, (count, 4)), axis=1)
-    labels = (RNG.random((count, 1)) > np.exp(true).cumsum(1)).sum(1).clip(0, 3)
-    novelty = RNG.random(count)
-    return true * np.exp(-sharpness - slope * novelty)[:, None], novelty, labels, true
+def drawn(count, stated):
+    """What a head states, and labels drawn from what it should state."""
+    log_probs = log_softmax(RNG.normal(0, 2, (count, 4)), axis=1)
+    true = np.exp(calibration.state_classes(jnp.asarray(log_probs), stated), dtype=np.float64)
+    labels = (RNG.random((count, 1)) > true.cumsum(1)).sum(1).clip(0, 3)
+    return log_probs, labels, true
 
 
 def test_fitted_classes_recover_what_was_done_to_them():
-    log_probs, novelty, labels, true = drawn(40_000, 1.0, -0.8)
-    fitted = calibration.fit_classes(log_softmax(log_probs, axis=1), novelty, labels)
-    assert fitted.sharpness == pytest.approx(1.0, abs=0.06)
-    assert fitted.slope == pytest.approx(-0.8, abs=0.12)
-    stated = np.exp(calibration.state_classes(jnp.asarray(log_probs), novelty, fitted))
-    np.testing.assert_allclose(stated, np.exp(true), atol=0.03)
+    log_probs, labels, true = drawn(40_000, calibration.ClassCalibration(0.9, -1.2))
+    fitted = calibration.fit_classes(log_probs, labels)
+    assert fitted.sharpness == pytest.approx(0.9, abs=0.1)
+    assert fitted.slope == pytest.approx(-1.2, abs=0.3)
+    stated = np.exp(calibration.state_classes(jnp.asarray(log_probs), fitted))
+    np.testing.assert_allclose(stated, true, atol=0.03)
     assert certainty.expected_calibration_error(stated, labels) < 0.01
-    raw = softmax(log_probs, axis=1)
-    assert certainty.expected_calibration_error(raw, labels) > 0.03
+    assert certainty.expected_calibration_error(np.exp(log_probs), labels) > 0.03
 
 
-@given(st.floats(-2, 2), st.floats(-2, 2), st.floats(0, 1))
-def test_stated_classes_keep_their_order(sharpness, slope, novelty):
-    logits = np.array([1.0, -0.5, 0.3, 2.0], np.float32)
-    given_ = calibration.ClassCalibration(sharpness, slope)
-    stated = np.asarray(calibration.state_classes(jnp.asarray(logits), novelty, given_))
-    want = log_softmax(logits * np.exp(sharpness + slope * novelty))
+@given(st.floats(-2, 2), st.floats(-2, 2))
+def test_stated_classes_by_hand(sharpness, slope):
+    log_probs = log_softmax(np.array([1.0, -0.5, 0.3, 2.0], np.float32))
+    stated = calibration.state_classes(
+        jnp.asarray(log_probs), calibration.ClassCalibration(sharpness, slope)
+    )
+    novel = 1 - np.exp(log_probs[3])
+    want = log_softmax(log_probs * np.exp(sharpness + slope * novel))
     np.testing.assert_allclose(stated, want, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_choose_whose_calibration_it_is():
-    a, b = drawn(4000, 1.0, 0.0), drawn(4000, -1.0, 0.0)
-    log_probs = np.concatenate([log_softmax(x[0], axis=1) for x in (a, b)])
-    novelty, labels = np.zeros(8000), np.concatenate([a[2], b[2]])
-    weights = np.repeat([1.0, 0.0], 4000)
-    fitted = calibration.fit_classes(log_probs, novelty, labels, weights)
-    assert fitted.sharpness == pytest.approx(1.0, abs=0.1)
+    sides = [drawn(4000, calibration.ClassCalibration(s)) for s in (1.0, -1.0)]
+    log_probs, labels = (np.concatenate([side[i] for side in sides]) for i in (0, 1))
+    fitted = calibration.fit_classes(log_probs, labels, np.repeat([1.0, 0.0], 4000))
+    assert fitted.sharpness == pytest.approx(1.0, abs=0.2)
+    assert fitted.slope == pytest.approx(0.0, abs=0.5)
 
 
 def heavy_tailed(count):
@@ -74,7 +74,7 @@ def heavy_tailed(count):
 
 
 def test_a_fitted_direction_covers_what_it_says():
-    density, azimuth = heavy_tailed(3000)
+    density, azimuth = heavy_tailed(20_000)
     fitted = calibration.fit_direction(density, azimuth)
     assert fitted.body_scale == pytest.approx(1.0, rel=0.15)
     assert fitted.tail_scale == pytest.approx(1 / 16, rel=0.4)
@@ -84,7 +84,7 @@ def test_a_fitted_direction_covers_what_it_says():
     truth = jnp.asarray(np.deg2rad(azimuth), jnp.float32)
     gain = circular.log_prob(stated, truth).mean() - circular.log_prob(density, truth).mean()
     assert gain > 0.1
-    mass = np.asarray(circular.hdr_mass(stated, truth))
+    mass = np.asarray(circular.hdr_mass(*jax.tree.map(lambda x: x[:2000], (stated, truth))))
     assert np.mean(mass <= 0.95) == pytest.approx(0.95, abs=0.02)
 
 
@@ -131,7 +131,7 @@ def test_calibrated_heads_state_it(features):
         a = heads.create(plain).apply(params, features)
         b = heads.create(stated).apply(params, features)
         if attribute is DOORS:
-            want = calibration.state_classes(a.logits, a.novelty, given_)
+            want = calibration.state_classes(a.logits, given_)
             np.testing.assert_allclose(b.logits, want, atol=1e-5)
         else:
             want = calibration.state_direction(a, given_)

@@ -91,6 +91,8 @@ def test_columns_are_the_contract(tmp_path):
     for name in ("car_probability", "box_left", "box_top", "box_right", "box_bottom", "sharpness"):
         expected[name] = single
     expected["car_colour"] = expected["content_probs"] = pa.list_(single, 3)
+    for name in ("type", "brand", "doors", "seats"):
+        expected[f"{name}_disagreement"] = expected[f"{name}_novelty"] = single
     assert list(zip(rows.schema.names, rows.schema.types, strict=True)) == list(expected.items())
 
 
@@ -98,11 +100,14 @@ def test_colour_and_content_are_kept_and_may_be_missing(tmp_path):
     path = tmp_path / "x.parquet"
     rng = np.random.default_rng(1)
     columns = {name: rng.random((7, 3), np.float32) for name in ("car_colour", "content_probs")}
-    table = make_table(**columns)
+    names = ("type", "brand", "doors", "seats")
+    kinds = {k: {n: rng.random(7, np.float32) for n in names} for k in ("disagreement", "novelty")}
+    table = make_table(**columns, **kinds)
     parquet.write(table, "v.mp4", path)
     assert_equal(table, parquet.read(path)[0])
     # A file of before they were measured has no such columns.
-    pq.write_table(pq.read_table(path).drop_columns(list(columns)), path)
+    new = [*columns, *(f"{n}_{k}" for n in names for k in kinds)]
+    pq.write_table(pq.read_table(path).drop_columns(new), path)
     assert_equal(make_table(), parquet.read(path)[0])
 
 

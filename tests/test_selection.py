@@ -380,6 +380,46 @@ def test_reasons():
         assert choice == selection.AttributeChoice(None, reason=reason)
 
 
+def doors_table(novelty):
+    probs = {"doors": np.array([[0.1, 0.6, 0.2, 0.1], [0.1, 0.8, 0.05, 0.05]])}
+    table = make_table(probs=probs)
+    return dataclasses.replace(table, novelty={"doors": np.asarray(novelty, np.float32)})
+
+
+@pytest.mark.parametrize("policy", selection.POLICIES)
+def test_an_unknown_class_has_no_value_and_still_its_best_frame(policy):
+    table = doors_table([0.9, 0.7])
+    known = select_photos(table, policy=policy, unknown_above={"doors": 0.81}).attributes["doors"]
+    assert known == select_photos(table, policy=policy).attributes["doors"]
+    assert (known.value, known.frame, known.reason) == ("3", 1, None)
+    found = select_photos(table, policy=policy, unknown_above={"doors": 0.79})
+    unknown = found.attributes["doors"]
+    assert unknown == dataclasses.replace(known, value=None, reason="unknown doors")
+    assert selection.chosen_frames(found)["doors"] == 1
+    content = selection.to_json(found, video=VIDEO, model=MODEL)
+    jsonschema.validate(content, selection.schema())
+    written = content["attributes"]["doors"]
+    assert (written["value"], written["reason"]) == (None, "unknown doors")
+    assert (written["frame"], written["photo"]) == (1, "photos/doors.jpg")
+
+
+def test_novelty_counts_by_time():
+    table = dataclasses.replace(doors_table([0.9, 0.7]), time_s=np.array([0.0, 1.0]))
+    three = dataclasses.replace(
+        make_table(probs={"doors": np.tile(table.probs["doors"][1], (3, 1))}),
+        novelty={"doors": np.array([0.9, 0.9, 0.1], np.float32)},
+        time_s=np.array([0.0, 0.1, 8.0]),
+    )
+    limit = {"doors": 0.6}
+    assert select_photos(three, unknown_above=limit).attributes["doors"].value == "3"
+    assert select_photos(table, unknown_above=limit).attributes["doors"].value is None
+
+
+def test_without_novelty_every_class_is_known():
+    table = make_table(probs={"doors": np.array([[0.1, 0.6, 0.2, 0.1]])})
+    assert select_photos(table, unknown_above={"doors": 0.0}).attributes["doors"].value == "3"
+
+
 def test_one_class_is_certain():
     table = make_table(schema=(Categorical("kind", ("car",)),), count=3)
     choice = select_photos(table).attributes["kind"]

@@ -140,12 +140,12 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
     for heading in ("photo", "shows", "certainty", "time", "file"):
         table.add_column(heading, justify="right" if heading in ("certainty", "time") else "left")
     for name, choice in content["attributes"].items():
-        if choice["value"] is None:
+        if "frame" not in choice:
             table.add_row(name, choice["reason"], "", "", "")
         else:
             table.add_row(
                 name,
-                choice["value"] + _caveat(choice),
+                (choice["value"] or choice["reason"]) + _caveat(choice),
                 f"{choice['certainty']:.2f}",
                 f"{choice['time_s']:.1f} s",
                 choice["photo"],
