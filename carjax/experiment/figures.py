@@ -18,7 +18,7 @@ from carjax.report import charts
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#333}.end{text-anchor:end}.mid{text-anchor:middle}"
-    ".head{font-weight:600;font-size:13px}.grid{stroke:#ddd;fill:none}.axis{stroke:#888;fill:none}"
+    ".tick{font-size:9px;fill:#777}.head{font-weight:600;font-size:13px}.grid{stroke:#ddd;fill:none}.axis{stroke:#888;fill:none}"
     ".line{fill:none;stroke-width:2}.band{opacity:.18}.bar{stroke-width:2}"
     ".accuracy{fill:none;stroke:#333;stroke-width:1.2;stroke-dasharray:4 3}"
 )
@@ -48,11 +48,11 @@ def choice(photos: Mapping[str, Any]) -> str:
             if not pickers:
                 continue
             low = min(p["ci95"][0] for p in pickers.values())
-            panel = _Panel(f"{name}, {protocol}", (0, len(pickers)), (_floor(low), 1.0))
+            panel = _Panel(f"{name}, {protocol}: accuracy", (0, len(pickers)), (_floor(low), 1.0))
             for i, (picker, figures) in enumerate(pickers.items()):
                 panel.interval(i + 0.5, figures["accuracy"], figures["ci95"], _COLOURS[i])
                 panel.below(i + 0.5, picker)
-            panels.append(panel.text("accuracy"))
+            panels.append(panel.text())
     return _grid(panels, "Accuracy of the chosen frame, by who chooses it.")
 
 
@@ -60,7 +60,7 @@ def entropy(photos: Mapping[str, Any]) -> str:
     """Accuracy against mean certainty in bins of equal mass: a panel per attribute."""
     panels = []
     for name in _attributes(photos):
-        panel = _Panel(name, (0, 1), (0, 1))
+        panel = _Panel(f"{name}: accuracy", (0, 1), (0, 1))
         panel.across((0, 0.5, 1), "certainty, 1 − H/log K")
         for i, (protocol, run) in enumerate(photos.items()):
             if name in run:
@@ -70,7 +70,7 @@ def entropy(photos: Mapping[str, Any]) -> str:
                 for row in rows:
                     panel.interval(row["certainty"], row["accuracy"], row["ci95"], _COLOURS[i])
                 panel.legend(i, protocol, _COLOURS[i])
-        panels.append(panel.text("accuracy"))
+        panels.append(panel.text())
     return _grid(panels, "Accuracy by certainty, in bins of equal mass.")
 
 
@@ -80,13 +80,13 @@ def risk_coverage(photos: Mapping[str, Any]) -> str:
     curves = [own["entropy"]["risk_coverage"] for run in photos.values() for own in run.values()]
     top = max(max(curve["risk"]) for curve in curves)
     for protocol, run in photos.items():
-        panel = _Panel(protocol, (0, 1), (0, max(0.1, top)))
+        panel = _Panel(f"{protocol}: share wrong", (0, 1), (0, _ceiling(top)))
         panel.across((0, 0.5, 1), "share of photos, surest first")
         for i, (name, own) in enumerate(run.items()):
             curve = own["entropy"]["risk_coverage"]
             panel.line(curve["coverage"], curve["risk"], _COLOURS[i])
-            panel.legend(i, name, _COLOURS[i])
-        panels.append(panel.text("wrong"))
+            panel.legend(i, name, _COLOURS[i], top=True)
+        panels.append(panel.text())
     return _grid(panels, "Risk and coverage.")
 
 
@@ -116,14 +116,14 @@ def win_rates(pairs: Mapping[str, Any]) -> str:
     parts = [p for p in table if p not in kinds and " models" not in p]
     panels = []
     for rival in table["all"]:
-        panel = _Panel(f"against {rival}", (0, len(parts)), (0, 1))
+        panel = _Panel(f"against {rival}: win rate", (0, len(parts)), (0, 1))
         for i, part in enumerate(parts):
             if rival in table[part]:
                 figures = table[part][rival]
                 panel.interval(i + 0.5, figures["wins"], figures["ci95"], _COLOURS[i])
             panel.below(i + 0.5, part)
         panel.level(0.5)
-        panels.append(panel.text("win rate"))
+        panels.append(panel.text())
     return _grid(panels, "Win rate of the chosen frame in blind pairs.")
 
 
@@ -133,7 +133,12 @@ def _attributes(photos: Mapping[str, Any]) -> list[str]:
 
 def _floor(value: float) -> float:
     """The next lower fifth."""
-    return max(0.0, np.floor(5 * value) / 5)
+    return max(0.0, float(np.floor(5 * value) / 5))
+
+
+def _ceiling(value: float) -> float:
+    """The next higher fifth."""
+    return max(0.2, float(np.ceil(5 * value) / 5))
 
 
 def _polar(title: str, figures: Mapping[str, Any], colour: str) -> str:
@@ -148,6 +153,9 @@ def _polar(title: str, figures: Mapping[str, Any], colour: str) -> str:
     for share in (0.25, 0.5, 0.75, 1.0):
         radius = f"{_RIM * share:.1f}"
         parts.append(f'<circle class="grid" cx="{_CENTRE}" cy="{_CENTRE}" r="{radius}"/>')
+        above = f"{_CENTRE + _RIM * share - 3:.1f}"
+        label = f"{100 * share:.0f}%"
+        parts.append(f'<text class="mid tick" x="{_CENTRE}" y="{above}">{label}</text>')
     for degrees, side in ((0, "front"), (90, "left"), (180, "rear"), (270, "right")):
         x, y = charts.polar_xy(degrees, _RIM + 20)
         parts.append(f'<text class="mid" x="{x:.1f}" y="{y + 4:.1f}">{side}</text>')
@@ -218,18 +226,19 @@ class _Panel:
             f'<text class="mid" x="{middle}" y="{_PANEL_H - 8}">{html.escape(title)}</text>'
         )
 
-    def legend(self, row: int, text: str, colour: str) -> None:
-        """A line of the legend."""
-        y = _PANEL_H - _BOTTOM - 12 - 15 * row
+    def legend(self, row: int, text: str, colour: str, *, top: bool = False) -> None:
+        """A line of the legend, in the top left corner or the bottom right one."""
+        x, y = _PANEL_W - _RIGHT - 4, _PANEL_H - _BOTTOM - 12 - 15 * row
+        if top:
+            x, y = _LEFT + 8, _TOP + 14 + 15 * row
         self._parts.append(
-            f'<text class="end" style="fill:{colour}" x="{_PANEL_W - _RIGHT - 4}" y="{y}">'
+            f'<text class="{"start" if top else "end"}" style="fill:{colour}" x="{x}" y="{y}">'
             f"{html.escape(text)}</text>"
         )
 
-    def text(self, unit: str) -> str:
-        """The markup, with the name of the vertical axis."""
-        name = f'<text x="2" y="{_TOP - 4}" style="font-size:10px">{html.escape(unit)}</text>'
-        return "".join(self._parts) + name
+    def text(self) -> str:
+        """The markup."""
+        return "".join(self._parts)
 
 
 def _grid(panels: Sequence[str], said: str, columns: int = 4) -> str:

@@ -155,11 +155,11 @@ def choice(albums: Sequence[Footage], samples: int = statistics.RESAMPLES) -> di
     """How often each picker's frame is right, over the albums in which none refuses.
 
     Returns:
-        'albums', 'models', 'refused', 'pickers': picker → {accuracy, ci95, certainty}, and
-        'gains': 'consensus' and 'entropy' → each rival → {mean, ci95} of the paired difference.
-        Figures are None without an album.
+        'albums', 'models', 'refused'; 'pickers': picker → {accuracy, ci95, certainty, same: how
+        often it takes the very frame that consensus takes}; 'gains': 'consensus' and 'entropy' →
+        each rival → {mean, ci95} of the paired difference. Without an album the two are empty.
     """
-    right, sure = sequences.outcomes(albums)
+    right, sure, same = sequences.outcomes(albums)
     kept = np.isfinite(right).all(axis=1)
     groups = np.array([own.source for own in albums])[kept] if len(albums) else np.zeros(0, str)
     right, sure = right[kept], sure[kept]
@@ -179,6 +179,7 @@ def choice(albums: Sequence[Footage], samples: int = statistics.RESAMPLES) -> di
             "accuracy": accuracy,
             "ci95": interval,
             "certainty": float(sure[:, i].mean()),
+            "same": float(same[kept, i].mean()),
         }
     for own in (sequences.CONSENSUS, sequences.ENTROPY):
         result["gains"][own] = {}

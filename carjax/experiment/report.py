@@ -118,12 +118,19 @@ def _choice(photos: Mapping[str, Any]) -> str:
 def _gains(photos: Mapping[str, Any]) -> str:
     rivals = (RANDOM, SHARPEST, MIDDLE)
     rows = [
-        [protocol, name, policy, *(_points(own["choice"]["gains"][policy][r]) for r in rivals)]
+        [
+            protocol,
+            name,
+            policy,
+            *(_points(own["choice"]["gains"][policy][r]) for r in rivals),
+            *(f"{own['choice']['pickers'][r]['same']:.0%}" for r in rivals[1:]),
+        ]
         for protocol, name, own in _rows(photos)
         for policy in (CONSENSUS, ENTROPY)
         if own["choice"]["gains"]
     ]
-    return _table(["held out", "attribute", "policy", *(f"over {r}" for r in rivals)], rows)
+    head = ["held out", "attribute", "policy", *(f"over {r}" for r in rivals)]
+    return _table([*head, *(f"same frame as {r}" for r in rivals[1:])], rows)
 
 
 def _entropy(photos: Mapping[str, Any]) -> str:

@@ -222,15 +222,17 @@ def _footage(
     ]
 
 
-def outcomes(footage: Sequence[Footage]) -> tuple[np.ndarray, np.ndarray]:
+def outcomes(footage: Sequence[Footage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Who was right where.
 
     Returns:
         (float64 [F, 5] in the order of `PICKERS`: 1 for a chosen frame whose class is right, 0 for
         a wrong one, NaN where the picker refused; of `random` the share of right frames, which is
-        the expected value of a random choice. Float64 [F, 5] of the same for the certainty.)
+        the expected value of a random choice. Float64 [F, 5] of the same for the certainty. And
+        float64 [F, 5] of the share of `consensus`'s own frame in the picker's choice: 1 where it is
+        the same frame, and of `random` one over the frames.)
     """
-    right, sure = np.full((2, len(footage), len(PICKERS)), np.nan)
+    right, sure, same = np.full((3, len(footage), len(PICKERS)), np.nan)
     for row, own in enumerate(footage):
         chosen = picks(own)
         for column, picker in enumerate(PICKERS[:-1]):
@@ -238,5 +240,7 @@ def outcomes(footage: Sequence[Footage]) -> tuple[np.ndarray, np.ndarray]:
             if position is not None:
                 right[row, column] = own.correct[position]
                 sure[row, column] = own.certainty[position]
+                same[row, column] = position == chosen[CONSENSUS]
         right[row, -1], sure[row, -1] = own.correct.mean(), own.certainty.mean()
-    return right, sure
+        same[row, -1] = 1 / len(own.table)
+    return right, sure, same
