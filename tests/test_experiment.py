@@ -18,8 +18,10 @@ from carjax.cli import experiment as command
 from carjax.cli.main import main as command_line
 from carjax.errors import CarjaxError, UsageError
 from carjax.experiment import figures, hypothesis, pairs, predictions, report, sequences, statistics
+from carjax.experiment import held as held_out
 
 DOORS = find(CAR, "doors")
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
 MODELS = ("Acme Sedan 2010", "Acme Coupe 2011", "Zeta Estate 2009", "Zeta Cab 2012")
 
 
@@ -183,9 +185,7 @@ def write_run(folder, rows):
 @pytest.fixture(scope="module")
 def held(world):
     """Everything held out in that world, without videos."""
-    return hypothesis.read(
-        [world / "known", world / "unseen"], data_dir=world / "data", videos=False
-    )
+    return held_out.read([world / "known", world / "unseen"], data_dir=world / "data", videos=False)
 
 
 def test_protocols_are_told_apart_and_read_whole(held):
@@ -280,7 +280,7 @@ def test_charts_are_files_of_their_own(held):
 @pytest.fixture(scope="module")
 def drawn(held):
     """Twelve pairs of that world's albums."""
-    return pairs.draw([e for e in hypothesis.all_footage(held) if e[0] == predictions.KNOWN], 4, 3)
+    return pairs.draw([e for e in held_out.all_footage(held) if e[0] == predictions.KNOWN], 4, 3)
 
 
 def test_pairs_are_of_one_album_and_two_frames(held, drawn):
@@ -292,7 +292,7 @@ def test_pairs_are_of_one_album_and_two_frames(held, drawn):
         assert {held.facts.model[f] for f in (pair.a_file, pair.b_file)} == {pair.source}
         assert left.shape == right.shape == (pairs.HEIGHT, pairs.WIDTH, 3)
         album = next(
-            a for _, a in hypothesis.all_footage(held) if {pair.a_file, pair.b_file} <= {*a.files}
+            a for _, a in held_out.all_footage(held) if {pair.a_file, pair.b_file} <= {*a.files}
         )
         chosen = pair.a_file if pair.chosen == "A" else pair.b_file
         assert album.files[sequences.picks(album)["consensus"]] == chosen
@@ -301,7 +301,7 @@ def test_pairs_are_of_one_album_and_two_frames(held, drawn):
 
 
 def test_drawing_repeats_and_both_sides_occur(held):
-    entries = hypothesis.all_footage(held)
+    entries = held_out.all_footage(held)
     first, again, other = (pairs.draw(entries, 8, seed)[0] for seed in (0, 0, 1))
     assert first == again != other
     assert {pair.chosen for pair in (*first, *other)} == {"A", "B"}
@@ -446,6 +446,16 @@ def test_broken_input_is_one_line(tmp_path, world, capsys):
         assert said.startswith("carjax: ")
         assert complaint in said
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_shows_the_committed_figures():
+    page = DOCS / "hypothesis.md"
+    content = json.loads((DOCS / "hypothesis" / report.RESULT_FILE).read_text())
+    report.check_page(page)
+    assert report.fill(page.read_text(), report.tables(content)) == page.read_text()
+    for name, svg in figures.all_figures(content).items():
+        assert (DOCS / "hypothesis" / name).read_text() == svg, name
+        assert f"(hypothesis/{name})" in page.read_text()
 
 
 def test_help_fits_a_screen(capsys):

@@ -17,7 +17,7 @@ from carjax.cli import common
 from carjax.errors import UsageError
 
 if TYPE_CHECKING:
-    from carjax.experiment.hypothesis import Held
+    from carjax.experiment.held import Held
 
 SYNOPSIS = """usage: carjax experiment hypothesis|pairs --runs=DIR[,DIR] --out=DIR
 
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 
 def _pairs(values: flags.FlagValues) -> int:
-    from carjax.experiment import hypothesis, pairs
+    from carjax.experiment import held, pairs
 
     if not values.key:
         raise UsageError("carjax experiment pairs needs --key=FILE.csv (see --help)")
@@ -77,8 +77,8 @@ def _pairs(values: flags.FlagValues) -> int:
     if key.absolute().is_relative_to(out.absolute()):
         raise UsageError(f"{key}: lies beside the sheets that it explains: give another --key")
     pipeline.check_out(out, values.overwrite, manifest="sheet_01.png")
-    held = _held(values)
-    drawn, pictures, same = pairs.draw(hypothesis.all_footage(held), values.pairs, values.seed)
+    footage = held.all_footage(_held(values))
+    drawn, pictures, same = pairs.draw(footage, values.pairs, values.seed)
     sheets = pairs.write_sheets(out, drawn, pictures)
     pairs.write_key(key, drawn)
     print(f"{len(drawn)} pairs on {len(sheets)} sheets in {out}; key: {key}")
@@ -89,10 +89,10 @@ def _pairs(values: flags.FlagValues) -> int:
 
 def _held(values: flags.FlagValues) -> Held:
     """Reads everything that was held out, with its progress on the screen."""
-    from carjax.experiment import hypothesis
+    from carjax.experiment import held
 
     with _progress() as on_progress:
-        return hypothesis.read(
+        return held.read(
             values.runs,
             values.data_dir,
             model=values.model,

@@ -112,8 +112,7 @@ def views(run: Mapping[str, Any], protocol: str) -> str:
 def win_rates(pairs: Mapping[str, Any]) -> str:
     """How often viewers preferred the chosen frame: a panel per rival, a bar per attribute."""
     table = pairs["win_rate"]
-    kinds = {"album", "video", "large_gap", "small_gap"}
-    parts = [p for p in table if p not in kinds and " models" not in p]
+    parts = ["all", *pairs["attributes"]]
     panels = []
     for rival in table["all"]:
         panel = _Panel(f"against {rival}: win rate", (0, len(parts)), (0, 1))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from carjax import certainty
-from carjax import model as models
 from carjax.attributes import VIEWS
 from carjax.errors import CarjaxError
 from carjax.evaluation import metrics
-from carjax.experiment import predictions, sequences, statistics
+from carjax.experiment import sequences, statistics
+from carjax.experiment.held import Held
 from carjax.experiment.pairs import Pair
 from carjax.experiment.predictions import Facts, Predictions
 from carjax.experiment.sequences import Footage
@@ -32,78 +30,6 @@ AZIMUTHS = tuple(float(a) for a in range(0, 360, 5))
 MIN_CORRELATED = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Held:
-    """Everything that was held out, with its predictions.
-
-    Attributes:
-        protocols: 'known models', 'unseen models' → attribute → out-of-fold predictions.
-        excluded: protocol → attribute → photos left out because no other fold has their class.
-        facts: of all photos.
-        albums: protocol → albums of all attributes.
-        videos: scored by one model, whose heads saw none of them.
-        model: name and version of that model; None without videos.
-    """
-
-    protocols: Mapping[str, Mapping[str, Predictions]]
-    excluded: Mapping[str, Mapping[str, int]]
-    facts: Facts
-    albums: Mapping[str, Sequence[Footage]]
-    videos: Sequence[Footage]
-    model: Mapping[str, Any] | None
-
-
-def read(
-    runs: Sequence[str | os.PathLike[str]],
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    model: str | os.PathLike[str] | None = None,
-    videos: bool = True,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Held:
-    """Reads the runs, the facts of their photos, and scores the videos.
-
-    Args:
-        runs: folders of `benchmarks/crossval.py`, one per protocol.
-        data_dir: the folder of data sets, see `photos.data_root`.
-        model: bundle that scores the videos; None is the one that ships.
-        videos: whether to score them.
-        on_progress: called with the number of photos measured so far, and of all.
-
-    Raises:
-        CarjaxError: an input is missing or broken, or two folders are of one protocol.
-    """
-    read_runs = [predictions.read_runs(folder) for folder in runs]
-    names = sorted({n for run in read_runs for own in run.values() for n in own.names.tolist()})
-    facts = predictions.read_facts(data_dir, names, lambda done: on_progress(done, len(names)))
-    protocols: dict[str, dict[str, Predictions]] = {}
-    excluded: dict[str, dict[str, int]] = {}
-    for folder, run in zip(runs, read_runs, strict=True):
-        protocol = predictions.protocol_of(next(iter(run.values())), facts)
-        if protocol in protocols:
-            raise CarjaxError(f"{folder}: a second folder of runs that hold out {protocol}")
-        kept = {name: predictions.learnable(own) for name, own in run.items()}
-        protocols[protocol] = {name: own.take(kept[name]) for name, own in run.items()}
-        excluded[protocol] = {name: int((~mask).sum()) for name, mask in kept.items()}
-    albums = {
-        protocol: [a for own in run.values() for a in sequences.albums(own, facts, data_dir)]
-        for protocol, run in protocols.items()
-    }
-    scored: list[Footage] = []
-    card = None
-    if videos:
-        bundle = models.load(model)
-        scored = sequences.videos(bundle, data_dir)
-        card = {key: bundle.card.get(key) for key in ("backbone", "bundle", "version")}
-    return Held(protocols, excluded, facts, albums, scored, card)
-
-
-def all_footage(held: Held) -> list[tuple[str, Footage]]:
-    """Returns every album and video, each with its protocol."""
-    found = [(protocol, own) for protocol, albums in held.albums.items() for own in albums]
-    return [*found, *((sequences.VIDEO, own) for own in held.videos)]
-
-
 def measure(
     held: Held,
     judged: tuple[Sequence[Pair], Mapping[str, Mapping[int, str]]] | None = None,
@@ -113,7 +39,7 @@ def measure(
     """Measures everything; the result is the content of `hypothesis.json`.
 
     Args:
-        held: from `read`.
+        held: from `held.read`.
         judged: the key of the blind pairs, and viewer → {pair: 'A', 'B' or 'tie'}; None: no part
             'pairs'.
         samples: resamples of every bootstrap, which draws whole car models.
@@ -368,9 +294,10 @@ def of_pairs(key: Sequence[Pair], judgements: Mapping[str, Mapping[int, str]]) -
     (a mean of several viewers varies less, so the interval is on the safe side).
 
     Returns:
-        'pairs' judged, 'viewers', 'ties', 'agreement': rows {viewers, n, raw, kappa}, and
-        'win_rate': part → rival, or 'all' → {n, wins, ci95}; parts are 'all', each attribute, each
-        kind of footage, and 'large_gap' and 'small_gap' of certainty (split at the median).
+        'pairs' judged, their 'attributes', number of 'viewers', share of 'ties', 'agreement': rows
+        {viewers, n, raw, kappa}, and 'win_rate': part → rival, or 'all' → {n, wins, ci95}. Parts
+        are 'all', each attribute, each protocol ('video' is one), and 'large_gap' and 'small_gap'
+        of certainty (split at the median).
     """
     scores: dict[int, list[float]] = {}
     by_number = {pair.pair: pair for pair in key}
@@ -383,12 +310,14 @@ def of_pairs(key: Sequence[Pair], judgements: Mapping[str, Mapping[int, str]]) -
         raise CarjaxError("no pair is judged")
     gaps = {pair.pair: pair.chosen_certainty - pair.rival_certainty for pair in judged}
     middle = float(np.median(list(gaps.values())))
-    parts: dict[str, list[Pair]] = {"all": judged}
-    for pair in judged:
-        gap = "large_gap" if gaps[pair.pair] > middle else "small_gap"
-        for part in (pair.attribute, pair.kind, pair.protocol, gap):
-            if pair not in parts.setdefault(part, []):
-                parts[part].append(pair)
+    parts = {"all": judged}
+    for of in (
+        lambda pair: pair.attribute,
+        lambda pair: pair.protocol,
+        lambda pair: "large_gap" if gaps[pair.pair] > middle else "small_gap",
+    ):
+        for pair in judged:
+            parts.setdefault(of(pair), []).append(pair)
     agreement = []
     for first, second in itertools.combinations(sorted(judgements), 2):
         both = sorted(judgements[first].keys() & judgements[second].keys())
@@ -406,6 +335,7 @@ def of_pairs(key: Sequence[Pair], judgements: Mapping[str, Mapping[int, str]]) -
     answers_given = [answer for answers in judgements.values() for answer in answers.values()]
     return {
         "pairs": len(judged),
+        "attributes": list(dict.fromkeys(pair.attribute for pair in judged)),
         "viewers": len(judgements),
         "ties": answers_given.count("tie") / len(answers_given),
         "agreement": agreement,

@@ -28,6 +28,8 @@ def write(
     Raises:
         CarjaxError: the folder or the page cannot be written.
     """
+    # Tables and charts show the numbers that are written, not their last bits.
+    content = _rounded(content)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, svg in figures.all_figures(content).items():
@@ -38,7 +40,7 @@ def write(
             with files.replacing(page) as temporary:
                 temporary.write_text(renewed, encoding="utf-8")
         with files.replacing(out / RESULT_FILE) as temporary:
-            temporary.write_text(json.dumps(_rounded(content), indent=1, allow_nan=False) + "\n")
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise CarjaxError(f"cannot write {out}: {error.strerror or error}") from None
 
