@@ -261,18 +261,11 @@ def side_proxy(
         ("within_models", controls, model),
         ("equally_familiar", [*controls, familiar], model),
     ):
-
-        def rho(
-            weights: np.ndarray | None,
-            held_equal: list[np.ndarray] = held_equal,
-            groups: np.ndarray | None = groups,
-        ) -> float:
-            return statistics.partial_rank_correlation(
-                sure, side, held_equal, groups=groups, weights=weights
-            )
-
-        spread = np.nanquantile([rho(row) for row in times], [0.025, 0.975])
-        result[name] = {"rho": rho(None), "ci95": spread.tolist()}
+        rho = functools.partial(
+            statistics.partial_rank_correlation, sure, side, held_equal, groups=groups
+        )
+        spread = np.nanquantile([rho(weights=row) for row in times], [0.025, 0.975])
+        result[name] = {"rho": rho(), "ci95": spread.tolist()}
     return result
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from carjax import files
+from carjax.attributes import VIEWS
 from carjax.errors import CarjaxError
 from carjax.experiment import figures
 from carjax.experiment.sequences import CONSENSUS, ENTROPY, MIDDLE, PICKERS, RANDOM, SHARPEST
@@ -161,8 +162,6 @@ def _entropy(photos: Mapping[str, Any]) -> str:
 
 
 def _views(photos: Mapping[str, Any]) -> str:
-    from carjax.attributes import VIEWS
-
     rows = []
     for protocol, name, own in _rows(photos):
         seen = own["views"].get("views", {})
