@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("train", "train one head, or the car box, on cached features"),
     "bundle": ("bundle", "join separately trained heads into one model file"),
     "evaluate": ("evaluate", "measure a model on labelled photos"),
+    "experiment": ("experiment", "test the hypothesis: certain where well shown?"),
     "weights": ("weights", "list the backbones; fetch or import published weights"),
 }
 
@@ -27,7 +28,7 @@ def usage() -> str:
     """Returns the text of `carjax --help`."""
     lines = ["carjax: from a walk-around video of a car, the photos that sell it.", ""]
     lines += ["usage: carjax COMMAND [ARGUMENTS] [--FLAGS]", ""]
-    lines += [f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items()]
+    lines += [f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()]
     lines += ["", "carjax COMMAND --help lists a command's flags.", ""]
     lines += ["  carjax select data/prius_walkaround.mp4 --out=out/demo"]
     return "\n".join(lines)

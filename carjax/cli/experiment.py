@@ -1,0 +1,128 @@
+"""`carjax experiment`: test the hypothesis under carjax on photos and videos never trained on."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from absl import flags
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from carjax import pipeline
+from carjax.cli import common
+from carjax.errors import UsageError
+
+if TYPE_CHECKING:
+    from carjax.experiment.held import Held
+
+SYNOPSIS = """usage: carjax experiment hypothesis|pairs --runs=DIR[,DIR] --out=DIR
+
+Is a head certain where its attribute is well shown? RUNS are folders of benchmarks/crossval.py,
+whose heads predict photos that they never saw; videos go through the whole pipeline.
+  hypothesis  measures it: OUT/hypothesis.json and charts; --page=FILE.md gets the tables.
+  pairs       draws blind pairs for people to judge: sheets in OUT, the answers in --key.
+
+  carjax experiment hypothesis --runs=out/crossval,out/by_model --out=docs/hypothesis"""
+
+EXPERIMENTS = ("hypothesis", "pairs")
+
+
+def define_flags() -> flags.FlagValues:
+    """Returns the command's flags."""
+    values = flags.FlagValues()
+    flags.DEFINE_list("runs", [], "folders of cross-validation runs", flag_values=values)
+    flags.DEFINE_string("out", None, "folder to write", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
+    flags.DEFINE_string("model", None, "bundle that scores the videos", flag_values=values)
+    flags.DEFINE_bool("videos", True, "also the spins and the sample video", flag_values=values)
+    flags.DEFINE_string("key", None, "CSV of what the sheets hide", flag_values=values)
+    flags.DEFINE_string("judgements", None, "CSV of pair,viewer,choice", flag_values=values)
+    flags.DEFINE_string("page", None, "Markdown page whose tables to renew", flag_values=values)
+    flags.DEFINE_integer("pairs", 200, "how many pairs to draw", 4, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "of the pairs drawn", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
+    return values
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit status."""
+    values = define_flags()
+    try:
+        rest = common.parse(values, argv, SYNOPSIS)
+    except common.HelpShown:
+        return 0
+    if len(rest) != 1 or rest[0] not in EXPERIMENTS:
+        raise UsageError(
+            f"carjax experiment runs one of {', '.join(EXPERIMENTS)}, not {' '.join(rest) or '…'!r}"
+        )
+    for name in ("runs", "out"):
+        if not values[name].value:
+            raise UsageError(f"carjax experiment {rest[0]} needs --{name} (see --help)")
+    if values.judgements and not values.key:
+        raise UsageError("--judgements needs the --key of the pairs that were judged")
+    common.set_up_jax()
+    return _pairs(values) if rest[0] == "pairs" else _hypothesis(values)
+
+
+def _pairs(values: flags.FlagValues) -> int:
+    from carjax.experiment import held, pairs
+
+    if not values.key:
+        raise UsageError("carjax experiment pairs needs --key=FILE.csv (see --help)")
+    out, key = pathlib.Path(values.out), pathlib.Path(values.key)
+    if key.absolute().is_relative_to(out.absolute()):
+        raise UsageError(f"{key}: lies beside the sheets that it explains: give another --key")
+    pipeline.check_out(out, values.overwrite, manifest="sheet_01.png")
+    footage = held.all_footage(_held(values))
+    drawn, pictures, same = pairs.draw(footage, values.pairs, values.seed)
+    sheets = pairs.write_sheets(out, drawn, pictures)
+    pairs.write_key(key, drawn)
+    print(f"{len(drawn)} pairs on {len(sheets)} sheets in {out}; key: {key}")
+    for rival, count in same.items():
+        print(f"  not shown, {rival} chose the same frame: {count}")
+    return 0
+
+
+def _held(values: flags.FlagValues) -> Held:
+    """Reads everything that was held out, with its progress on the screen."""
+    from carjax.experiment import held
+
+    with _progress() as on_progress:
+        return held.read(
+            values.runs,
+            values.data_dir,
+            model=values.model,
+            videos=values.videos,
+            on_progress=on_progress,
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("photos", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _hypothesis(values: flags.FlagValues) -> int:
+    from carjax.experiment import hypothesis, pairs, report
+
+    out = pathlib.Path(values.out)
+    pipeline.check_out(out, values.overwrite, manifest=report.RESULT_FILE)
+    judged = None
+    if values.judgements:  # everything that can be wrong with the input is found first
+        key = pairs.read_key(values.key)
+        judged = key, pairs.read_judgements(values.judgements, key)
+    page = pathlib.Path(values.page) if values.page else None
+    if page is not None:
+        report.check_page(page)
+    content = hypothesis.measure(_held(values), judged)
+    report.write(content, out, page)
+    print(report.headline(content))
+    print(f"\nresults: {out / report.RESULT_FILE}", file=sys.stdout)
+    return 0
