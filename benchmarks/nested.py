@@ -24,7 +24,7 @@ import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import crossval
@@ -33,7 +33,7 @@ import machine
 import numpy as np
 from absl import flags
 
-from carjax import calibration, certainty
+from carjax import calibration, certainty, files
 from carjax.attributes import CAR, Categorical, find
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
@@ -99,26 +99,29 @@ def split(cars: Cars, attribute: str, outer: int, inner: int | None) -> np.ndarr
     return kind
 
 
-def train(values: Any, cars: Cars, attribute: str, outer: int, inner: int | None) -> pathlib.Path:
-    """Trains one run, or reuses it, and returns its folder."""
+def configure(values: Any, attribute: str, fields: Sequence[str] = ()) -> Any:
+    """Returns an attribute's config with `--set`, then these fields, in force."""
+    folder = pathlib.Path(values.configs)
+    config = crossval.read_config_file(folder / f"{attribute}.py")["get_config"]()
+    for given in (*values.set, *fields):
+        crossval.override(config, given)
+    return config
+
+
+def train(values: Any, cars: Cars, config: Any, name: str, kind: np.ndarray) -> pathlib.Path:
+    """Trains one run on what a split leaves, or reuses it, and returns its folder."""
     from carjax.training import loop
 
     workdir = pathlib.Path(values.workdir)
-    name = f"{attribute}-{outer}-{'outer' if inner is None else 'inner'}"
     folds = workdir / "splits" / name
     folds.mkdir(parents=True, exist_ok=True)
-    kind = split(cars, attribute, outer, inner)
     fold = np.select([kind == TRAIN, kind == LEFT_OUT], [0, -1], 1)
     with (folds / f"{DATA_SET}.csv").open("w", newline="") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["file", "fold"])
         writer.writerows(zip(cars.file.tolist(), fold.tolist(), strict=True))
-    configs = pathlib.Path(values.configs)
-    config = crossval.read_config_file(configs / f"{attribute}.py")["get_config"]()
     config.fold = 1
     config.splits = str(folds)
-    for override in values.set:
-        crossval.override(config, override)
     result = loop.train_and_evaluate(
         config, workdir / name, values.data_dir, cache_dir=values.cache_dir
     )
@@ -127,15 +130,16 @@ def train(values: Any, cars: Cars, attribute: str, outer: int, inner: int | None
     return workdir / name
 
 
-def held_out(cars: Cars, run: pathlib.Path, kind: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Returns 'known', 'unseen', 'unknown' → the columns of `held_out.npz` of those photos."""
-    columns = dict(np.load(run / "held_out.npz"))
+Columns = dict[str, np.ndarray]
+
+
+def parts_of(cars: Cars, columns: Columns, kind: np.ndarray) -> dict[str, Columns]:
+    """Returns 'known', 'unseen', 'unknown' → their rows of a run's `held_out.npz`."""
     position = {f"{DATA_SET}/{name}": i for i, name in enumerate(cars.file.tolist())}
     found = kind[[position[name] for name in columns["names"].tolist()]]
     return {part: {k: v[found == code] for k, v in columns.items()} for part, code in PARTS.items()}
 
 
-Columns = dict[str, np.ndarray]
 # The share of the known photos whose brand is to stay named.
 NAMED = 0.9
 
@@ -223,6 +227,13 @@ def unknown_brands(inner: Mapping[str, Columns], outer: Mapping[str, Columns]) -
     return found
 
 
+def keep(folder: pathlib.Path, columns: Columns) -> None:
+    """Writes stated predictions as a run does its own, for `carjax experiment hypothesis`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.replacing(folder / "held_out.npz") as temporary, temporary.open("wb") as f:
+        np.savez_compressed(f, **columns)
+
+
 def evaluate(cars: Cars, attribute: str, workdir: pathlib.Path, results: dict[str, Any]) -> Any:
     """Adds an attribute's figures to the results; returns the calibration to ship.
 
@@ -233,7 +244,8 @@ def evaluate(cars: Cars, attribute: str, workdir: pathlib.Path, results: dict[st
         pair = []
         for name, inner in (("inner", (outer + 1) % FOLDS), ("outer", None)):
             run = workdir / f"{attribute}-{outer}-{name}"
-            pair.append(held_out(cars, run, split(cars, attribute, outer, inner)))
+            kind = split(cars, attribute, outer, inner)
+            pair.append(parts_of(cars, dict(np.load(run / "held_out.npz")), kind))
         folds.append(pair)
     fit = fit_classes if isinstance(find(CAR, attribute), Categorical) else fit_direction
     fits = [fit(inner) for inner, _ in folds]
@@ -242,6 +254,8 @@ def evaluate(cars: Cars, attribute: str, workdir: pathlib.Path, results: dict[st
         stated = [state(c, f) for c, f in zip(raw, fits, strict=True)]
         crossval.report(results, f"{part}, as trained", attribute, raw)
         crossval.report(results, part, attribute, stated)
+        for i, columns in enumerate(stated):
+            keep(workdir / part / f"{attribute}-{i}", columns)
         if attribute != "orientation":
             errors = [
                 certainty.adaptive_ece(np.exp(c["log_probs"]), c["targets"][:, 0]) for c in stated
@@ -289,8 +303,10 @@ def main(argv: list[str]) -> int:
     cars = read_cars(photos.data_root(values.data_dir))
     for attribute in values.attributes:
         for outer in [int(i) for i in values.outer]:
-            for inner in ((outer + 1) % FOLDS, None):
-                train(values, cars, attribute, outer, inner)
+            for name, inner in (("inner", (outer + 1) % FOLDS), ("outer", None)):
+                kind = split(cars, attribute, outer, inner)
+                config = configure(values, attribute)
+                train(values, cars, config, f"{attribute}-{outer}-{name}", kind)
     if len(values.outer) < FOLDS:
         return 0
     out, shipped = pathlib.Path(values.out), pathlib.Path(values.calibration)

@@ -47,6 +47,8 @@ class HeadSpec:
             highest likelihood on the training set.
         parts: the class that each part belongs to, where a class is predicted as the union of
             finer parts (a brand as its models); empty: every class is one part.
+        queries: attention pooling: this number of learned weighted means over the cells takes
+            their place (0: the cells are joined in order).
         members: of classes: size of the ensemble.
         calibration: what the stated distribution owes to held-out photos; None: nothing.
     """
@@ -59,6 +61,7 @@ class HeadSpec:
     components: int = 1
     kappa: float = 0.0
     parts: tuple[int, ...] = ()
+    queries: int = 0
     members: int = 1
     calibration: ClassCalibration | DirectionCalibration | None = None
 
@@ -92,27 +95,35 @@ def pool_grid(grid: jax.Array, size: int) -> jax.Array:
 class Trunk(nn.Module):
     """Features → one hidden vector: both levels normalised, joined, and one hidden layer."""
 
-    grid: int
-    channels: int
-    hidden: int
+    spec: HeadSpec
     dropout: float
 
     @nn.compact
     def __call__(self, features: Features, *, train: bool = False) -> jax.Array:
         """Maps Features of B images to float32 [B, hidden]."""
+        spec = self.spec
         # The root tames the long tail of averaged ReLU activations (a power normalisation as of
         # Perronnin et al., ECCV 2010).
         pooled = jnp.sqrt(jnp.maximum(features.pooled.astype(jnp.float32), 0.0))
         parts = [nn.LayerNorm(name="norm_pooled")(pooled)]
-        if self.grid:
-            cells = pool_grid(features.grid.astype(jnp.float32), self.grid)
+        if spec.grid:
+            cells = pool_grid(features.grid.astype(jnp.float32), spec.grid)
             cells = nn.LayerNorm(name="norm_grid")(cells)
-            if self.channels:
-                cells = nn.gelu(nn.Dense(self.channels, name="project")(cells))
-            parts.append(cells.reshape(cells.shape[0], -1))
+            values = cells
+            if spec.channels:
+                values = nn.gelu(nn.Dense(spec.channels, name="project")(cells))
+            if spec.queries:
+                # As Ilse, Tomczak and Welling, ICML 2018, eq. 7, without the gate; each query may
+                # prefer places as well as contents.
+                place = (spec.grid, spec.grid, spec.queries)
+                scores = nn.Dense(spec.queries, name="queries")(cells)
+                scores += self.param("place", nn.initializers.zeros, place)
+                weights = nn.softmax(scores, axis=(1, 2))
+                values = jnp.einsum("bhwq,bhwc->bqc", weights, values)
+            parts.append(values.reshape(values.shape[0], -1))
         x = jnp.concatenate(parts, axis=-1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = nn.gelu(nn.Dense(self.hidden, name="hidden")(x))
+        x = nn.gelu(nn.Dense(spec.hidden, name="hidden")(x))
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
 
@@ -149,8 +160,7 @@ class CategoricalHead(nn.Module):
         spec, attribute = self.spec, self.spec.attribute
         assert isinstance(attribute, Categorical)
         for name in self._members:
-            trunk = Trunk(spec.grid, spec.channels, spec.hidden, self.dropout)
-            setattr(self, f"trunk{name}", trunk)
+            setattr(self, f"trunk{name}", Trunk(spec, self.dropout))
             setattr(self, f"logits{name}", nn.Dense(len(spec.parts) or len(attribute.classes)))
 
     @property
@@ -204,7 +214,7 @@ def join_parts(part_logits: jax.Array, spec: HeadSpec) -> jax.Array:
 
 
 def _trunk(spec: HeadSpec, dropout: float) -> Trunk:
-    return Trunk(spec.grid, spec.channels, spec.hidden, dropout, name="trunk")
+    return Trunk(spec, dropout, name="trunk")
 
 
 def _angle(direction: jax.Array) -> jax.Array:
@@ -347,7 +357,7 @@ class LatentMixtureHead(nn.Module):
     def setup(self) -> None:
         """Builds the layers."""
         spec = self.spec
-        self.trunk = Trunk(spec.grid, spec.channels, spec.hidden, self.dropout)
+        self.trunk = Trunk(spec, self.dropout)
         self.prior, self.encoder = Gaussian(), Gaussian()
         self.decoder = nn.Dense(_LATENT_HIDDEN)
         self.direction = nn.Dense(2)

@@ -1,5 +1,6 @@
 """The heads: pooling, classes as unions of parts, and the density that the angular head gives."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +55,29 @@ def test_categorical_head(grid, channels, features):
     inputs = 7 + grid * grid * (channels or 5)
     assert params["trunk"]["hidden"]["kernel"].shape == (inputs, 4)
     assert jax.eval_shape(head.apply, {"params": params}, features).logits.shape == (3, 4)
+
+
+def test_attention_pooling_is_a_weighted_mean_of_cells(features):
+    spec = heads.HeadSpec(DOORS, grid=3, queries=2, hidden=4)
+    trunk = heads.Trunk(spec, 0.0)
+    params = trunk.init(jax.random.key(0), features)["params"]
+    assert params["queries"]["kernel"].shape == (5, 2)
+    # Where a query weighs one place alone, it reads that cell.
+    place = np.zeros((3, 3, 2), np.float32)
+    place[1, 2, 0] = place[0, 0, 1] = 1e4
+    joined = {}
+
+    def spy(next_fun, args, kwargs, context):
+        if context.module.name == "hidden":
+            joined["x"] = args[0]
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(spy):
+        trunk.apply({"params": params | {"place": place}}, features)
+    cells = np.asarray(heads.pool_grid(jnp.asarray(features.grid), 3))
+    cells = (cells - cells.mean(-1, keepdims=True)) / cells.std(-1, keepdims=True)
+    want = np.concatenate([cells[:, 1, 2], cells[:, 0, 0]], 1)
+    np.testing.assert_allclose(joined["x"][:, 7:], want, atol=1e-3)
 
 
 def test_a_class_has_the_probability_of_its_parts():

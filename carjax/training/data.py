@@ -250,10 +250,10 @@ def training_set(sources: Sequence[Source], task: Task, views: int) -> TrainingS
     return TrainingSet(features, np.stack(targets), cumulative.astype(np.float32))
 
 
-def held_out_set(sources: Sequence[Source], task: Task) -> HeldOut:
-    """Gathers the plain view of the photos that are held out."""
-    parts = [(s, *_read(s, 0, s.held_out, task.cells)) for s in sources]
-    targets = [task.targets(_chosen(s, s.held_out), window, 0) for s, _, window in parts]
+def held_out_set(sources: Sequence[Source], task: Task, view: int = 0) -> HeldOut:
+    """Gathers one view, the plain one if not told otherwise, of the photos that are held out."""
+    parts = [(s, *_read(s, view, s.held_out, task.cells)) for s in sources]
+    targets = [task.targets(_chosen(s, s.held_out), window, view) for s, _, window in parts]
     names = [f"{s.name}/{name}" for s in sources for name in _chosen(s, s.held_out).names]
     return HeldOut(_concatenate([f for _, f, _ in parts]), np.concatenate(targets), np.array(names))
 

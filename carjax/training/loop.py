@@ -144,7 +144,7 @@ def train_and_evaluate(
                 raise CarjaxError(f"the loss is {row['loss']} at step {step}: lower --config.lr")
             if held_out is not None:
                 figures = task.metrics(
-                    _predict(predict, held_out.features, _head(state, config)), held_out.targets
+                    predict_all(predict, held_out.features, _head(state, config)), held_out.targets
                 )
                 row |= figures
                 state = _keep_best(config, state, figures, mesh)
@@ -158,7 +158,7 @@ def train_and_evaluate(
     head = jax.tree.map(lambda x: np.asarray(x).astype(np.float16).astype(np.float32), head)
     measured: dict[str, float] = {}
     if held_out is not None:
-        predictions = _predict(predict, held_out.features, head)
+        predictions = predict_all(predict, held_out.features, head)
         measured = task.metrics(predictions, held_out.targets)
         folder.write_predictions(
             {"names": held_out.names, "targets": held_out.targets, **predictions}
@@ -261,7 +261,7 @@ def _head(state: steps.TrainState, config: ml_collections.ConfigDict) -> Any:
     return steps.subtree(state.average if config.ema else state.trained, config.attribute)
 
 
-def _predict(
+def predict_all(
     predict: Callable[[Any, Features], dict[str, jax.Array]], features: Features, params: Any
 ) -> tasks.Predictions:
     """Predicts all rows in batches of one shape; the last one is padded."""

@@ -1,0 +1,123 @@
+"""Recipes against each other on inner grouped folds: known models, unseen models, unknown brands.
+
+    python benchmarks/generalise.py --workdir=out/generalise
+
+Runs every recipe of `configs/sweeps/generalise.py` for each attribute on the inner fold of outer
+fold 0 (`benchmarks/nested.py`), whose own photos are left out: the choice of a recipe never sees
+what the nested figures are measured on in that fold. Each recipe is also measured with the
+mirrored view averaged in (test-time flip).
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import crossval
+import jax
+import jax.numpy as jnp
+import machine
+import nested
+import numpy as np
+from absl import flags
+
+from carjax import certainty, model
+from carjax.cli import common
+from carjax.errors import CarjaxError, UsageError
+
+OUTER, INNER = 0, 1
+HERE = pathlib.Path(__file__).parent
+SYNOPSIS = "usage: python benchmarks/generalise.py --workdir=DIR [--attributes=…]"
+
+
+def figures(parts: dict[str, nested.Columns]) -> dict[str, float]:
+    """Accuracy, NLL and calibration error of known and unseen photos, and how both are told."""
+    found = {}
+    for part in nested.MEASURED:
+        log_probs, label = parts[part]["log_probs"], parts[part]["targets"][:, 0]
+        found[f"{part}: accuracy"] = float((log_probs.argmax(1) == label).mean())
+        found[f"{part}: nll"] = certainty.negative_log_likelihood(np.exp(log_probs), label)
+        found[f"{part}: ece"] = certainty.expected_calibration_error(np.exp(log_probs), label)
+    known = nested.novelty_of(parts["known"])
+    for part in ("unseen", "unknown"):
+        if len(parts[part]["targets"]):
+            found[f"{part}: auroc"] = nested.auroc(known, nested.novelty_of(parts[part]))
+    return found
+
+
+def flipped(run: pathlib.Path, config: Any, values: Any) -> np.ndarray:
+    """Log-probabilities of the held-out photos' mirrored views, [m, K]."""
+    from carjax import backbones
+    from carjax.datasets import photos
+    from carjax.training import data, loop, tasks
+
+    root = photos.data_root(values.data_dir)
+    task = tasks.create(config, data.part_keys(config, root))
+    head = model.load(run / "head.safetensors")
+    backbone, _ = backbones.load_pretrained(config.backbone)
+    sources = data.load_sources(
+        config, task, root, backbone, head.params["backbone"], head.card["backbone_sha256"],
+        cache_dir=values.cache_dir,
+    )  # fmt: skip
+    params = head.params["heads"][config.attribute]
+    found = loop.predict_all(
+        jax.jit(task.predict), data.held_out_set(sources, task, view=1).features, params
+    )
+    return found["log_probs"]
+
+
+def main(argv: list[str]) -> int:
+    values = flags.FlagValues()
+    flags.DEFINE_list("attributes", ["brand", "type"], "which heads", flag_values=values)
+    flags.DEFINE_list("set", ["steps=600"], "fields of every config", flag_values=values)
+    flags.DEFINE_string("configs", str(HERE.parent / "configs"), "config files", flag_values=values)
+    flags.DEFINE_string("workdir", None, "one folder per run is made here", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
+    flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
+    flags.DEFINE_string(
+        "out", str(HERE / "results" / "generalise.json"), "results", flag_values=values
+    )
+    try:
+        common.parse(values, argv, SYNOPSIS)
+    except common.HelpShown:
+        return 0
+    if not values.workdir:
+        raise UsageError("give --workdir=DIR (see --help)")
+    common.set_up_jax()
+    from carjax.datasets import photos
+
+    sweep = crossval.read_config_file(HERE.parent / "configs" / "sweeps" / "generalise.py")
+    cars = nested.read_cars(photos.data_root(values.data_dir))
+    rows: list[dict[str, Any]] = []
+    for recipe, fields in sweep["RECIPES"].items():
+        for attribute in values.attributes:
+            kind = nested.split(cars, attribute, OUTER, INNER)
+            config = nested.configure(values, attribute, fields)
+            run = nested.train(values, cars, config, f"{recipe}-{attribute}", kind)
+            columns = dict(np.load(run / "held_out.npz"))
+            row = {"recipe": recipe, "attribute": attribute, "fields": list(fields)}
+            row["plain"] = figures(nested.parts_of(cars, columns, kind))
+            if config.views > 1:
+                both = jnp.logaddexp(columns["log_probs"], flipped(run, config, values))
+                columns["log_probs"] = np.asarray(both - jnp.log(2.0))
+                row["with flip"] = figures(nested.parts_of(cars, columns, kind))
+            rows.append(row)
+            told = " ".join(f"{k} {v:.3f}" for k, v in row["plain"].items())
+            print(f"{recipe}, {attribute}: {told}", flush=True)
+            results = {
+                "machine": machine.name(),
+                "protocol": f"inner fold {INNER} of outer fold {OUTER}; {', '.join(values.set)}",
+                "rows": rows,
+            }
+            crossval.write(results, pathlib.Path(values.out))
+    print(json.dumps(results["protocol"]))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CarjaxError as error:
+        sys.exit(f"generalise: {error}")
