@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from carjax import heads, localise, model
 from carjax.attributes import CAR, find
 from carjax.backbones import pretrained
+from carjax.calibration import ClassCalibration, DirectionCalibration
 from carjax.cli import bundle
 from carjax.errors import CarjaxError, UsageError
 
@@ -154,3 +156,36 @@ def test_wrong_calls_are_one_line(folders, tmp_path):
             bundle.main(words)
         assert "\n" not in str(caught.value)
     assert bundle.main(["--help"]) == 0
+
+
+def test_calibrations_are_kept_in_the_file(folders, tmp_path):
+    numbers = {
+        "doors": {"sharpness": 0.5, "slope": -0.25, "unknown_above": 0.75},
+        "orientation": {"body_scale": 0.5, "tail_scale": 0.1, "tail": 0.2, "floor": 0.01},
+    }
+    path, out = tmp_path / "calibration.json", tmp_path / "all.safetensors"
+    path.write_text(json.dumps(numbers))
+    given = ",".join(folders(n) for n in ("doors", "orientation", "seats"))
+    assert bundle.main([f"--heads={given}", f"--out={out}", f"--calibration={path}"]) == 0
+    spec = model.load(out).spec
+    assert spec.head("doors").calibration == ClassCalibration(0.5, -0.25, 0.75)
+    assert spec.head("orientation").calibration == DirectionCalibration(0.5, 0.1, 0.2, 0.01)
+    assert spec.head("seats").calibration is None
+    assert spec.unknown_above == {"doors": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"brand": {"sharpness": 1.0}}, "no head for 'brand' to calibrate"),
+        ({"doors": {"kappa_scale": 1.0}}, "doors: .*kappa_scale"),
+    ],
+)
+def test_a_calibration_that_does_not_fit(folders, tmp_path, numbers, message):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(numbers))
+    with pytest.raises(CarjaxError, match=message):
+        bundle.main(
+            [f"--heads={folders('doors')}", f"--out={tmp_path / 'x'}", f"--calibration={path}"]
+        )
+    assert not (tmp_path / "x").exists()
