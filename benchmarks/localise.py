@@ -6,7 +6,7 @@
 Prints mean IoU and recall at IoU 0.5 on fold 0 of `car_boxes` and `phone_photos` (boxes of a
 detector, those it is sure of), whole photos, for the box head and for the class activation of the
 ImageNet vehicle classes. With heads trained without fold 0 of `stanford_cars`, also what zooming
-its photos out to 35% of their size costs. Writes results/localise.json.
+its photos out to 30% of their size costs. Writes results/localise.json.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from carjax.datasets import photos
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLD = 0
-ZOOM = 0.35
+ZOOM = 0.3
 SIDE = 480
 
 

@@ -28,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import crossval
+import feature_scores
 import jax.numpy as jnp
 import machine
 import numpy as np
@@ -140,6 +141,7 @@ def parts_of(cars: Cars, columns: Columns, kind: np.ndarray) -> dict[str, Column
     return {part: {k: v[found == code] for k, v in columns.items()} for part, code in PARTS.items()}
 
 
+FEATURE_SCORES = ("energy", "nearest neighbour", "Mahalanobis")
 # The share of the known photos whose brand is to stay named.
 NAMED = 0.9
 
@@ -207,7 +209,7 @@ def unknown_brands(inner: Mapping[str, Columns], outer: Mapping[str, Columns]) -
     scores = {
         "one minus the largest probability": lambda c: novelty_of(c),
         "entropy": lambda c: np.asarray(certainty.entropy_from_logits(c["log_probs"])),
-        "disagreement": lambda c: c["disagreement"],
+        **{name: lambda c, name=name: c[name] for name in ("disagreement", *FEATURE_SCORES)},
     }
     for name, score in scores.items():
         for part in ("unknown", "unseen"):
@@ -227,6 +229,54 @@ def unknown_brands(inner: Mapping[str, Columns], outer: Mapping[str, Columns]) -
     return found
 
 
+def reliability(folds: Sequence[Columns], bins: int = 15) -> list[list[float]]:
+    """Rows of photos, mean confidence and accuracy of every bin that holds at least 20 photos."""
+    probs = np.concatenate([np.exp(c["log_probs"]) for c in folds])
+    right = probs.argmax(1) == np.concatenate([c["targets"][:, 0] for c in folds])
+    index = certainty.confidence_bins(probs.max(1), bins)
+    chosen = [index == b for b in range(bins) if (index == b).sum() >= 20]
+    return [[int(m.sum()), float(probs.max(1)[m].mean()), float(right[m].mean())] for m in chosen]
+
+
+def reliability_svg(results: Mapping[str, Any]) -> str:
+    """Draws the share of right answers over the stated probability, a panel per attribute."""
+    side, gap = 170, 40
+    names = [a.name for a in CAR if a.name in results["known"] and a.name != "orientation"]
+    colours = {"known": "#2563eb", "unseen": "#dc2626"}
+    body = []
+    for i, name in enumerate(names):
+        x0, y0 = gap + i * (side + gap), 30
+        body.append(
+            f'<text x="{x0 + side / 2}" y="18" text-anchor="middle">{name}</text>'
+            f'<path d="M{x0} {y0}v{side}h{side}M{x0} {y0 + side}L{x0 + side} {y0}" fill="none" '
+            'stroke="#888" stroke-width="1"/>'
+        )
+        for part, colour in colours.items():
+            points = [
+                (x0 + side * confidence, y0 + side * (1 - accuracy), 1.5 + 0.05 * count**0.5)
+                for count, confidence, accuracy in results[part][name]["reliability"]
+            ]
+            line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
+            body.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
+            for x, y, radius in points:
+                body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}"/>')
+        body.append(
+            f'<text x="{x0 + side / 2}" y="{y0 + side + 18}" text-anchor="middle">stated</text>'
+        )
+    body.append(
+        f'<text x="12" y="{30 + side / 2}" transform="rotate(-90 12 {30 + side / 2})" '
+        'text-anchor="middle">right</text>'
+        f'<text x="{gap + 8}" y="46" fill="{colours["known"]}">known models</text>'
+        f'<text x="{gap + 8}" y="62" fill="{colours["unseen"]}">unseen models</text>'
+    )
+    width, height = gap + len(names) * (side + gap), side + 60
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="sans-serif" font-size="12" fill="#666" role="img" '
+        'aria-label="Share of right answers over stated probability">' + "".join(body) + "</svg>\n"
+    )
+
+
 def keep(folder: pathlib.Path, columns: Columns) -> None:
     """Writes stated predictions as a run does its own, for `carjax experiment hypothesis`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -234,18 +284,26 @@ def keep(folder: pathlib.Path, columns: Columns) -> None:
         np.savez_compressed(f, **columns)
 
 
-def evaluate(cars: Cars, attribute: str, workdir: pathlib.Path, results: dict[str, Any]) -> Any:
+def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -> Any:
     """Adds an attribute's figures to the results; returns the calibration to ship.
 
     That is fitted on the outer folds' photos, every one predicted by heads that did not see it.
     """
+    workdir = pathlib.Path(values.workdir)
     folds = []
     for outer in range(FOLDS):
         pair = []
         for name, inner in (("inner", (outer + 1) % FOLDS), ("outer", None)):
             run = workdir / f"{attribute}-{outer}-{name}"
             kind = split(cars, attribute, outer, inner)
-            pair.append(parts_of(cars, dict(np.load(run / "held_out.npz")), kind))
+            columns = dict(np.load(run / "held_out.npz"))
+            if inner is None and attribute == "brand":
+                config = configure(values, attribute)
+                config.fold, config.splits = 1, str(workdir / "splits" / run.name)
+                names, scored = feature_scores.scores(run, config, values)
+                assert (names == columns["names"]).all()
+                columns |= scored
+            pair.append(parts_of(cars, columns, kind))
         folds.append(pair)
     fit = fit_classes if isinstance(find(CAR, attribute), Categorical) else fit_direction
     fits = [fit(inner) for inner, _ in folds]
@@ -261,6 +319,7 @@ def evaluate(cars: Cars, attribute: str, workdir: pathlib.Path, results: dict[st
                 certainty.adaptive_ece(np.exp(c["log_probs"]), c["targets"][:, 0]) for c in stated
             ]
             results[part][attribute]["adaptive_ece"] = {"mean": float(np.mean(errors))}
+            results[part][attribute]["reliability"] = reliability(stated)
     count = {part: sum(len(outer[part]["targets"]) for _, outer in folds) for part in PARTS}
     results.setdefault("photos", {})[attribute] = count
     if count["unknown"]:
@@ -290,6 +349,7 @@ def main(argv: list[str]) -> int:
         "what to ship: for `carjax bundle --calibration`",
         flag_values=values,
     )
+    flags.DEFINE_string("svg", None, "where to draw the reliability", flag_values=values)
     flags.DEFINE_string("out", str(HERE / "results" / "nested.json"), "results", flag_values=values)
     try:
         common.parse(values, argv, SYNOPSIS)
@@ -320,10 +380,13 @@ def main(argv: list[str]) -> int:
         f"{crossval.RESAMPLES} resamples"
     )
     for attribute in values.attributes:
-        fitted = evaluate(cars, attribute, pathlib.Path(values.workdir), results)
+        fitted = evaluate(values, cars, attribute, results)
         numbers[attribute] = dataclasses.asdict(fitted)
         crossval.write(results, out)
         crossval.write(numbers, shipped)
+    if values.svg:
+        with files.replacing(values.svg) as temporary:
+            temporary.write_text(reliability_svg(results))
     return 0
 
 

@@ -3,7 +3,8 @@
     python benchmarks/videos.py [--model=FILE]
 
 The sample's ground truth is exact; the spins' labels are good to about 5 degrees. Prints the median
-error, the share within 30 degrees and the flips (> 150 degrees), and writes results/videos.json.
+error, the share within 30 degrees, the flips (> 150 degrees), and on spins the mean log-likelihood
+of the whole density, in nats per radian; writes results/videos.json.
 """
 
 import argparse
@@ -57,9 +58,12 @@ def spins(model: models.Model, folder: pathlib.Path) -> dict[str, dict[str, floa
         scores = scoring.Scorer(model)(frames)
         truth = np.array([float(row["azimuth_deg"]) for row in group])
         error = errors(circular.azimuth_deg(scores.azimuth), truth)
-        found[name] = summary(error)
-        every.append(error)
-    found["all"] = summary(np.concatenate(every))
+        angle = np.deg2rad(truth).astype(np.float32)
+        loglik = np.asarray(circular.log_prob(scores.azimuth, angle))
+        found[name] = summary(error) | {"loglik_nats": round(float(loglik.mean()), 3)}
+        every.append((error, loglik))
+    error, loglik = (np.concatenate(column) for column in zip(*every, strict=True))
+    found["all"] = summary(error) | {"loglik_nats": round(float(loglik.mean()), 3)}
     return found
 
 
