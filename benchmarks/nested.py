@@ -87,16 +87,16 @@ def split(cars: Cars, attribute: str, outer: int, inner: int | None) -> np.ndarr
         inner: … an inner fold is held out instead.
     """
     by_model, by_photo = model_folds(cars), np.array([_sha1(f) % FOLDS for f in cars.file])
-    single = np.array([len(set(cars.model[cars.make == make])) == 1 for make in cars.make])
     kind = np.full(len(cars.file), TRAIN)
     for fold in (outer,) if inner is None else (outer, inner):
         free = kind == TRAIN
         kind[free & (by_photo == fold)] = KNOWN
-        lone = single if attribute == "brand" else np.zeros_like(single)
         kind[free & (by_model == fold)] = UNSEEN
-        kind[free & (by_model == fold) & lone] = UNKNOWN
         if inner is not None and fold == outer:
             kind[kind != TRAIN] = LEFT_OUT
+    if attribute == "brand":
+        trained = np.isin(cars.make, cars.make[kind == TRAIN])
+        kind[(kind == UNSEEN) & ~trained] = UNKNOWN
     return kind
 
 

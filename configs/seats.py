@@ -17,5 +17,5 @@ def get_config():
     config.mixup = 0.2
     config.head.members = 2
     config.head.channels = 64
-    config.head.hidden = 176
+    config.head.hidden = 172
     return config

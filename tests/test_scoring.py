@@ -79,7 +79,7 @@ def assert_close(a, b, tolerance=1e-5):
 
 def test_frame_scores_is_a_registered_pytree(scores):
     leaves, structure = jax.tree.flatten(scores)
-    assert len(leaves) == 1 + 2 * len(CATEGORICAL) + 4 + 7
+    assert len(leaves) == 1 + 4 * len(CATEGORICAL) + 4 + 7
     assert all(isinstance(leaf, np.ndarray) and len(leaf) == BATCH for leaf in leaves)
     rebuilt = jax.tree.unflatten(structure, leaves)
     assert isinstance(rebuilt, scoring.FrameScores)

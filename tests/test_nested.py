@@ -1,0 +1,60 @@
+"""The splits of the nested cross-validation: nothing that is measured was trained on."""
+
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+import nested
+
+MAKES = {"Audi": 6, "BMW": 2, "Kia": 1, "Saab": 1, "Volvo": 3}
+
+
+@pytest.fixture(scope="module")
+def cars():
+    rows = [
+        (f"{make}-{m}-{i}.jpg", make, f"{make} {m}")
+        for make, models in MAKES.items()
+        for m in range(models)
+        for i in range(15)
+    ]
+    return nested.Cars(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+@pytest.mark.parametrize("attribute", ["brand", "type"])
+@pytest.mark.parametrize("outer", range(nested.FOLDS))
+@pytest.mark.parametrize("step", [None, 1, 3])
+def test_what_is_measured_was_not_trained_on(cars, attribute, outer, step):
+    inner = None if step is None else (outer + step) % nested.FOLDS
+    kind = nested.split(cars, attribute, outer, inner)
+    trained = kind == nested.TRAIN
+    assert set(cars.model[kind == nested.KNOWN]) <= set(cars.model[trained])
+    assert not set(cars.model[kind == nested.UNSEEN]) & set(cars.model[trained])
+    assert not set(cars.make[kind == nested.UNKNOWN]) & set(cars.make[trained])
+    if attribute == "brand":
+        assert set(cars.make[kind == nested.UNSEEN]) <= set(cars.make[trained])
+        if inner is None:
+            assert set(cars.make[kind == nested.UNKNOWN]) <= {"Kia", "Saab"}
+    else:
+        assert not (kind == nested.UNKNOWN).any()
+    # An inner run never touches what the outer fold is measured on.
+    if inner is not None:
+        whole = nested.split(cars, attribute, outer, None)
+        assert (kind[whole != nested.TRAIN] == nested.LEFT_OUT).all()
+
+
+def test_every_photo_is_unseen_or_unknown_once(cars):
+    kinds = np.stack([nested.split(cars, "brand", o, None) for o in range(nested.FOLDS)])
+    apart = (kinds == nested.UNSEEN) | (kinds == nested.UNKNOWN)
+    np.testing.assert_array_equal(apart.sum(0), 1)
+    assert ((kinds == nested.KNOWN).sum(0) <= 1).all()
+
+
+def test_auroc_is_scikit_learn_s():
+    rng = np.random.default_rng(0)
+    known, other = rng.normal(0, 1, 80).round(1), rng.normal(0.7, 1, 50).round(1)
+    want = roc_auc_score(np.r_[np.zeros(80), np.ones(50)], np.r_[known, other])
+    assert nested.auroc(known, other) == pytest.approx(want)
