@@ -3,9 +3,10 @@
     carjax train --config=configs/orientation.py --workdir=out/orientation
 
 Result, as the mean of five outer folds (`python benchmarks/nested.py --workdir=DIR`): median error
-2.54° on known models, 2.79° on unseen ones; within 30° 0.9889 and 0.9856; log-likelihood, calibrated,
-1.02 and 0.94 nats per radian. All models in training, uncalibrated (benchmarks/crossval.py): 2.54°,
-0.9895, flips 0.48%, log-likelihood 0.97; against 24 corrected labels, flips 0.15%.
+2.54° on known models, 2.79° on unseen ones; within 30° 0.9889 and 0.9856; log-likelihood,
+calibrated, 1.02 and 0.94 nats per radian. All models in training, uncalibrated
+(benchmarks/crossval.py): 2.54°, 0.9895, flips 0.48%, log-likelihood 0.97; against 24 corrected
+labels, flips 0.15%.
 """
 
 from carjax.training.config import default_config

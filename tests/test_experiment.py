@@ -20,6 +20,13 @@ from carjax.errors import CarjaxError, UsageError
 from carjax.experiment import figures, hypothesis, pairs, predictions, report, sequences, statistics
 from carjax.experiment import held as held_out
 
+
+@pytest.fixture(autouse=True)
+def jax_as_it_is(monkeypatch):
+    """The command may not change the settings of the process that other tests run in."""
+    monkeypatch.setattr(command.common, "set_up_jax", lambda: None)
+
+
 DOORS = find(CAR, "doors")
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 MODELS = ("Acme Sedan 2010", "Acme Coupe 2011", "Zeta Estate 2009", "Zeta Cab 2012")
