@@ -3,11 +3,11 @@
     python benchmarks/generalise.py --workdir=out/generalise
 
 Accuracy on known and on unseen models, calibration error of both (uncalibrated), and AUROC of
-unseen models and unknown makes against known ones; the inner fold of outer fold 0, 600 steps. Brand:
-754 known, 809 unseen photos, type: 748 and 1,055, so that two points are within chance.
+unseen models and unknown makes against known ones; the inner fold of outer fold 0, 600 steps.
+Brand: 754 known, 809 unseen photos, type: 748 and 1,055, so that two points are within chance.
 
                                                       brand                          type
-                                           known unseen        ece      auroc  known unseen       ece
+                                         known unseen        ece      auroc  known unseen       ece
 as shipped: 2 members, one without models .822   .471  .187 .044  .688 .824   .890   .605  .100 .069
   the same with test-time flip            .822   .485  .192 .049  .692 .831   .889   .602  .111 .065
 one member, models as parts               .829   .456  .176 .056  .713 .842   .892   .554  .118 .068
