@@ -1,8 +1,8 @@
 """Recipes against each other on inner grouped folds: known models, unseen models, unknown brands.
 
-    python benchmarks/generalise.py --workdir=out/generalise
+    python benchmarks/generalise.py --config=configs/sweeps/generalise.py --workdir=out/generalise
 
-Runs every recipe of `configs/sweeps/generalise.py` for each attribute on the inner fold of outer
+Runs every recipe of the config for each of its attributes on the inner fold of outer
 fold 0 (`benchmarks/nested.py`), whose own photos are left out: the choice of a recipe never sees
 what the nested figures are measured on in that fold. Each recipe is also measured with the
 mirrored view averaged in (test-time flip).
@@ -29,7 +29,7 @@ from carjax.errors import CarjaxError, UsageError
 
 OUTER, INNER = 0, 1
 HERE = pathlib.Path(__file__).parent
-SYNOPSIS = "usage: python benchmarks/generalise.py --workdir=DIR [--attributes=…]"
+SYNOPSIS = "usage: python benchmarks/generalise.py --config=FILE --workdir=DIR"
 
 
 def figures(parts: dict[str, nested.Columns]) -> dict[str, float]:
@@ -70,9 +70,7 @@ def flipped(run: pathlib.Path, config: Any, values: Any) -> np.ndarray:
 
 def main(argv: list[str]) -> int:
     values = flags.FlagValues()
-    flags.DEFINE_list("attributes", ["brand", "type"], "which heads", flag_values=values)
-    flags.DEFINE_list("set", ["steps=600"], "fields of every config", flag_values=values)
-    flags.DEFINE_string("configs", str(HERE.parent / "configs"), "config files", flag_values=values)
+    flags.DEFINE_string("config", None, "file with RECIPES and get_config()", flag_values=values)
     flags.DEFINE_string("workdir", None, "one folder per run is made here", flag_values=values)
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
     flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
@@ -83,21 +81,21 @@ def main(argv: list[str]) -> int:
         common.parse(values, argv, SYNOPSIS)
     except common.HelpShown:
         return 0
-    if not values.workdir:
-        raise UsageError("give --workdir=DIR (see --help)")
+    if not values.config or not values.workdir:
+        raise UsageError("give --config=FILE and --workdir=DIR (see --help)")
     common.set_up_jax()
     from carjax.datasets import photos
 
-    sweep = crossval.read_config_file(HERE.parent / "configs" / "sweeps" / "generalise.py")
+    sweep = crossval.read_config_file(pathlib.Path(values.config))
     cars = nested.read_cars(photos.data_root(values.data_dir))
     rows: list[dict[str, Any]] = []
     for recipe, fields in sweep["RECIPES"].items():
-        for attribute in values.attributes:
+        for attribute in sweep["ATTRIBUTES"]:
             kind = nested.split(cars, attribute, OUTER, INNER)
-            config = nested.configure(values, attribute, fields)
+            config = sweep["get_config"](attribute, recipe)
             run = nested.train(values, cars, config, f"{recipe}-{attribute}", kind)
             columns = dict(np.load(run / "held_out.npz"))
-            row = {"recipe": recipe, "attribute": attribute, "fields": list(fields)}
+            row = {"recipe": recipe, "attribute": attribute, "fields": dict(fields)}
             row["plain"] = figures(nested.parts_of(cars, columns, kind))
             if config.views > 1:
                 both = jnp.logaddexp(columns["log_probs"], flipped(run, config, values))
@@ -108,7 +106,7 @@ def main(argv: list[str]) -> int:
             print(f"{recipe}, {attribute}: {told}", flush=True)
             results = {
                 "machine": machine.name(),
-                "protocol": f"inner fold {INNER} of outer fold {OUTER}; {', '.join(values.set)}",
+                "protocol": f"inner fold {INNER} of outer fold {OUTER}, {config.steps} steps",
                 "rows": rows,
             }
             crossval.write(results, pathlib.Path(values.out))

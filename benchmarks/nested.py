@@ -100,11 +100,11 @@ def split(cars: Cars, attribute: str, outer: int, inner: int | None) -> np.ndarr
     return kind
 
 
-def configure(values: Any, attribute: str, fields: Sequence[str] = ()) -> Any:
-    """Returns an attribute's config with `--set`, then these fields, in force."""
+def configure(values: Any, attribute: str) -> Any:
+    """Returns an attribute's config with `--set` in force."""
     folder = pathlib.Path(values.configs)
     config = crossval.read_config_file(folder / f"{attribute}.py")["get_config"]()
-    for given in (*values.set, *fields):
+    for given in values.set:
         crossval.override(config, given)
     return config
 

@@ -140,7 +140,7 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
     for heading in ("photo", "shows", "certainty", "time", "file"):
         table.add_column(heading, justify="right" if heading in ("certainty", "time") else "left")
     for name, choice in content["attributes"].items():
-        if "frame" not in choice:
+        if "photo" not in choice:
             table.add_row(name, choice["reason"], "", "", "")
         else:
             table.add_row(
