@@ -47,8 +47,12 @@ class Source(Protocol):
     """
 
     @property
+    def path(self) -> str:
+        """The path or URL as given or found."""
+
+    @property
     def name(self) -> str:
-        """The path as given or found."""
+        """The path as text that can be written."""
 
     def fingerprint(self) -> str:
         """What changes when the bytes do, without reading them all.

@@ -31,6 +31,7 @@ VIDEOS = frozenset(
     | {".flv", ".3gp", ".ogv"}
 )
 TARS = frozenset({".tar", ".tgz"})
+KNOWN = IMAGES | VIDEOS | TARS
 
 
 def expand(words: list[str]) -> tuple[list[Source], list[Problem]]:
@@ -51,29 +52,31 @@ def expand(words: list[str]) -> tuple[list[Source], list[Problem]]:
     for word in _words(words):
         found: list[Source]
         try:
-            if is_remote(word):
-                urls = remote.expand(word, IMAGES | VIDEOS | TARS)
-                found = [remote.RemoteFile(url) for url in urls]
-            else:
-                found = [LocalFile(path) for path in _local(word)]
+            listing = remote.expand(word, KNOWN) if is_remote(word) else _local(word)
+            found = [source(path) for path in listing]
         except OSError as error:
             problems[word] = Problem(word, f"cannot be listed: {error.strerror or error}")
             continue
         if not found:
             problems[word] = Problem(word, "no video or image there")
-        sources |= {source.name: source for source in found}
+        sources |= {one.name: one for one in found}
     return [sources[name] for name in sorted(sources)], list(problems.values())
+
+
+def source(path: str) -> Source:
+    """Returns the source of one path or URL."""
+    return remote.RemoteFile(path) if is_remote(path) else LocalFile(path)
 
 
 def existing(sources: list[Source]) -> tuple[list[Source], list[Problem]]:
     """Tells local files that are not there from the rest, so that a mistyped path fails at once."""
     problems = [
-        Problem(source.name, "no such file")
-        for source in sources
-        if isinstance(source, LocalFile) and not os.path.lexists(source.path)
+        Problem(one.name, "no such file")
+        for one in sources
+        if isinstance(one, LocalFile) and not os.path.lexists(one.path)
     ]
     missing = {problem.source for problem in problems}
-    return [source for source in sources if source.name not in missing], problems
+    return [one for one in sources if one.name not in missing], problems
 
 
 def _words(words: list[str]) -> list[str]:
@@ -111,7 +114,7 @@ def _walk(folder: str, only_files: bool = False) -> list[str]:
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [] if only_files else sorted(f for f in folders if not f.startswith("."))
         for file in files:
-            known = os.path.splitext(file)[1].lower() in IMAGES | VIDEOS | TARS
+            known = os.path.splitext(file)[1].lower() in KNOWN
             if known and not file.startswith("."):
                 found.append(os.path.join(root, file))
     return found

@@ -42,35 +42,35 @@ def filesystem(url: str) -> tuple[Any, str]:
 class RemoteFile:
     """An object of a bucket or a web server as a source; see `base.Source`."""
 
-    url: str
+    path: str
 
     @property
     def name(self) -> str:
         """The URL."""
-        return self.url
+        return self.path
 
     def fingerprint(self) -> str:
         """Size, and the entity tag, hash or time of change that the server tells."""
-        files, path = filesystem(self.url)
+        files, path = filesystem(self.path)
         info = files.info(path)
         told = next((str(info[key]) for key in (*_VERSIONS, *_TIMES) if info.get(key)), "")
         return f"{info.get('size')}:{told}"
 
     def head(self, size: int) -> bytes:
         """The first bytes."""
-        files, path = filesystem(self.url)
+        files, path = filesystem(self.path)
         with files.open(path, "rb", block_size=2**16) as file:
             return file.read(size)
 
     def read_bytes(self) -> bytes:
         """All bytes."""
-        files, path = filesystem(self.url)
+        files, path = filesystem(self.path)
         return files.cat_file(path)
 
     @contextlib.contextmanager
     def local(self) -> Iterator[pathlib.Path]:
         """A temporary copy; as many lie on the disk as threads read."""
-        files, path = filesystem(self.url)
+        files, path = filesystem(self.path)
         suffix = os.path.splitext(path)[1][:8]
         with tempfile.TemporaryDirectory(prefix="carjax-") as folder:
             copy = pathlib.Path(folder) / f"source{suffix}"

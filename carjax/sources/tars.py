@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from carjax import video
 from carjax.errors import CarjaxError
@@ -51,7 +52,7 @@ def _uncompressed(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     import lzma
 
     head = path.open("rb").read(6)
-    openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
     opener = next((o for magic, o in openers.items() if head.startswith(magic)), None)
     if opener is None:
         return path
