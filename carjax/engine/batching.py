@@ -58,7 +58,7 @@ class Buffers:
 
 
 def batches(
-    stream: Iterable[Decoded | End], size: int, buffers: Buffers, *, most_waiting: int
+    stream: Iterable[Decoded | End | None], size: int, buffers: Buffers, *, most_waiting: int
 ) -> Iterator[Batch | End]:
     """Groups frames by size into full batches; what the stream says of ends passes through.
 
@@ -66,7 +66,7 @@ def batches(
     others of their size, or wait for too long, a batch is padded before the end.
 
     Args:
-        stream: frames and ends.
+        stream: frames and ends; None where nothing came for a while, so that what waits is sent.
         size: frames in a batch.
         buffers: where arrays come from; whoever reads the batches gives them back.
         most_waiting: the most frames that wait in groups.
@@ -91,6 +91,10 @@ def batches(
     for item in stream:
         if isinstance(item, End):
             yield item
+            continue
+        if item is None:
+            while groups:
+                yield send(next(iter(groups)))
             continue
         shape = item.sample.image.shape
         groups.setdefault(shape, []).append(item)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -56,15 +56,24 @@ class Channel(Generic[T]):
             self._items.clear()
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[T]:
+    def items(self, patience_s: float | None = None) -> Iterator[T | None]:
+        """Yields items until the end; None each time that nothing came for so many seconds."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._items or self._finished)
-                if not self._items:
+                self._changed.wait_for(lambda: self._items or self._finished, patience_s)
+                if self._items:
+                    item: T | None = self._items.popleft()
+                    self._changed.notify_all()
+                elif self._finished:
                     error, self._error = self._error, None
                     if error is not None:
                         raise error
                     return
-                item = self._items.popleft()
-                self._changed.notify_all()
+                else:
+                    item = None
             yield item
+            item = None  # while waiting, nobody holds what was passed on
+
+    def __iter__(self) -> Iterator[T]:
+        """Yields items until the end."""
+        return cast(Iterator[T], self.items())

@@ -12,6 +12,9 @@ from carjax.engine.channel import Channel
 from carjax.sources import readers
 from carjax.sources.base import Problem, Sample, Source
 
+# After so long without a frame, what waits for others of its size is scored.
+_IDLE_S = 2.0
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoded:
@@ -68,9 +71,12 @@ class Feed:
         for thread in self._threads:
             thread.start()
 
-    def __iter__(self) -> Iterator[Decoded | End]:
-        """Frames of all sources as they come; those of one source in order, then its end."""
-        return iter(self._channel)
+    def __iter__(self) -> Iterator[Decoded | End | None]:
+        """Frames of all sources as they come; those of one source in order, then its end.
+
+        None where none has come for a while.
+        """
+        return self._channel.items(_IDLE_S)
 
     def __enter__(self) -> Feed:
         return self

@@ -77,7 +77,7 @@ class LocalEngine:
         self._spec = model.spec
         self._options = options
         devices = jax.local_device_count()
-        self._scorer = scoring.Scorer(model, device_batch(options) * devices)
+        self.scorer = scoring.Scorer(model, device_batch(options) * devices)
 
     def run(
         self,
@@ -95,7 +95,7 @@ class LocalEngine:
                 or it failed.
             progress: called with the number of frames scored since the last call.
         """
-        size = self._scorer.batch_size
+        size = self.scorer.batch_size
         buffers = Buffers(_IN_FLIGHT + 2)
         writer = _Writer(self._spec, self._options.columns, scratch, finish, buffers)
         feed = Feed(
@@ -124,7 +124,7 @@ class LocalEngine:
             if isinstance(item, End):
                 yield item
                 continue
-            scores = self._scorer.dispatch(item.images, item.mask)
+            scores = self.scorer.dispatch(item.images, item.mask)
             for leaf in jax.tree.leaves(scores):
                 leaf.copy_to_host_async()
             pending.append((scores, item))

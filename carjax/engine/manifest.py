@@ -161,7 +161,9 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], out: str
     """Raises a CarjaxError that names the first setting that differs."""
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
+            short = not isinstance(now.get(key), list)
+            values = f" ({before.get(key)}, now {now.get(key)})" if short else ""
             raise CarjaxError(
-                f"{out}: was begun with another {key} ({before.get(key)}, now {now.get(key)}): "
-                "give the same, another --out, or --overwrite"
+                f"{out}: was begun with another {key}{values}: give the same, another --out, "
+                "or --overwrite"
             )

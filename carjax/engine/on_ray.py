@@ -108,23 +108,26 @@ class _Worker:
         self._engine = LocalEngine(ray.get(model), options)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Scores the sources of a task: one row for each, with all that became of it."""
+        """Scores the sources of tasks: one row for each source, with all that became of it."""
         scored: dict[str, list[Any]] = {"unit": [], "end": [], "rows": []}
+        for first, paths in zip(batch["first"], batch["paths"], strict=True):
+            for end, rows in self._score([expand.source(os.fsdecode(path)) for path in paths]):
+                problems = [(problem.source, problem.reason) for problem in end.problems]
+                told = dataclasses.asdict(end) | {"problems": problems}
+                scored["unit"].append(first + told.pop("unit"))
+                scored["end"].append(json.dumps(told))
+                scored["rows"].append(rows)
+        return scored
+
+    def _score(self, sources: list[Source]) -> list[tuple[End, bytes]]:
+        scored: list[tuple[End, bytes]] = []
 
         def finish(end: End, rows: UnitRows) -> None:
-            # Called before the next task begins: `first` is that of this one.
-            problems = [(problem.source, problem.reason) for problem in end.problems]
-            told = dataclasses.asdict(end) | {"problems": problems}
-            del told["unit"]
-            scored["unit"].append(first + end.unit)
-            scored["end"].append(json.dumps(told))
-            scored["rows"].append(_encoded(rows))
+            scored.append((end, _encoded(rows)))
             rows.drop()
 
-        for first, paths in zip(batch["first"], batch["paths"], strict=True):  # noqa: B007
-            sources = [expand.source(os.fsdecode(path)) for path in paths]
-            with tempfile.TemporaryDirectory(prefix="carjax-") as scratch:
-                self._engine.run(sources, pathlib.Path(scratch), finish)
+        with tempfile.TemporaryDirectory(prefix="carjax-") as scratch:
+            self._engine.run(sources, pathlib.Path(scratch), finish)
         return scored
 
 

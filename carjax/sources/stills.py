@@ -23,7 +23,7 @@ def read(source: Source) -> Iterator[Item]:
     yield Sample(source.name, 0, 0.0, decode(source.read_bytes()))
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, shape: tuple[int, int] | None = None) -> np.ndarray:
     """Decodes a picture for scoring: upright as its EXIF says, in one of three sizes.
 
     A large JPEG is decoded at a half, a quarter or an eighth of its size, as the coefficients
@@ -31,9 +31,10 @@ def decode(data: bytes) -> np.ndarray:
 
     Args:
         data: a JPEG, PNG, WebP, BMP, TIFF or AVIF file.
+        shape: height and width; None: the nearest of `LANDSCAPE`, `PORTRAIT` and `SQUARE`.
 
     Returns:
-        uint8 [480, 640, 3], [640, 480, 3] or [640, 640, 3], RGB.
+        uint8 [*shape, 3], RGB.
 
     Raises:
         CarjaxError: it cannot be decoded, or is cut short.
@@ -61,15 +62,14 @@ def decode(data: bytes) -> np.ndarray:
         image = None
     if image is None:
         raise CarjaxError("not an image that can be decoded; give JPEG, PNG or WebP")
-    return cv2.cvtColor(_squashed(image), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_squashed(image, shape), cv2.COLOR_BGR2RGB)
 
 
-def _squashed(image: np.ndarray) -> np.ndarray:
+def _squashed(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
     height, width = image.shape[:2]
-    if max(height, width) < _NEARLY_SQUARE * min(height, width):
-        shape = SQUARE
-    else:
-        shape = LANDSCAPE if width > height else PORTRAIT
+    if shape is None:
+        nearly_square = max(height, width) < _NEARLY_SQUARE * min(height, width)
+        shape = SQUARE if nearly_square else LANDSCAPE if width > height else PORTRAIT
     if (height, width) == shape:
         return image
     smaller = height * width > shape[0] * shape[1]

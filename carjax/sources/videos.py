@@ -42,5 +42,5 @@ def read_file(name: str, path: pathlib.Path, fps: video.Fps) -> Iterator[Item]:
             yield Sample(name, frame.index, frame.time_s, image)
     except CarjaxError as error:
         raise CarjaxError(str(error).removeprefix(f"{os.fspath(path)}: ")) from None
-    for warning in decoder.warnings:
-        yield Problem(name, warning)
+    if decoder.warnings:
+        yield Problem(name, "; ".join(decoder.warnings))
