@@ -502,20 +502,13 @@ def _choose_views(
     views: int,
 ) -> OrientationChoice:
     whole = whole_frames(table)
-    sound = (
-        np.isfinite(table.azimuth_deg)
-        & np.isfinite(table.kappa)
-        & np.isfinite(table.azimuth_floor)
-        & np.isfinite(table.view_probs).all(axis=1)
-    )
+    sound = sound_directions(table)
     eligible = eligible & sound
-    mass = _view_masses(table, eligible, views)
-    predicted = np.argmax(mass, axis=1)
+    mass = view_masses(table, eligible, views)
 
     chosen: dict[str, ViewChoice | None] = {}
     for view, name in enumerate(view_names(views)):
-        fills = eligible & (predicted == view) & (mass[:, view] > view_threshold)
-        index = np.flatnonzero(fills & whole if (fills & whole).any() else fills)
+        index = frames_of_view(mass, view, view_threshold, eligible, whole)
         if not index.size:
             chosen[name] = None
             continue
@@ -542,6 +535,32 @@ def _choose_views(
     )
 
 
+def sound_directions(table: ScoreTable) -> np.ndarray:
+    """Returns which frames have a finite density of the direction, bool [N]."""
+    return (
+        np.isfinite(table.azimuth_deg)
+        & np.isfinite(table.kappa)
+        & np.isfinite(table.azimuth_floor)
+        & np.isfinite(table.view_probs).all(axis=1)
+    )
+
+
+def frames_of_view(
+    mass: np.ndarray, view: int, threshold: float, eligible: np.ndarray, whole: np.ndarray
+) -> np.ndarray:
+    """Returns the rows that fill a view: with the whole car if any does, int [M], increasing.
+
+    Args:
+        mass: float [N, views]; as from `view_masses`.
+        view: the view's column.
+        threshold: the mass that fills a view.
+        eligible: bool [N]; the frames that may become photos.
+        whole: bool [N]; the frames that show the whole car.
+    """
+    fills = eligible & (np.argmax(mass, axis=1) == view) & (mass[:, view] > threshold)
+    return np.flatnonzero(fills & whole if (fills & whole).any() else fills)
+
+
 def _best_in_bin(
     index: np.ndarray,
     mass: np.ndarray,
@@ -557,7 +576,7 @@ def _best_in_bin(
     return int(index[np.argmax(sharpness[index])])
 
 
-def _view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
+def view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
     """Mass in each bin, float [N, views]; zeros outside the mask."""
     if views == len(VIEWS):
         masses = table.view_probs
@@ -568,7 +587,7 @@ def _view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
 
         masses = np.asarray(
             jax.jit(circular.view_probs, static_argnames="views")(
-                _density(table, mask), views=views
+                density_of(table, mask), views=views
             )
         )
     return np.where(mask[:, None], masses, 0)
@@ -584,12 +603,12 @@ def _coverage(table: ScoreTable, mask: np.ndarray, weights: np.ndarray) -> np.nd
 
     weights = np.where(mask, weights, 0)
     coverage = jax.jit(circular.coverage_map, static_argnames="n")(
-        _density(table, mask), weights / weights.sum(), n=360
+        density_of(table, mask), weights / weights.sum(), n=360
     )
     return np.asarray(coverage, np.float64)
 
 
-def _density(table: ScoreTable, mask: np.ndarray) -> Density:
+def density_of(table: ScoreTable, mask: np.ndarray) -> Density:
     """The azimuth densities; uniform outside the mask, so that every number is finite."""
     from carjax import circular
 
