@@ -21,7 +21,7 @@ from carjax.table import ScoreTable
 
 VIEW_PREFIX = "view_"
 # A view passes in a second or two: its frames may be nearer to each other than an attribute's.
-VIEW_GAP_S = 0.5
+VIEW_GAP_S = 0.25
 
 
 def photo_names(content: Mapping[str, Any]) -> list[str]:
@@ -31,7 +31,7 @@ def photo_names(content: Mapping[str, Any]) -> list[str]:
 
 
 def next_best(
-    table: ScoreTable, content: Mapping[str, Any], photo: str, limit: int = 6
+    table: ScoreTable, content: Mapping[str, Any], photo: str, limit: int = 5
 ) -> list[dict[str, Any]]:
     """Returns the best frames besides the chosen one, best first, distinct from it in time.
 

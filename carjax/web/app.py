@@ -27,15 +27,8 @@ _STATIC = _PACKAGE / "web" / "static"
 _SWAGGER = pathlib.Path(str(importlib.resources.files(fastapi_offline))) / "static"
 # What the page loads: its own files, and those that it shares with the report.
 _FILES = {
-    "page.css": _STATIC / "page.css",
-    "page.js": _STATIC / "page.js",
-    "record.js": _STATIC / "record.js",
-    "results.js": _STATIC / "results.js",
-    "retouch.js": _STATIC / "retouch.js",
-    "dom.js": _STATIC / "dom.js",
-    "api.js": _STATIC / "api.js",
-    "style.css": _PACKAGE / "report" / "style.css",
-    "components.js": _PACKAGE / "report" / "components.js",
+    **{path.name: path for path in _STATIC.iterdir()},
+    **{name: _PACKAGE / "report" / name for name in ("style.css", "components.js")},
 }
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
 _HEADERS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
@@ -17,8 +16,6 @@ from carjax.errors import CarjaxError
 def main(memory_bytes: int) -> None:
     """Runs tasks until standard input ends."""
     limit_memory(memory_bytes)
-    with contextlib.suppress(OSError):
-        os.nice(5)  # the server's answers go first
     # What a library prints must not end up among the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
