@@ -36,6 +36,7 @@ __all__ = [
     "Prefetch",
     "VideoInfo",
     "batches",
+    "coded_size",
     "frames",
     "grab",
     "parse_fps",
@@ -189,6 +190,20 @@ def probe(path: Path) -> VideoInfo:
         rotation=upright.rotation,
         average_rate=rate,
     )
+
+
+def coded_size(path: Path) -> tuple[int, int]:
+    """Width and height of the stored frames as the file's header states them; decodes none.
+
+    Raises:
+        CarjaxError: as `probe`, except that no frame need be intact.
+
+    Example:
+        >>> coded_size("data/prius_walkaround.mp4")
+        (640, 360)
+    """
+    with _opened(path) as (_, stream):
+        return stream.codec_context.width, stream.codec_context.height
 
 
 class Decoder:

@@ -138,7 +138,8 @@ async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Resp
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
-    headers = {}
+    # A refused upload may still be coming: the connection ends with the answer.
+    headers = {"Connection": "close"} if request.method == "POST" else {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(round(error.retry_s))
     return JSONResponse({"detail": str(error)}, _STATUS.get(type(error), 422), headers)
@@ -202,7 +203,7 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
                 )
             job = jobs.reserve()
         except CarjaxError:
-            await _linger(request)
+            await _linger(request, jobs.limits.bytes)
             raise
         try:
             received = await upload.receive(
@@ -218,8 +219,8 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
             raise  # nobody is there to answer
         except BaseException as error:
             await jobs.remove(job)
-            if isinstance(error, CarjaxError):
-                await _linger(request)
+            if isinstance(error, CarjaxError) and not isinstance(error, upload.TooSlow):
+                await _linger(request, jobs.limits.bytes)
             raise
         response.headers["Location"] = f"/jobs/{job.id}"
         return _status(jobs, job)
@@ -352,12 +353,14 @@ def _options(
     return {"attributes": wanted or None, "views": int(views)}
 
 
-async def _linger(request: Request) -> None:
-    """Reads on for a moment and throws it away; see `_LINGER_S`."""
+async def _linger(request: Request, most: int) -> None:
+    """Reads on for a moment, at most that many bytes, and throws it away; see `_LINGER_S`."""
     with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
         async with asyncio.timeout(_LINGER_S):
-            async for _ in request.stream():
-                pass
+            async for chunk in request.stream():
+                most -= len(chunk)
+                if most < 0:
+                    return
 
 
 def _status(jobs: Jobs, job: Job) -> answers.JobStatus:

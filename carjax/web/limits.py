@@ -60,13 +60,10 @@ def check(path: str | os.PathLike[str], limits: Limits) -> dict[str, float | int
     """
     from carjax import pipeline, video
 
+    # The header first: it costs nothing to refuse what it admits.
+    _check_size(*video.coded_size(path), limits)
     info = video.probe(path)
-    pixels = info.width * info.height
-    if pixels > limits.megapixels * _MEGA:
-        raise CarjaxError(
-            f"frames of {info.width} × {info.height} are too large: at most "
-            f"{limits.megapixels:g} megapixels; film at a lower resolution"
-        )
+    _check_size(info.width, info.height, limits)
     if info.duration_s > limits.seconds:
         raise CarjaxError(
             f"{info.duration_s:.0f} s is too long: at most {limits.seconds:g} s; "
@@ -84,6 +81,14 @@ def check(path: str | os.PathLike[str], limits: Limits) -> dict[str, float | int
         "height": info.height,
         "expected": pipeline.expected_frames(info, "auto"),
     }
+
+
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.megapixels * _MEGA:
+        raise CarjaxError(
+            f"frames of {width} × {height} are too large: at most "
+            f"{limits.megapixels:g} megapixels; film at a lower resolution"
+        )
 
 
 def frames_allowed(limits: Limits) -> int:
