@@ -92,13 +92,13 @@ def states(
         covered = None
         if directed:
             eligible = eligibility.lit_frames(known, car, weights)
-            for rung, rule in zip((eligible & whole[:n], eligible & ~whole[:n]), sharp, strict=True):
+            for rung, rule in zip(
+                (eligible & whole[:n], eligible & ~whole[:n]), sharp, strict=True
+            ):
                 eligible[rung] = rule.after(rung, weights)
             eligible &= sound[:n]
             for view, name in enumerate(names):
-                rows = selection.frames_of_view(
-                    mass[:n], view, view_threshold, eligible, whole[:n]
-                )
+                rows = selection.frames_of_view(mass[:n], view, view_threshold, eligible, whole[:n])
                 found[name] = int(rows[0]) if rows.size else None
             covered = coverage.over(car & sound[:n])
         yield State(n - 1, probs, best, found, covered)
