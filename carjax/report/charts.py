@@ -162,7 +162,8 @@ def coverage_polar(coverage: ArrayLike, azimuths: Mapping[str, float | None] | N
         middle = 45.0 * VIEWS.index(name)
         state = "missing" if azimuth is None else "found"
         parts.append(
-            f'<path class="rim {state}" d="{_arc(middle - half + 2, middle + half - 2)}"/>'
+            f'<path class="rim {state}" data-view="{name}" '
+            f'd="{_arc(middle - half + 2, middle + half - 2)}"/>'
         )
     for name, azimuth in views.items():
         if azimuth is not None:
@@ -482,9 +483,12 @@ class _Axes:
         return _circle(kind, *self.xy(mark.time_s, mark.value), 5, mark.text)
 
     def svg(self, said: str, parts: Sequence[str]) -> str:
+        # What components.js needs to place its cursor: the plot's edges, its length and range.
+        edges = (self.left, _TOP, self.right, self.bottom, self.end, self.low, self.high)
+        plot = " ".join(f"{edge:.6g}" for edge in edges)
         return (
             f'<svg class="timeline" viewBox="0 0 {_num(_WIDTH)} {_num(self.height)}" role="img" '
-            f'aria-label="{_text(said)}">{"".join(parts)}</svg>'
+            f'data-plot="{plot}" aria-label="{_text(said)}">{"".join(parts)}</svg>'
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-import math
+import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import urllib.parse
@@ -20,12 +22,31 @@ from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.report import charts
 from carjax.report.charts import Mark
+from carjax.report.series import certainty, series
 from carjax.report.text import clock, label, percent, side
 from carjax.table import ScoreTable
 
 THUMBNAIL_PX = 320
 _JPEG_QUALITY = 82
+_START = 'enliven(document, JSON.parse(document.getElementById("series").textContent));\n'
 _FOLDER = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """One chart over the video's time.
+
+    Attributes:
+        name: what `components.js` looks up in the series: an attribute, `direction` or `kappa`.
+        heading: its title.
+        chart: an `<svg>` element.
+        note: one line on its scale.
+    """
+
+    name: str
+    heading: str
+    chart: str
+    note: str
 
 
 def write_report(
@@ -78,7 +99,8 @@ def render(
 ) -> str:
     """The page of `write_report` as a string; arguments and errors as there."""
     video, orientation = selection["video"], selection.get("orientation")
-    no_car = ~car_frames(table, min_car_probability)
+    script = (_FOLDER / "components.js").read_text(encoding="utf-8") + _START
+    charted = timelines(selection, table, min_car_probability=min_car_probability)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -96,9 +118,12 @@ def render(
         portrait=video["height"] > video["width"],
         attributes=selection["attributes"],
         orientation=orientation,
-        polar=_polar(orientation),
-        timelines=_timelines(selection, table, no_car),
-        shaded=bool(no_car.any()),
+        polar=markupsafe.Markup(polar(orientation)),
+        timelines=charted,
+        shaded=any('class="nocar"' in item.chart for item in charted),
+        series=_json_script(series(table)),
+        script=markupsafe.Markup(script),
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         photos=_photos(selection, photos),
     )
 
@@ -139,22 +164,32 @@ def _thumbnail(path: str, frame: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _polar(orientation: Mapping[str, Any] | None) -> str:
+def _json_script(value: Any) -> markupsafe.Markup:
+    """JSON that may stand inside a `<script>` element."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return markupsafe.Markup(text.replace("<", "\\u003c"))
+
+
+def polar(orientation: Mapping[str, Any] | None) -> str:
+    """The coverage map of `selection["orientation"]` as SVG; empty where there is none."""
     if orientation is None:
         return ""
     azimuths = {
         name: None if view is None else view["azimuth_deg"]
         for name, view in orientation["views"].items()
     }
-    return markupsafe.Markup(charts.coverage_polar(orientation["coverage"], azimuths))
+    return charts.coverage_polar(orientation["coverage"], azimuths)
 
 
-def _timelines(
-    selection: Mapping[str, Any], table: ScoreTable, no_car: np.ndarray
-) -> list[tuple[str, str, str]]:
-    """Heading, chart and caption of each timeline, in the schema's order."""
+def timelines(
+    selection: Mapping[str, Any],
+    table: ScoreTable,
+    *,
+    min_car_probability: float = MIN_CAR_PROBABILITY,
+) -> list[Timeline]:
+    """The charts over time, in the schema's order; arguments as of `write_report`."""
     shared: dict[str, Any] = {
-        "no_car": no_car,
+        "no_car": ~car_frames(table, min_car_probability),
         "end_s": float(selection["video"]["duration_s"]),
     }
     result = []
@@ -162,25 +197,26 @@ def _timelines(
         item = selection["attributes"].get(attribute.name)
         if item is None:
             continue
-        found = item["value"] is not None
+        found = "frame" in item
         chart = charts.timeline(
             table.time_s,
-            _certainty(table.entropy[attribute.name], len(attribute.classes)),
+            certainty(table.entropy[attribute.name], len(attribute.classes)),
             name=attribute.name,
             chosen=_mark(item) if found else None,
             alternatives=[_mark(other) for other in item["alternatives"]] if found else (),
             **shared,
         )
-        result.append((label(attribute.name), chart, f"1 − H/log {len(attribute.classes)}"))
+        note = f"1 − H/log {len(attribute.classes)}"
+        result.append(Timeline(attribute.name, label(attribute.name), chart, note))
     orientation = selection.get("orientation")
     if orientation is not None and table.angular is not None:
         result += _angular_timelines(orientation, table, shared)
-    return [(heading, markupsafe.Markup(chart), note) for heading, chart, note in result]
+    return result
 
 
 def _angular_timelines(
     orientation: Mapping[str, Any], table: ScoreTable, shared: Mapping[str, Any]
-) -> list[tuple[str, str, str]]:
+) -> list[Timeline]:
     views = tuple(orientation["views"])
     found = {name: view for name, view in orientation["views"].items() if view is not None}
     azimuth = charts.azimuth_timeline(
@@ -203,21 +239,16 @@ def _angular_timelines(
         ],
         **shared,
     )
+    stronger = "Stronger: more of the density lies in one 45° bin"
+    narrower = "κ of the von Mises density; higher is narrower"
     return [
-        ("Direction", azimuth, "Stronger: more of the density lies in one 45° bin"),
-        ("Concentration of the direction", kappa, "κ of the von Mises density; higher is narrower"),
+        Timeline("direction", "Direction", azimuth, stronger),
+        Timeline("kappa", "Concentration of the direction", kappa, narrower),
     ]
 
 
-def _certainty(entropy: np.ndarray, classes: int) -> np.ndarray:
-    """1 − H / log K, in [0, 1]; one where there is nothing to choose."""
-    if classes < 2:
-        return np.ones(len(entropy))
-    return np.clip(1 - np.asarray(entropy, float) / math.log(classes), 0, 1)
-
-
 def _mark(item: Mapping[str, Any]) -> Mark:
-    text = f"{item['value']}, certainty {percent(item['certainty'])}, {_at(item)}"
+    text = f"{item['value'] or item['reason']}, certainty {percent(item['certainty'])}, {_at(item)}"
     return Mark(item["time_s"], item["certainty"], text)
 
 
