@@ -5,11 +5,13 @@ Pure functions on arrays and on the content of `selection.json`; `pipeline` writ
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from carjax import exif
 from carjax.attributes import VIEWS
 from carjax.errors import CarjaxError, UsageError
 
@@ -34,6 +36,17 @@ class Area(NamedTuple):
     def of(self, image: np.ndarray) -> np.ndarray:
         """The part of an image [H, W, 3], as a view."""
         return image[self.top : self.bottom, self.left : self.right]
+
+
+def parse_format(text: str) -> str:
+    """Checks the format of the photos.
+
+    Raises:
+        UsageError: it is none of `FORMATS`.
+    """
+    if text not in FORMATS:
+        raise UsageError(f"format is {text!r}; it must be one of: {', '.join(FORMATS)}")
+    return text
 
 
 def parse_crop(text: str) -> str:
@@ -84,12 +97,31 @@ def crop_area(
     return Area(x, y, x + columns, y + rows)
 
 
-def encode(image: np.ndarray, kind: str) -> bytes:
-    """Encodes a photo; the file holds pixels and nothing about where they come from.
+def cropped(image: np.ndarray, box: np.ndarray, shape: str) -> np.ndarray:
+    """The photo of a frame: cut to the car where a rectangle of that shape holds all of it.
+
+    Args:
+        image: [H, W, 3].
+        box: float [4]; the car's, as fractions of the frame; not finite where it is not known.
+        shape: one of `CROPS`.
+
+    Returns:
+        A view of the image, or the image itself.
+    """
+    aspect = CROPS[shape]
+    if aspect is None or not np.isfinite(box).all():
+        return image
+    area = crop_area(box, image.shape[1], image.shape[0], aspect)
+    return image if area is None else area.of(image)
+
+
+def encode(image: np.ndarray, kind: str, taken: datetime.datetime | None = None) -> bytes:
+    """Encodes a photo; of metadata it holds what `exif.build` says, and nothing else.
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
         kind: one of `FORMATS`.
+        taken: when the frame was taken, with its zone, if that is known.
 
     Raises:
         CarjaxError: the frame is too large for the format.
@@ -102,7 +134,13 @@ def encode(image: np.ndarray, kind: str) -> bytes:
         "webp": [cv2.IMWRITE_WEBP_QUALITY, _QUALITY],
     }[kind]
     try:
-        encoded, data = cv2.imencode(f".{kind}", image[..., ::-1], options)
+        encoded, data = cv2.imencodeWithMetadata(
+            f".{kind}",
+            image[..., ::-1],
+            [cv2.IMAGE_METADATA_EXIF],
+            [np.frombuffer(exif.build(taken), np.uint8)],
+            options,
+        )
     except cv2.error:
         encoded = False
     if not encoded:

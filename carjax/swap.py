@@ -35,9 +35,9 @@ def next_best(
 ) -> list[dict[str, Any]]:
     """Returns the best frames besides the chosen one, best first, distinct from it in time.
 
-    For an attribute they agree with the value that was chosen and are ordered by entropy, as
-    `selection.select_photos` chooses. For a view it is their most probable one; those that fill it
-    come first, from the middle of the view outwards.
+    For an attribute they agree with the value that was chosen and are ordered by entropy (or, where
+    the seller stated the value, by its probability), as `selection.select_photos` chooses. For a
+    view it is their most probable one; those that fill it come first, from its middle outwards.
 
     Args:
         table: scores of the video.
@@ -148,11 +148,16 @@ def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.nda
     candidates = eligible & whole if (eligible & whole).any() else eligible
     attribute, probs = _probs(table, photo)
     candidates = candidates & np.isfinite(probs).all(axis=1) & np.isfinite(table.entropy[photo])
-    value = content["attributes"][photo]["value"]
+    choice = content["attributes"][photo]
+    value, order = choice["value"], table.entropy[photo]
     if value is not None:
-        candidates &= np.argmax(probs, axis=1) == attribute.classes.index(value)
+        column = attribute.classes.index(value)
+        if "known" in choice:  # a stated value is not argued with
+            order = -probs[:, column]
+        else:
+            candidates &= np.argmax(probs, axis=1) == column
     index = np.flatnonzero(candidates)
-    return index[np.argsort(table.entropy[photo][index], kind="stable")]
+    return index[np.argsort(order[index], kind="stable")]
 
 
 def _described(

@@ -63,17 +63,17 @@ class ScoreTable:
         """The number of frames."""
         return len(self.frame)
 
-    def head(self, rows: int) -> ScoreTable:
-        """The first frames, as views of the same arrays."""
+    def take(self, rows: slice | np.ndarray) -> ScoreTable:
+        """Some of the frames, in order; a slice gives views of the same arrays."""
 
-        def cut(value: Any) -> Any:
+        def of(value: Any) -> Any:
             if isinstance(value, np.ndarray):
-                return value[:rows]
+                return value[rows]
             if isinstance(value, dict):
-                return {name: array[:rows] for name, array in value.items()}
+                return {name: array[rows] for name, array in value.items()}
             return value
 
-        return ScoreTable(**{f.name: cut(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        return ScoreTable(**{f.name: of(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
     @property
     def categorical(self) -> tuple[Categorical, ...]:

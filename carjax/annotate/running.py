@@ -78,7 +78,7 @@ def states(
     sharp = _Sharp(table.time_s, table.sharpness), _Sharp(table.time_s, table.sharpness)
 
     for n in range(1, len(table) + 1):
-        known = table.head(n)
+        known = table.take(slice(n))
         weights = eligibility.time_weights(known.time_s)
         car = cars.after(known, weights)
         best: dict[str, int | None] = {}

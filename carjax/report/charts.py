@@ -91,7 +91,9 @@ def polar_xy(azimuth_deg: float, radius: float) -> tuple[float, float]:
     return _SIZE / 2 - radius * math.sin(angle), _SIZE / 2 - radius * math.cos(angle)
 
 
-def polar_radius(density: ArrayLike, top: float) -> np.ndarray:
+def polar_radius(
+    density: ArrayLike, top: float, *, inner: float = _INNER, rim: float = _RIM
+) -> np.ndarray:
     """The radius that draws a density such that equal areas are equal probability.
 
     With r² = r₀² + (R² − r₀²)·p/top, the area between the inner circle and the curve over an
@@ -100,12 +102,14 @@ def polar_radius(density: ArrayLike, top: float) -> np.ndarray:
     Args:
         density: density per radian, any shape.
         top: the density drawn at the rim, > 0.
+        inner: the radius r₀ of the inner circle.
+        rim: the radius R of the rim.
 
     Returns:
-        Radii in SVG units, float64, of the shape of `density`.
+        Radii in the units of `rim`, float64, of the shape of `density`.
     """
     share = np.clip(np.asarray(density, float) / top, 0, 1)
-    return np.sqrt(_INNER**2 + (_RIM**2 - _INNER**2) * share)
+    return np.sqrt(inner**2 + (rim**2 - inner**2) * share)
 
 
 def coverage_polar(coverage: ArrayLike, azimuths: Mapping[str, float | None] | None = None) -> str:

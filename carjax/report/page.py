@@ -17,16 +17,20 @@ import jinja2
 import markupsafe
 import numpy as np
 
+from carjax import known, plan
 from carjax.eligibility import MIN_CAR_PROBABILITY, car_frames
 from carjax.errors import CarjaxError
 from carjax.files import replacing
-from carjax.report import charts
+from carjax.report import charts, quality
 from carjax.report.charts import Mark
 from carjax.report.series import certainty, series
 from carjax.report.text import clock, label, percent, side
 from carjax.table import ScoreTable
 
-THUMBNAIL_PX = 320
+THUMBNAIL_PX = 480
+PREVIEW_PX = 200
+# The charts can be read out at so many frames: five minutes, if all of 30 a second are scored.
+MAX_READ = 9000
 _JPEG_QUALITY = 82
 _START = 'enliven(document, JSON.parse(document.getElementById("series").textContent));\n'
 _FOLDER = pathlib.Path(__file__).parent
@@ -55,6 +59,8 @@ def write_report(
     photos: Mapping[str, np.ndarray],
     out: str | os.PathLike[str],
     *,
+    previews: Mapping[int, np.ndarray] | None = None,
+    annotated: str | None = None,
     min_car_probability: float = MIN_CAR_PROBABILITY,
 ) -> pathlib.Path:
     """Writes `report.html` into a folder.
@@ -67,6 +73,8 @@ def write_report(
         table: scores of the same video, for the charts over time.
         photos: relative path as in `selection` → uint8 [H, W, 3] RGB frame.
         out: the folder; made if it does not exist.
+        previews: frame → uint8 [H, W, 3] RGB picture of any size, for the alternatives.
+        annotated: relative path of the annotated video, if there is one.
         min_car_probability: frames below this are shaded as showing no car.
 
     Returns:
@@ -76,7 +84,14 @@ def write_report(
         ValueError: `photos` lacks a photo that `selection` names, or one is not an RGB image.
         CarjaxError: the folder cannot be written.
     """
-    page = render(selection, table, photos, min_car_probability=min_car_probability)
+    page = render(
+        selection,
+        table,
+        photos,
+        previews=previews,
+        annotated=annotated,
+        min_car_probability=min_car_probability,
+    )
     path = pathlib.Path(out) / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +110,8 @@ def render(
     table: ScoreTable,
     photos: Mapping[str, np.ndarray],
     *,
+    previews: Mapping[int, np.ndarray] | None = None,
+    annotated: str | None = None,
     min_car_probability: float = MIN_CAR_PROBABILITY,
 ) -> str:
     """The page of `write_report` as a string; arguments and errors as there."""
@@ -109,6 +126,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"clock": clock, "percent": percent, "label": label, "side": side}
+    environment.filters["notice"] = known.notice
     environment.filters["bar"] = lambda value: markupsafe.Markup(charts.certainty_bar(value))
     return environment.get_template("page.html").render(
         style=markupsafe.Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
@@ -121,7 +139,11 @@ def render(
         polar=markupsafe.Markup(polar(orientation)),
         timelines=charted,
         shaded=any('class="nocar"' in item.chart for item in charted),
-        series=_json_script(series(table)),
+        series=_json_script(series(_thinned(table))),
+        notes=quality.notes(table, video),
+        shots=plan.shots(selection),
+        annotated=annotated,
+        previews=_previews(selection, previews or {}),
         script=markupsafe.Markup(script),
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         photos=_photos(selection, photos),
@@ -141,13 +163,35 @@ def _photos(
     return {path: _thumbnail(path, photos[path]) for path in named}
 
 
-def _thumbnail(path: str, frame: np.ndarray) -> dict[str, Any]:
+def _previews(
+    selection: Mapping[str, Any], previews: Mapping[int, np.ndarray]
+) -> dict[int, dict[str, Any]]:
+    """Frame → thumbnail, for every alternative of which there is a picture."""
+    frames = {
+        other["frame"]: None
+        for choice in selection["attributes"].values()
+        for other in choice.get("alternatives", ())
+    }
+    return {
+        frame: _thumbnail(f"frame {frame}", previews[frame], PREVIEW_PX)
+        for frame in frames
+        if frame in previews
+    }
+
+
+def _thinned(table: ScoreTable) -> ScoreTable:
+    """At most `MAX_READ` of the frames, evenly: more would make the page heavy."""
+    step = -(-len(table) // MAX_READ)
+    return table.take(slice(None, None, step))
+
+
+def _thumbnail(path: str, frame: np.ndarray, side_px: int = THUMBNAIL_PX) -> dict[str, Any]:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(
             f"{path}: a photo must be uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}"
         )
     height, width = frame.shape[:2]
-    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    scale = min(1.0, side_px / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode(

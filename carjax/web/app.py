@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
 import carjax
+from carjax import known as statements
 from carjax.errors import CarjaxError, UsageError
 from carjax.web import answers, upload
 from carjax.web.jobs import Busy, Job, Jobs, Missing
@@ -82,6 +83,10 @@ _FORM = {
                         "description": "Such as `type,brand,orientation`; default: all.",
                     },
                     "views": {"type": "integer", "enum": [8, 4], "default": 8},
+                    "known": {
+                        "type": "string",
+                        "description": "What the seller states, such as `brand:BMW,doors:5`.",
+                    },
                 },
             }
         }
@@ -312,7 +317,7 @@ def _add_edits(app: FastAPI, jobs: Jobs) -> None:
     async def swap(id: Id, photo: PhotoName, choice: answers.FrameChoice) -> answers.JobStatus:
         """Takes another frame for a photo; `selection.json`, report and zip follow."""
         job = done(id)
-        await jobs.edit(job, "swap", name=job.name, photo=photo, frame=choice.frame)
+        await jobs.edit(job, "swap", photo=photo, frame=choice.frame)
         return _status(jobs, job)
 
     @app.put("/jobs/{id}/frames/{frame}/blur", tags=["edits"], responses=_REFUSED_EDIT)
@@ -338,19 +343,27 @@ def _options(
     Raises:
         UsageError: a field or its value is none that there is.
     """
-    unknown = set(fields) - {"attributes", "views"}
+    unknown = set(fields) - {"attributes", "views", "known"}
     if unknown:
         raise UsageError(f"there is no field {min(unknown)!r}")
-    words = ",".join(fields.get("attributes", [])).split(",")
-    wanted = [word.strip() for word in words if word.strip()]
-    names = [a["name"] for a in attributes or []]
-    for name in wanted:
-        if names and name not in names:
-            raise UsageError(f"attributes: no {name!r}; there are: {', '.join(names)}")
+    wanted = _words(fields, "attributes")
+    known = statements.parse(_words(fields, "known"))
+    names = {"attributes": [a["name"] for a in attributes or []]}
+    names["known"] = [a["name"] for a in attributes or [] if a["classes"]]
+    for field, given in (("attributes", wanted), ("known", known)):
+        for name in given:
+            if names[field] and name not in names[field]:
+                raise UsageError(f"{field}: no {name!r}; there are: {', '.join(names[field])}")
     views = fields.get("views", ["8"])[-1]
     if views not in ("8", "4"):
         raise UsageError(f"views is {views[:20]!r}; it must be 8 or 4")
-    return {"attributes": wanted or None, "views": int(views)}
+    return {"attributes": wanted or None, "views": int(views), "known": known}
+
+
+def _words(fields: dict[str, list[str]], name: str) -> list[str]:
+    """The words of a field that came once or more often, between commas."""
+    words = ",".join(fields.get(name, [])).split(",")
+    return [word.strip() for word in words if word.strip()]
 
 
 async def _linger(request: Request, most: int) -> None:

@@ -264,7 +264,6 @@ class Jobs:
                     "frames",
                     seconds=self.limits.job_seconds,
                     folder=str(job.folder),
-                    name=job.name,
                 )
 
     # ------------------------------------------------------------------ what is left to wait

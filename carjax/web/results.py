@@ -7,6 +7,7 @@ chosen frame, whole and untouched), `edits.json`, and what follows from these af
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from carjax import parquet, photos, report, swap, video
+from carjax import parquet, photos, redaction, report, swap, video
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import replacing
 from carjax.report import page
@@ -26,9 +27,6 @@ from carjax.table import ScoreTable
 
 SMALL_SIDE = 960
 _SMALL_QUALITY = 85
-_MAX_BOXES = 20
-
-Box = tuple[float, float, float, float]
 
 
 class Edits:
@@ -37,7 +35,7 @@ class Edits:
     def __init__(self, folder: pathlib.Path) -> None:
         self._path = folder / "edits.json"
         held = json.loads(self._path.read_text()) if self._path.exists() else {}
-        self.boxes: dict[int, list[Box]] = {
+        self.boxes: dict[int, list[redaction.Box]] = {
             int(frame): [tuple(box) for box in boxes]
             for frame, boxes in held.get("boxes", {}).items()
         }
@@ -60,7 +58,7 @@ def publish_first(folder: pathlib.Path) -> None:
     _publish(folder, content, table)
 
 
-def swap_photo(folder: pathlib.Path, name: str, photo: str, frame: int) -> None:
+def swap_photo(folder: pathlib.Path, photo: str, frame: int) -> None:
     """Takes another frame for a photo.
 
     Raises:
@@ -70,12 +68,12 @@ def swap_photo(folder: pathlib.Path, name: str, photo: str, frame: int) -> None:
     content = swap.swapped(table, content, photo, frame)
     original = _original(folder, frame)
     if not original.exists():
-        image = video.grab(folder / "video" / name, {frame})[frame]
-        original.write_bytes(photos.encode(image, "jpg"))
+        image = video.grab(_video(folder), {frame})[frame]
+        _write(original, _encoded(folder, table, frame, image))
     _publish(folder, content, table)
 
 
-def redact(folder: pathlib.Path, frame: int, boxes: Sequence[Box]) -> None:
+def redact(folder: pathlib.Path, frame: int, boxes: Sequence[redaction.Box]) -> None:
     """Sets the regions of a chosen frame that every export of it shows blurred.
 
     Args:
@@ -90,7 +88,7 @@ def redact(folder: pathlib.Path, frame: int, boxes: Sequence[Box]) -> None:
     if frame not in _frames(content).values():
         raise UsageError(f"no photo is of frame {frame}")
     edits = Edits(folder)
-    edits.boxes[frame] = [checked_box(box) for box in boxes[:_MAX_BOXES]]
+    edits.boxes[frame] = [redaction.fractions(box, 1, 1) for box in boxes]
     edits.save()
     _publish(folder, content, table)
 
@@ -107,33 +105,13 @@ def crop(folder: pathlib.Path, shape: str) -> None:
     _publish(folder, *_read(folder))
 
 
-def checked_box(box: Sequence[float]) -> Box:
-    """Cuts a box to the frame.
-
-    Raises:
-        UsageError: it is not four numbers, or nothing of it is inside the frame.
-
-    Example:
-        >>> checked_box((-0.5, 0.25, 1, 0.5))
-        (0.0, 0.25, 0.5, 0.5)
-    """
-    if len(box) != 4 or not np.isfinite(box).all():
-        raise UsageError("a region is left, top, width and height as fractions of the frame")
-    left, top, width, height = (float(value) for value in box)
-    right, bottom = min(left + width, 1.0), min(top + height, 1.0)
-    left, top = max(left, 0.0), max(top, 0.0)
-    if right <= left or bottom <= top:
-        raise UsageError("the region lies outside the frame")
-    return left, top, right - left, bottom - top
-
-
-def small_frames(folder: pathlib.Path, name: str) -> None:
+def small_frames(folder: pathlib.Path) -> None:
     """Writes every scored frame at a limited size, for the timeline, in one pass in order."""
     _, table = _read(folder)
     wanted = set(table.frame.tolist())
     target = folder / "frames"
     target.mkdir(exist_ok=True)
-    for frame in video.frames(folder / "video" / name, fps="all", max_side=640):
+    for frame in video.frames(_video(folder), fps="all", max_side=640):
         path = target / f"{frame.index}.jpg"
         if frame.index in wanted and not path.exists():
             _write(path, _jpeg(frame.image, 75))
@@ -149,9 +127,11 @@ def _publish(folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable
     for path, frame in _frames(content).items():
         original = _original(folder, frame).read_bytes()
         image = _decoded(original)
-        edited = _edited(image, edits, table, frame)
+        edited = redaction.blurred(image, edits.boxes.get(frame, ()))
+        edited = photos.cropped(edited, table.box[table.frame == frame][0], edits.crop)
         exported[path] = edited
-        encoded[path] = original if edited is image else photos.encode(edited, "jpg")
+        same = edited is image
+        encoded[path] = original if same else _encoded(folder, table, frame, edited)
         _write(folder / "out" / path, encoded[path])
         _write(
             folder / "small" / pathlib.PurePath(path).name, _jpeg(_shrunk(edited), _SMALL_QUALITY)
@@ -174,44 +154,6 @@ def _publish(folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable
         },
     }
     _write(folder / "details.json", json.dumps(details, allow_nan=False).encode())
-
-
-def _edited(image: np.ndarray, edits: Edits, table: ScoreTable, frame: int) -> np.ndarray:
-    """The frame as it is exported; the same object where nothing is to be done."""
-    height, width = image.shape[:2]
-    boxes = edits.boxes.get(frame)
-    if boxes:
-        image = blurred(image, boxes)
-    aspect = photos.CROPS[edits.crop]
-    if aspect is not None:
-        box = table.box[int(np.flatnonzero(table.frame == frame)[0])]
-        area = photos.crop_area(box, width, height, aspect)
-        if area is not None:
-            image = area.of(image)
-    return image
-
-
-def blurred(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-    """Returns the image with regions averaged so coarsely that no writing survives.
-
-    At most 6 cells of a region's longer side remain: fewer than the characters of a plate.
-
-    Args:
-        image: uint8 [H, W, 3].
-        boxes: left, top, width, height as fractions.
-    """
-    image = image.copy()
-    height, width = image.shape[:2]
-    for left, top, across, down in boxes:
-        x0, y0 = int(left * width), int(top * height)
-        x1 = max(x0 + 1, min(width, round((left + across) * width)))
-        y1 = max(y0 + 1, min(height, round((top + down) * height)))
-        region = image[y0:y1, x0:x1]
-        scale = 6 / max(region.shape[:2])
-        cells = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
-        coarse = cv2.resize(region, cells, interpolation=cv2.INTER_AREA)
-        image[y0:y1, x0:x1] = cv2.resize(coarse, (x1 - x0, y1 - y0))
-    return image
 
 
 def _write_zip(
@@ -254,6 +196,17 @@ def _items(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _frames(content: Mapping[str, Any]) -> dict[str, int]:
     """Path of a photo → its frame."""
     return {item["photo"]: item["frame"] for item in _items(content)}
+
+
+def _video(folder: pathlib.Path) -> pathlib.Path:
+    return next((folder / "video").iterdir())
+
+
+def _encoded(folder: pathlib.Path, table: ScoreTable, frame: int, image: np.ndarray) -> bytes:
+    """A JPEG with the time at which the frame was taken, where the video says when it began."""
+    began = video.recorded_at(_video(folder))
+    after = datetime.timedelta(seconds=float(table.time_s[table.frame == frame][0]))
+    return photos.encode(image, "jpg", began and began + after)
 
 
 def _original(folder: pathlib.Path, frame: int) -> pathlib.Path:

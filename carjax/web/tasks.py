@@ -93,11 +93,11 @@ def select(
     return warnings
 
 
-def swap(report: Report, folder: str, name: str, photo: str, frame: int) -> None:
+def swap(report: Report, folder: str, photo: str, frame: int) -> None:
     """Takes another frame for a photo."""
     from carjax.web import results
 
-    results.swap_photo(pathlib.Path(folder), name, photo, frame)
+    results.swap_photo(pathlib.Path(folder), photo, frame)
 
 
 def redact(report: Report, folder: str, frame: int, boxes: list[list[float]]) -> None:
@@ -114,11 +114,11 @@ def crop(report: Report, folder: str, shape: str) -> None:
     results.crop(pathlib.Path(folder), shape)
 
 
-def frames(report: Report, folder: str, name: str) -> None:
+def frames(report: Report, folder: str) -> None:
     """Writes every scored frame at a limited size."""
     from carjax.web import results
 
-    results.small_frames(pathlib.Path(folder), name)
+    results.small_frames(pathlib.Path(folder))
 
 
 TASKS: dict[str, Callable[..., Any]] = {
@@ -131,7 +131,10 @@ def _options(options: Mapping[str, Any]) -> Any:
 
     attributes = options.get("attributes")
     return pipeline.Options(
-        attributes=None if attributes is None else tuple(attributes), views=options["views"]
+        attributes=None if attributes is None else tuple(attributes),
+        views=options["views"],
+        known=options.get("known", {}),
+        strip_paths=True,
     )
 
 

@@ -36,12 +36,7 @@ function offer() {
         "label",
         {},
         h("span", {}, label(name)),
-        h(
-          "select",
-          { name: `known-${name}` },
-          h("option", { value: "" }, "not stated"),
-          ...[...classes].sort(inOrder).map((value) => h("option", { value }, value)),
-        ),
+        ...field(name, [...classes].sort(inOrder)),
       ),
     );
   }
@@ -49,6 +44,17 @@ function offer() {
   const minutes = about.seconds >= 120 ? `${about.seconds / 60} minutes` : `${about.seconds} s`;
   find("limits").textContent = `Up to ${minutes} and ${about.megabytes} MB.`;
   find("keep").textContent = duration(60 * about.keep_minutes);
+}
+
+/** A choice of a few values; of many, a text field that proposes them and takes others too. */
+function field(name, values) {
+  if (values.length > 20) {
+    const list = `list-${name}`;
+    const proposals = h("datalist", { id: list }, ...values.map((value) => h("option", { value })));
+    return [h("input", { name: `known-${name}`, list, maxlength: 60, autocomplete: "off" }), proposals];
+  }
+  const options = values.map((value) => h("option", { value }, value));
+  return [h("select", { name: `known-${name}` }, h("option", { value: "" }, "not stated"), ...options)];
 }
 
 function chip(name, text) {
@@ -137,9 +143,9 @@ async function send() {
   const form = new FormData();
   form.append("attributes", wanted.join(","));
   if (views()) form.append("views", String(views()));
-  const known = [...document.querySelectorAll("#known-fields select")]
-    .filter((select) => select.value)
-    .map((select) => `${select.name.replace("known-", "")}:${select.value}`);
+  const known = [...document.querySelectorAll("#known-fields [name]")]
+    .filter(({ name, value }) => value.trim() && wanted.includes(name.replace("known-", "")))
+    .map(({ name, value }) => `${name.replace("known-", "")}:${value.trim().replaceAll(",", " ")}`);
   if (known.length) form.append("known", known.join(","));
   form.append("video", file, file.name);
   work(file.name);

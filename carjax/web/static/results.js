@@ -54,9 +54,13 @@ export function sureness(certainty) {
 
 /** What the video looks like in an attribute, in words that do not promise. */
 export function verdict(name, choice) {
+  if (choice.known && choice.value !== null) return `${amount(name, choice.value)}, as you state`;
   if (choice.value === null) return sentence(choice.reason).slice(0, -1);
-  if (name === "doors" || name === "seats") return `Looks like ${choice.value.replace(">5", "more than 5")} ${name}`;
-  return `Looks like ${choice.value}`;
+  return `Looks like ${amount(name, choice.value)}`;
+}
+
+function amount(name, value) {
+  return name === "doors" || name === "seats" ? `${value.replace(">5", "more than 5")} ${name}` : value;
 }
 
 function render(state) {
@@ -169,11 +173,16 @@ function card(state, name, choice) {
   );
 }
 
-/** Where the seller stated a value: whether the video agrees. */
-function listing(choice) {
-  const stated = choice.listing ?? choice.known;
-  if (!stated) return null;
-  return h("p.aside.listing", {}, typeof stated === "string" ? `Listing says ${stated}` : sentence(stated.note ?? `Listing says ${stated.value}`));
+/** Where the seller stated a value: what the video says to that. */
+function listing({ known }) {
+  if (!known) return null;
+  const says = {
+    agrees: "The video agrees.",
+    unsure: "The video neither confirms nor denies it.",
+    disagrees: `Looks like ${known.looks_like}, listing says ${known.value}.`,
+    outside: `Listing says ${known.value}, which the model does not know.`,
+  }[known.verdict];
+  return h(known.verdict === "disagrees" ? "p.listing.differs" : "p.listing.aside", {}, says);
 }
 
 function around(state) {
