@@ -393,6 +393,25 @@ def test_other_settings_are_refused_and_overwritten_on_request(
     assert rows(out) != before
 
 
+@pytest.mark.parametrize("extra", [[], ["--part_rows=8"]], ids=["one file", "parts"])
+def test_a_bucket_takes_the_output_and_a_run_goes_on_there(
+    mixed, whole, weights, tmp_path, chdir, extra
+):
+    fsspec = pytest.importorskip("fsspec")
+    bucket = fsspec.filesystem("memory")
+    bucket.store.clear()
+    chdir(mixed)
+    out = f"memory://bucket/{len(extra)}/x.parquet"
+    for words in (["a.mp4", "c.mkv"], WORDS, WORDS):
+        assert score(*words, f"--out={out}", *extra, *weights) == 0
+    bucket.get(out, str(tmp_path / "x.parquet"), recursive=bool(extra))
+    bucket.get(f"{out}.errors.csv", str(tmp_path / "x.parquet.errors.csv"))
+    assert rows(tmp_path / "x.parquet") == rows(whole)
+    assert errors(tmp_path / "x.parquet") == errors(whole)
+    assert not bucket.exists(f"{out}.run")
+    bucket.store.clear()
+
+
 # --- what fails, fails in one line ---------------------------------------------------------------
 
 
