@@ -23,6 +23,10 @@ from carjax.table import LUMA, ScoreTable
 # Frames on each device at a time. A fixed number, because results differ in the last bits between
 # batches of different sizes. On CPU larger ones are no faster; an accelerator wants many.
 DEVICE_BATCH = {"cpu": 8, "default": 256}
+# The backbone's factors by platform; heads and sums are float32 everywhere. bfloat16 moves
+# probabilities by several hundredths, float16 by less than one hundredth on 14 of 16 photos
+# (tests/test_precision.py). A TPU has no float16, and rounds float32 factors to bfloat16 itself.
+DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.bfloat16}
 # Sides of canvases, see `canvas`.
 _SIDES = (120, 180, 240, 320, 360, 480, 640, 720, 960, 1080, 1280, 1440, 1920, 2160, 2560, 3840)
 
@@ -256,15 +260,14 @@ class Scorer:
             batch_size: frames of a batch, rounded up to a multiple of the devices (default:
                 `DEVICE_BATCH` for each).
             devices: default: all that there are.
-            dtype: type of the backbone's computation (default: bfloat16 on GPU and TPU, float32
-                elsewhere).
+            dtype: type of the factors in the backbone's products (default: of `DTYPE`).
         """
         devices = list(devices or jax.devices())
         platform = devices[0].platform
         if batch_size is None:
             batch_size = DEVICE_BATCH.get(platform, DEVICE_BATCH["default"]) * len(devices)
         if dtype is None:
-            dtype = jnp.float32 if platform == "cpu" else jnp.bfloat16
+            dtype = DTYPE.get(platform, jnp.float32)
         mesh = jax.sharding.Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
         self.model = model
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
