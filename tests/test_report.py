@@ -231,7 +231,7 @@ def test_shows_every_number_of_the_selection(selection, table, tmp_path):
         assert f"Entropy {item['entropy']:.2f} nats Time {clock(item['time_s'])}" in page.text
         assert f"Frame {item['frame']} Next best moments" in page.text
         for other in item["alternatives"]:
-            row = f"{clock(other['time_s'])} {other['value']} {percent(other['certainty'])}"
+            row = f"{other['value']} {percent(other['certainty'])} {clock(other['time_s'])}"
             assert row in page.text
     for name, view in selection["orientation"]["views"].items():
         assert (
