@@ -15,9 +15,6 @@ from carjax.table import ScoreTable
 PLACE, DEVICE, OWNER = "+48.1371+011.5754/", "Fairphone 9 Ultra", "Erika Mustermann"
 PRIVATE = {
     "location": PLACE,
-    "location-eng": PLACE,
-    "com.apple.quicktime.location.ISO6709": PLACE,
-    "com.apple.quicktime.model": DEVICE,
     "make": DEVICE,
     "model": DEVICE,
     "artist": OWNER,
@@ -93,8 +90,7 @@ def write(
     """
     width, height = size
     pictures = []
-    options = {"movflags": "use_metadata_tags"} if metadata else {}
-    with av.open(str(path), "w", format="mov" if metadata else "mp4", options=options) as container:
+    with av.open(str(path), "w", format="mov" if metadata else "mp4") as container:
         container.metadata.update(metadata or {})
         stream = container.add_stream("libx264", rate=rate, options={"crf": "10"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
