@@ -23,9 +23,9 @@ from carjax.table import LUMA, ScoreTable
 # Frames on each device at a time. A fixed number, because results differ in the last bits between
 # batches of different sizes. On CPU larger ones are no faster; an accelerator wants many.
 DEVICE_BATCH = {"cpu": 8, "default": 256}
-# The backbone's factors by platform; heads and sums are float32 everywhere. bfloat16 moves
-# probabilities by several hundredths, float16 by less than one hundredth on 14 of 16 photos
-# (tests/test_precision.py). A TPU has no float16, and rounds float32 factors to bfloat16 itself.
+# The backbone's factors by platform; heads and sums are float32 everywhere. On 16 photos bfloat16
+# moves probabilities by up to 0.09, float16 by up to 0.005 (tests/test_precision.py), so a GPU,
+# which computes both at one rate, gets float16. A TPU has no float16.
 DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.bfloat16}
 # Sides of canvases, see `canvas`.
 _SIDES = (120, 180, 240, 320, 360, 480, 640, 720, 960, 1080, 1280, 1440, 1920, 2160, 2560, 3840)
@@ -286,7 +286,7 @@ class Scorer:
             )
         )
         self._programs: dict[tuple[int, ...], Callable[..., FrameScores]] = {}
-        self._buffers: list[tuple[np.ndarray, FrameScores]] = []
+        self._buffers: list[tuple[np.ndarray, Any]] = []
 
     def dispatch(
         self, frames: np.ndarray, mask: np.ndarray, valid: np.ndarray | None = None
