@@ -27,6 +27,8 @@ DEVICE_BATCH = {"cpu": 8, "default": 256}
 # moves probabilities by up to 0.09, float16 by up to 0.005 (tests/test_precision.py), so a GPU,
 # which computes both at one rate, gets float16. A TPU has no float16.
 DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.bfloat16}
+# Host buffers that are kept; more only while they are read.
+_BUFFERS = 8
 # Sides of canvases, see `canvas`.
 _SIDES = (120, 180, 240, 320, 360, 480, 640, 720, 960, 1080, 1280, 1440, 1920, 2160, 2560, 3840)
 
@@ -157,7 +159,7 @@ def score(
             (default: none is). Beyond rounding, scores do not depend on it.
         spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
             'localise'.
-        dtype: type of the backbone's computation, static; everything else is float32.
+        dtype: type of the factors in the backbone's products, static; all else is float32.
 
     Returns:
         FrameScores with B rows.
@@ -335,10 +337,8 @@ class Scorer:
             if buffer.shape == shape and scores.mask.is_ready():
                 del self._buffers[i]
                 return buffer
-        # Buffers of sizes that are no longer asked for are let go of.
-        self._buffers = [
-            b for b in self._buffers if b[0].shape == shape or not b[1].mask.is_ready()
-        ]
+        while len(self._buffers) >= _BUFFERS and self._buffers[0][1].mask.is_ready():
+            del self._buffers[0]
         return np.zeros(shape, np.uint8)
 
     def __call__(self, frames: np.ndarray) -> FrameScores:
