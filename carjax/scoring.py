@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.export
@@ -19,6 +19,11 @@ from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.model import Model, Spec
 from carjax.table import LUMA, ScoreTable
+
+if TYPE_CHECKING:
+    import pandas
+
+    from carjax.report.notebook import Figure
 
 # Frames on each device at a time. A fixed number, because results differ in the last bits between
 # batches of different sizes. On CPU larger ones are no faster; an accelerator wants many.
@@ -86,6 +91,32 @@ class FrameScores:
     sharpness: jax.Array
     car_colour: jax.Array
     content_probs: jax.Array | None
+
+    def _repr_html_(self) -> str:
+        from carjax.report import notebook
+
+        return notebook.scores_html(self)
+
+    def to_pandas(self, spec: Spec | None = None) -> pandas.DataFrame:
+        """Returns a pandas frame with a row per frame that is no padding (needs pandas).
+
+        Args:
+            spec: `Model.spec`, whose class names then stand in the columns `type`, `brand`, …;
+                without it they hold the index of the most probable class.
+        """
+        from carjax.report import notebook
+
+        return notebook.scores_frame(self, None if spec is None else spec.schema)
+
+    def plot(self, time_s: np.ndarray | None = None) -> Figure:
+        """Returns charts of the certainties and the direction, as a notebook shows them.
+
+        Args:
+            time_s: float [N]; times of the frames in seconds, increasing; None counts frames.
+        """
+        from carjax.report import notebook
+
+        return notebook.scores_figure(self, time_s)
 
 
 # Exported programs (`jax.export`) name these types in their serialised form.
