@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,18 @@ class ScoreTable:
     def __len__(self) -> int:
         """The number of frames."""
         return len(self.frame)
+
+    def take(self, rows: slice | np.ndarray) -> ScoreTable:
+        """Some of the frames, in order; a slice gives views of the same arrays."""
+
+        def of(value: Any) -> Any:
+            if isinstance(value, np.ndarray):
+                return value[rows]
+            if isinstance(value, dict):
+                return {name: array[rows] for name, array in value.items()}
+            return value
+
+        return ScoreTable(**{f.name: of(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
     @property
     def categorical(self) -> tuple[Categorical, ...]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import math
 import os
 import stat
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import av
@@ -36,6 +37,7 @@ __all__ = [
     "Prefetch",
     "VideoInfo",
     "batches",
+    "coded_size",
     "frames",
     "grab",
     "parse_fps",
@@ -191,6 +193,42 @@ def probe(path: Path) -> VideoInfo:
     )
 
 
+def coded_size(path: Path) -> tuple[int, int]:
+    """Width and height of the stored frames as the file's header states them; decodes none.
+
+    Raises:
+        CarjaxError: as `probe`, except that no frame need be intact.
+
+    Example:
+        >>> coded_size("data/prius_walkaround.mp4")
+        (640, 360)
+    """
+    with _opened(path) as (_, stream):
+        return stream.codec_context.width, stream.codec_context.height
+
+
+def recorded_at(path: Path) -> datetime.datetime | None:
+    """Returns when the recording started, with its zone; None if the file does not say.
+
+    A camera's local time comes first (QuickTime's `creationdate`), else the container's, in UTC.
+    A time before 1980 is a clock that was never set.
+
+    Raises:
+        CarjaxError: as `probe`.
+    """
+    with _opened(path) as (container, _):
+        stated = [
+            container.metadata.get(key)
+            for key in ("com.apple.quicktime.creationdate", "creation_time")
+        ]
+    for text in filter(None, stated):
+        with contextlib.suppress(ValueError):
+            moment = datetime.datetime.fromisoformat(text)
+            if moment.year >= 1980:
+                return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return None
+
+
 class Decoder:
     """The frames of a video, one at a time. Each iteration decodes from the start.
 
@@ -240,15 +278,21 @@ class Decoder:
         if not intact:
             raise CarjaxError(f"{self.info.path}: no frame is intact; the file is damaged")
 
-    def grab(self, indices: Collection[int]) -> dict[int, np.ndarray]:
-        """Decodes the full-size frames of these indices; see the function `grab`."""
+    def grab(
+        self, indices: Collection[int], *, max_sides: Mapping[int, int] | None = None
+    ) -> dict[int, np.ndarray]:
+        """Decodes the frames of these indices; see the function `grab`.
+
+        Full size, but for those that `max_sides` names: neither side of theirs exceeds its number.
+        """
+        sides = max_sides or {}
         missing = set(indices)
         images: dict[int, np.ndarray] = {}
         if missing:
             with contextlib.closing(self._pictures()) as pictures:
                 for picture in pictures:
                     if picture.index in missing:
-                        images[picture.index] = picture.rgb(None)
+                        images[picture.index] = picture.rgb(sides.get(picture.index))
                         missing.remove(picture.index)
                         if not missing:
                             break
