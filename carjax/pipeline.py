@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -14,20 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from carjax import video
+from carjax import refine, video
 from carjax.errors import CarjaxError
 from carjax.files import replacing
-from carjax.table import ScoreTable
+from carjax.scan import score_video
+from carjax.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from carjax.model import Model
 
-# Frames are shrunk to this before scoring: enough for a crop of a third of the picture to fill
-# the backbone's input. Photos are cut from the full-resolution frames.
-SCORED_SIDE = 640
-# On CPU the rate is the same from 8 to 32; small batches waste less on the last one.
-BATCH_SIZE = 12
-_IN_FLIGHT = 2
 _JPEG_QUALITY = 95
 _MANIFEST = "selection.json"
 
@@ -44,55 +38,6 @@ class Options:
     fps: video.Fps = "auto"
 
 
-def score_video(
-    model: Model,
-    path: str | os.PathLike[str],
-    *,
-    fps: video.Fps = "auto",
-    progress: Callable[[int], None] = lambda frames: None,
-) -> tuple[ScoreTable, video.Decoder]:
-    """Scores the sampled frames of a video, decoding and scoring at the same time.
-
-    Args:
-        model: from `carjax.load_model`.
-        path: a video file.
-        fps: 'auto', 'all' or frames per second.
-        progress: called with the number of frames scored so far.
-
-    Returns:
-        (the score table, the decoder, whose `info` and `warnings` are now those of the whole pass).
-
-    Raises:
-        CarjaxError: the file is missing, not a video, or has no frame that can be decoded.
-    """
-    from carjax import scoring
-
-    decoder = video.Decoder(path, fps=fps, max_side=SCORED_SIDE)
-    scorer = scoring.Scorer(model, BATCH_SIZE)
-    pending: collections.deque[Any] = collections.deque()
-    parts, index, time_s = [], [], []
-
-    def collect() -> None:
-        scores, batch = pending.popleft()
-        rows = int(batch.mask.sum())
-        parts.append(scoring.to_host(scores, rows))
-        index.append(batch.index[:rows])
-        time_s.append(batch.time_s[:rows])
-        progress(sum(len(i) for i in index))
-
-    batches = video.batches(iter(decoder), scorer.batch_size)
-    with video.prefetch(batches, depth=_IN_FLIGHT) as stream:
-        for batch in stream:
-            pending.append((scorer.dispatch(batch.images, batch.mask), batch))
-            if len(pending) >= _IN_FLIGHT:
-                collect()
-        while pending:
-            collect()
-    scores = scoring.concatenate(parts)
-    table = scoring.to_table(scores, model.spec, np.concatenate(index), np.concatenate(time_s))
-    return table, decoder
-
-
 def select(
     model: Model,
     path: str | os.PathLike[str],
@@ -101,6 +46,7 @@ def select(
     *,
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda frames: None,
+    watch: Stopwatch | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Chooses the best photos of a video and writes them, the scores and the report to a folder.
 
@@ -118,18 +64,28 @@ def select(
 
     target = pathlib.Path(out)
     check_out(target, overwrite)
-    table, decoder = score_video(model, path, fps=options.fps, progress=progress)
-    info = decoder.info
-    chosen = selection.select_photos(
-        table,
+    watch = watch or Stopwatch()
+    table, source = score_video(
+        model,
+        path,
+        fps=options.fps,
         attributes=options.attributes,
-        policy=options.policy,
-        view_policy=options.view_policy,
-        view_threshold=options.view_threshold,
         views=options.views,
-        duration_s=info.duration_s,
-        unknown_above=model.spec.unknown_above,
+        progress=progress,
+        watch=watch,
     )
+    info = source.info
+    with watch("choose"):
+        chosen = selection.select_photos(
+            table,
+            attributes=options.attributes,
+            policy=options.policy,
+            view_policy=options.view_policy,
+            view_threshold=options.view_threshold,
+            views=options.views,
+            duration_s=info.duration_s,
+            unknown_above=model.spec.unknown_above,
+        )
     content = selection.to_json(
         chosen,
         video={
@@ -143,10 +99,11 @@ def select(
         model={key: model.card[key] for key in ("backbone", "bundle", "version")},
     )
     frames = selection.chosen_frames(chosen)
-    warnings = decoder.warnings
-    images = decoder.grab(set(frames.values()))
+    warnings = source.warnings
+    with watch("decode"):
+        images = source.grab(set(frames.values()))
     photos = {f"photos/{name}.jpg": images[index] for name, index in frames.items()}
-    with writing(target) as folder:
+    with watch("write"), writing(target) as folder:
         _write_photos(photos, folder)
         parquet.write(table, info.path, folder / "scores.parquet")
         report.write_report(content, table, photos, folder)
@@ -218,5 +175,8 @@ def _write_photos(photos: Mapping[str, np.ndarray], folder: pathlib.Path) -> Non
 
 def expected_frames(info: video.VideoInfo, fps: video.Fps) -> int:
     """Estimates how many frames will be scored, for a progress bar."""
-    rate = {"auto": video.AUTO_FPS, "all": info.average_rate}.get(str(fps), fps)
+    if fps == "auto":
+        coarse = round(info.duration_s * refine.coarse_rate(info.duration_s))
+        return max(1, min(info.frames, refine.budget(info.duration_s, coarse)))
+    rate = info.average_rate if fps == "all" else fps
     return max(1, round(min(info.frames, info.duration_s * float(rate))))

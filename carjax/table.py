@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +64,18 @@ class ScoreTable:
         """The number of frames."""
         return len(self.frame)
 
+    def take(self, rows: slice | np.ndarray) -> ScoreTable:
+        """Some of the frames, in order; a slice gives views of the same arrays."""
+
+        def of(value: Any) -> Any:
+            if isinstance(value, np.ndarray):
+                return value[rows]
+            if isinstance(value, dict):
+                return {name: array[rows] for name, array in value.items()}
+            return value
+
+        return ScoreTable(**{f.name: of(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
     @property
     def categorical(self) -> tuple[Categorical, ...]:
         """The attributes with classes."""
@@ -71,3 +85,22 @@ class ScoreTable:
     def angular(self) -> Angular | None:
         """The attribute that is a direction, if the schema has one."""
         return next((a for a in self.schema if isinstance(a, Angular)), None)
+
+
+def concatenate(tables: Sequence[ScoreTable]) -> ScoreTable:
+    """Joins scores of one video by one model, in order of frame.
+
+    Args:
+        tables: at least one; no frame is in two of them.
+    """
+
+    def of(values: list[Any]) -> Any:
+        if isinstance(values[0], np.ndarray):
+            return np.concatenate(values)
+        if isinstance(values[0], dict):
+            return {name: np.concatenate([v[name] for v in values]) for name in values[0]}
+        return values[0]
+
+    names = [f.name for f in dataclasses.fields(ScoreTable)]
+    joined = ScoreTable(**{name: of([getattr(t, name) for t in tables]) for name in names})
+    return joined.take(np.argsort(joined.frame, kind="stable"))

@@ -1,0 +1,34 @@
+"""Where the time of a run went."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+
+class Stopwatch:
+    """Adds up wall time by what it was spent on.
+
+    Attributes:
+        seconds: what → seconds, in order of first use.
+
+    Example:
+        >>> watch = Stopwatch()
+        >>> with watch("write"):
+        ...     pass
+        >>> list(watch.seconds)
+        ['write']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        """Counts the time inside the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
