@@ -17,8 +17,8 @@ class Stopwatch:
         >>> watch = Stopwatch()
         >>> with watch("write"):
         ...     pass
-        >>> list(watch.seconds)
-        ['write']
+        >>> str(watch)
+        'write 0.00'
     """
 
     def __init__(self) -> None:
@@ -32,3 +32,7 @@ class Stopwatch:
             yield
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+    def __str__(self) -> str:
+        """All that was timed, in seconds."""
+        return ", ".join(f"{what} {seconds:.2f}" for what, seconds in self.seconds.items())

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import queue
 import types
+import weakref
 from collections.abc import Collection, Generator, Iterator, Mapping
 
 import av
@@ -64,6 +65,8 @@ class Reader:
         self._idle: dict[int, queue.SimpleQueue[_Stretches]] = collections.defaultdict(
             queue.SimpleQueue
         )
+        # Also runs when the reader is dropped.
+        self._finalizer = weakref.finalize(self, _shut, self._pool, self._idle)
 
     def __enter__(self) -> Reader:
         return self
@@ -78,10 +81,7 @@ class Reader:
 
     def close(self) -> None:
         """Closes the files that are open."""
-        self._pool.shutdown(cancel_futures=True)
-        for idle in self._idle.values():
-            while not idle.empty():
-                idle.get().close()
+        self._finalizer()
 
     @property
     def seeks(self) -> bool:
@@ -240,6 +240,15 @@ class Reader:
                     yield Frame(picture.index, picture.time_s, picture.rgb(side))
                 if picture.index == last:
                     break
+
+
+def _shut(
+    pool: concurrent.futures.ThreadPoolExecutor, idle: dict[int, queue.SimpleQueue[_Stretches]]
+) -> None:
+    pool.shutdown(cancel_futures=True)
+    for stretches in idle.values():
+        while not stretches.empty():
+            stretches.get().close()
 
 
 def _slots(time_s: np.ndarray, fps: float) -> np.ndarray:
