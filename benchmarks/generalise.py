@@ -2,10 +2,11 @@
 
     python benchmarks/generalise.py --config=configs/sweeps/generalise.py --workdir=out/generalise
 
-Runs every recipe of the config for each of its attributes on the inner fold of outer
-fold 0 (`benchmarks/nested.py`), whose own photos are left out: the choice of a recipe never sees
-what the nested figures are measured on in that fold. Each recipe is also measured with the
-mirrored view averaged in (test-time flip).
+Runs every recipe of the config for each of its attributes on inner folds of the nested
+cross-validation (`benchmarks/nested.py`), by default that of outer fold 0, whose own photos are
+left out: the choice of a recipe never sees what the nested figures are measured on in that fold.
+Each recipe is also measured with the mirrored view averaged in (test-time flip). Finished runs are
+reused.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from carjax import certainty, model
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
-OUTER, INNER = 0, 1
 HERE = pathlib.Path(__file__).parent
 SYNOPSIS = "usage: python benchmarks/generalise.py --config=FILE --workdir=DIR"
 
@@ -40,11 +40,16 @@ def figures(parts: dict[str, nested.Columns]) -> dict[str, float]:
         found[f"{part}: accuracy"] = float((log_probs.argmax(1) == label).mean())
         found[f"{part}: nll"] = certainty.negative_log_likelihood(np.exp(log_probs), label)
         found[f"{part}: ece"] = certainty.expected_calibration_error(np.exp(log_probs), label)
-    known = nested.novelty_of(parts["known"])
     for part in ("unseen", "unknown"):
         if len(parts[part]["targets"]):
-            found[f"{part}: auroc"] = nested.auroc(known, nested.novelty_of(parts[part]))
+            own = (nested.novelty_of(parts[p]) for p in ("known", part))
+            found[f"{part}: auroc"] = nested.auroc(*own)
     return found
+
+
+def mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Averages the figures of several folds."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def flipped(run: pathlib.Path, config: Any, values: Any) -> np.ndarray:
@@ -71,6 +76,10 @@ def flipped(run: pathlib.Path, config: Any, values: Any) -> np.ndarray:
 def main(argv: list[str]) -> int:
     values = flags.FlagValues()
     flags.DEFINE_string("config", None, "file with RECIPES and get_config()", flag_values=values)
+    flags.DEFINE_list("recipes", None, "only these", flag_values=values)
+    flags.DEFINE_list("attributes", None, "only these", flag_values=values)
+    flags.DEFINE_list("outer", ["0"], "outer folds whose inner folds serve", flag_values=values)
+    flags.DEFINE_bool("flip", True, "also with the mirrored view", flag_values=values)
     flags.DEFINE_string("workdir", None, "one folder per run is made here", flag_values=values)
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
     flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
@@ -89,24 +98,31 @@ def main(argv: list[str]) -> int:
     sweep = crossval.read_config_file(pathlib.Path(values.config))
     cars = nested.read_cars(photos.data_root(values.data_dir))
     rows: list[dict[str, Any]] = []
-    for recipe, fields in sweep["RECIPES"].items():
-        for attribute in sweep["ATTRIBUTES"]:
-            kind = nested.split(cars, attribute, OUTER, INNER)
+    for recipe in values.recipes or sweep["RECIPES"]:
+        for attribute in values.attributes or sweep["ATTRIBUTES"]:
             config = sweep["get_config"](attribute, recipe)
-            run = nested.train(values, cars, config, f"{recipe}-{attribute}", kind)
-            columns = dict(np.load(run / "held_out.npz"))
-            row = {"recipe": recipe, "attribute": attribute, "fields": dict(fields)}
-            row["plain"] = figures(nested.parts_of(cars, columns, kind))
-            if config.views > 1:
-                both = jnp.logaddexp(columns["log_probs"], flipped(run, config, values))
-                columns["log_probs"] = np.asarray(both - jnp.log(2.0))
-                row["with flip"] = figures(nested.parts_of(cars, columns, kind))
+            plain, both = [], []
+            for outer in [int(fold) for fold in values.outer]:
+                kind = nested.split(cars, attribute, outer, (outer + 1) % nested.FOLDS)
+                config = sweep["get_config"](attribute, recipe)
+                name = f"{recipe}-{attribute}-{outer}".replace("/", "_")
+                run = nested.train(values, cars, config, name, kind)
+                columns = dict(np.load(run / "held_out.npz"))
+                plain.append(figures(nested.parts_of(cars, columns, kind)))
+                if values.flip and config.views > 1:
+                    sums = jnp.logaddexp(columns["log_probs"], flipped(run, config, values))
+                    columns["log_probs"] = np.asarray(sums - jnp.log(2.0))
+                    both.append(figures(nested.parts_of(cars, columns, kind)))
+            row = {"recipe": recipe, "attribute": attribute, "plain": mean(plain)}
+            row["fields"] = dict(sweep["RECIPES"][recipe])
+            if both:
+                row["with flip"] = mean(both)
             rows.append(row)
             told = " ".join(f"{k} {v:.3f}" for k, v in row["plain"].items())
             print(f"{recipe}, {attribute}: {told}", flush=True)
             results = {
                 "machine": machine.name(),
-                "protocol": f"inner fold {INNER} of outer fold {OUTER}, {config.steps} steps",
+                "protocol": f"inner folds of outer folds {values.outer}, {config.steps} steps",
                 "rows": rows,
             }
             crossval.write(results, pathlib.Path(values.out))

@@ -34,8 +34,8 @@ import machine
 import numpy as np
 from absl import flags
 
-from carjax import calibration, certainty, files
-from carjax.attributes import CAR, Categorical, find
+from carjax import calibration, certainty, files, selection
+from carjax.attributes import CAR, VIEWS, Categorical, find
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -50,18 +50,35 @@ MEASURED = ("known", "unseen")
 
 
 class Cars(NamedTuple):
-    """The photos' names and what they show, N each."""
+    """The photos' names and what they show, N each; the azimuth in degrees."""
 
     file: np.ndarray
     make: np.ndarray
     model: np.ndarray
+    azimuth: np.ndarray
 
 
 def read_cars(root: pathlib.Path) -> Cars:
     """Reads the label table."""
     with (root / DATA_SET / "labels.csv").open(newline="") as f:
-        rows = [(r["file"], r["make"], r["class_name"]) for r in csv.DictReader(f)]
-    return Cars(*(np.array(column) for column in zip(*rows, strict=True)))
+        rows = list(csv.DictReader(f))
+    columns = ([r[k] for r in rows] for k in ("file", "make", "class_name"))
+    azimuth = np.array([float(r["azimuth_deg"]) for r in rows])
+    return Cars(*(np.array(column) for column in columns), azimuth)
+
+
+def view_weights(azimuth: np.ndarray) -> np.ndarray:
+    """What each photo counts where all eight views are to count alike, float [N], mean 1.
+
+    The photos are mostly fronts, which heads know best; a walk around a car has as many rears.
+
+    Example:
+        >>> view_weights(np.array([0.0, 5.0, 180.0])).tolist()
+        [0.75, 0.75, 1.5]
+    """
+    view = np.round(azimuth / (360 / len(VIEWS))).astype(int) % len(VIEWS)
+    weights = 1.0 / np.bincount(view, minlength=len(VIEWS))[view]
+    return weights / weights.mean()
 
 
 def _sha1(text: str) -> int:
@@ -135,15 +152,49 @@ Columns = dict[str, np.ndarray]
 
 
 def parts_of(cars: Cars, columns: Columns, kind: np.ndarray) -> dict[str, Columns]:
-    """Returns 'known', 'unseen', 'unknown' → their rows of a run's `held_out.npz`."""
+    """Returns 'known', 'unseen', 'unknown' → their rows of a run's `held_out.npz`.
+
+    Two columns are added: 'album', a number that up to `ALBUM` photos of one car model share, and
+    'weight', see `view_weights`.
+    """
     position = {f"{DATA_SET}/{name}": i for i, name in enumerate(cars.file.tolist())}
-    found = kind[[position[name] for name in columns["names"].tolist()]]
-    return {part: {k: v[found == code] for k, v in columns.items()} for part, code in PARTS.items()}
+    index = np.array([position[name] for name in columns["names"].tolist()])
+    parts = {}
+    for part, code in PARTS.items():
+        own = kind[index] == code
+        parts[part] = {k: v[own] for k, v in columns.items()}
+        parts[part]["album"] = deal(cars.model[index[own]])
+        parts[part]["weight"] = view_weights(cars.azimuth)[index[own]]
+    return parts
+
+
+def deal(model: np.ndarray) -> np.ndarray:
+    """Deals photos into albums of at most `ALBUM` photos of one car model, nearly equal in size.
+
+    Example:
+        >>> deal(np.array(["a"] * 9 + ["b"])).tolist()
+        [0, 0, 0, 0, 0, 1, 1, 1, 1, 2]
+    """
+    album, count = np.zeros(len(model), int), 0
+    for name in dict.fromkeys(model.tolist()):
+        own = np.flatnonzero(model == name)
+        for part in np.array_split(own, -(-len(own) // ALBUM)):
+            album[part] = count
+            count += 1
+    return album
+
+
+def album_means(columns: Columns, values: np.ndarray) -> np.ndarray:
+    """The weighted mean of float [N] values over each album."""
+    _, album = np.unique(columns["album"], return_inverse=True)
+    sums = np.bincount(album, values * columns["weight"])
+    return sums / np.bincount(album, columns["weight"])
 
 
 FEATURE_SCORES = ("energy", "nearest neighbour", "Mahalanobis")
-# The share of the known photos whose brand is to stay named.
-NAMED = 0.9
+# The share of the known cars whose brand is to stay named, and photos of a car: an album stands
+# for a video, whose novelty is a mean over its frames as well, of all views alike.
+NAMED, ALBUM = 0.95, 8
 
 
 def fit_classes(inner: Mapping[str, Columns]) -> calibration.ClassCalibration:
@@ -152,7 +203,8 @@ def fit_classes(inner: Mapping[str, Columns]) -> calibration.ClassCalibration:
     fitted = calibration.fit_classes(joined["log_probs"], joined["targets"][:, 0], weights)
     if not len(inner["unknown"]["targets"]):
         return fitted
-    limit = float(np.quantile(novelty_of(inner["known"]), NAMED))
+    known = inner["known"]
+    limit = float(np.quantile(album_means(known, novelty_of(known)), NAMED))
     return dataclasses.replace(fitted, unknown_above=limit)
 
 
@@ -195,10 +247,11 @@ def auroc(known: np.ndarray, other: np.ndarray) -> float:
 
 
 def unknown_brands(inner: Mapping[str, Columns], outer: Mapping[str, Columns]) -> dict[str, float]:
-    """How brands that were not trained on are told, in one outer fold.
+    """How brands that were not trained on are told, in one outer fold: by photo and by album.
 
-    `named` is the share of photos that keep a brand at the threshold of the inner fold; `named
-    above 0.5` of those whose stated probability exceeds one half as well. A conformal set (Sadinle,
+    `named` is the share that keeps a brand at the threshold of the inner fold, `named above 0.5` of
+    those whose stated probability exceeds one half as well: of an album, that of all its photos
+    together (`selection.pool_probabilities`), all views counting alike. A conformal set (Sadinle,
     Lei and Wasserman, 2019) holds every brand whose stated probability exceeds a limit that covers
     90% of the inner fold's known photos.
     """
@@ -207,17 +260,28 @@ def unknown_brands(inner: Mapping[str, Columns], outer: Mapping[str, Columns]) -
     probs = {part: np.exp(state(outer[part], fitted)["log_probs"]) for part in PARTS}
     found: dict[str, float] = {}
     scores = {
-        "one minus the largest probability": lambda c: novelty_of(c),
+        "one minus the largest probability": novelty_of,
         "entropy": lambda c: np.asarray(certainty.entropy_from_logits(c["log_probs"])),
         **{name: lambda c, name=name: c[name] for name in ("disagreement", *FEATURE_SCORES)},
     }
     for name, score in scores.items():
         for part in ("unknown", "unseen"):
             found[f"auroc {part}: {name}"] = auroc(score(outer["known"]), score(outer[part]))
+    means = {part: album_means(outer[part], novelty_of(outer[part])) for part in PARTS}
+    for part in ("unknown", "unseen"):
+        found[f"auroc of albums {part}"] = auroc(means["known"], means[part])
     for part in PARTS:
         named = novelty_of(outer[part]) <= fitted.unknown_above
         found[f"named: {part}"] = float(named.mean())
         found[f"named above 0.5: {part}"] = float((named & (probs[part].max(1) > 0.5)).mean())
+        named = means[part] <= fitted.unknown_above
+        columns = [probs[part], outer[part]["weight"]]
+        albums = [
+            [c[outer[part]["album"] == a] for c in columns] for a in np.unique(outer[part]["album"])
+        ]
+        pooled = [selection.pool_probabilities(p, weight).max() for p, weight in albums]
+        found[f"albums named: {part}"] = float(named.mean())
+        found[f"albums named above 0.5: {part}"] = float((named & (np.array(pooled) > 0.5)).mean())
     own = np.exp(state(inner["known"], fitted)["log_probs"])
     limit = np.quantile(own[np.arange(len(own)), inner["known"]["targets"][:, 0]], 0.1)
     for part in PARTS:
@@ -303,7 +367,10 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
                 names, scored = feature_scores.scores(run, config, values)
                 assert (names == columns["names"]).all()
                 columns |= scored
-            pair.append(parts_of(cars, columns, kind))
+            parts = parts_of(cars, columns, kind)
+            for own in parts.values():  # albums of different folds stay apart
+                own["album"] = own["album"] + outer * len(cars.file)
+            pair.append(parts)
         folds.append(pair)
     fit = fit_classes if isinstance(find(CAR, attribute), Categorical) else fit_direction
     fits = [fit(inner) for inner, _ in folds]

@@ -112,7 +112,7 @@ def crop_and_resize(
     """
     batch, height, width, _ = images.shape
     if valid is None:
-        valid = jnp.broadcast_to(jnp.array([height, width], jnp.float32), (batch, 2))
+        valid = frame_sizes(images)
     if blur is None:
         blur = jnp.ones((batch,), jnp.float32)
 
@@ -141,3 +141,14 @@ def crop_and_resize(
 def full_boxes(batch: int, height: int, width: int) -> jax.Array:
     """Returns the boxes [B, 4] that cover whole images."""
     return jnp.broadcast_to(jnp.array([0.0, 0.0, width, height], jnp.float32), (batch, 4))
+
+
+def frame_sizes(images: jax.Array | np.ndarray) -> jax.Array:
+    """Returns the height and width of images [B, H, W, C], float32 [B, 2]."""
+    batch, height, width, _ = images.shape
+    return jnp.broadcast_to(jnp.array([height, width], jnp.float32), (batch, 2))
+
+
+def whole_boxes(valid: jax.Array) -> jax.Array:
+    """Returns the boxes [B, 4] of whole images of those heights and widths, float [B, 2]."""
+    return jnp.concatenate([jnp.zeros_like(valid), valid[:, ::-1]], axis=-1)

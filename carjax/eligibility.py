@@ -103,18 +103,29 @@ def eligible_frames(
         table: scores of N frames.
         min_car_probability: what shows a car, see `car_frames`.
     """
+    weights = time_weights(table.time_s)
+    car = lit_frames(table, main_car_frames(table, min_car_probability), weights)
+    whole = whole_frames(table)
+    for rung in (car & whole, car & ~whole):
+        car[rung] = sharp_frames(table.time_s[rung], table.sharpness[rung], weights[rung])
+    return car
+
+
+def lit_frames(table: ScoreTable, car: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns which frames of the main car are large and light enough, bool [N].
+
+    Args:
+        table: scores of N frames.
+        car: bool [N]; as from `main_car_frames`.
+        weights: float [N]; as from `time_weights`.
+    """
     box = np.where(np.isfinite(table.box), table.box, 0).astype(np.float64)
     area = np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1)
-    car = main_car_frames(table, min_car_probability) & np.isfinite(table.sharpness)
-    car &= np.isfinite(table.box).all(axis=1)
-    weights = time_weights(table.time_s)
+    car = car & np.isfinite(table.sharpness) & np.isfinite(table.box).all(axis=1)
     car &= area >= MIN_RELATIVE_AREA * usual(area, weights, car)
     if table.car_colour is not None:
         brightness = table.car_colour @ LUMA
         car &= brightness >= MIN_RELATIVE_BRIGHTNESS * usual(brightness, weights, car)
-    whole = whole_frames(table)
-    for rung in (car & whole, car & ~whole):
-        car[rung] = sharp_frames(table.time_s[rung], table.sharpness[rung], weights[rung])
     return car
 
 
@@ -156,26 +167,42 @@ def sharp_frames(
         >>> sharp_frames(np.arange(8) / 8, np.array([300, 320, 20, 15, 25, 310, 290, 305.0]))
         array([ True,  True, False, False, False,  True,  True,  True])
     """
-    count = len(sharpness)
-    if not count:
+    if not len(sharpness):
         return np.zeros(0, bool)
     if weights is None:
         weights = time_weights(time_s)
-    sharpness = np.asarray(sharpness, np.float64)
-    index = np.arange(count)
+    local = local_sharpness(sharpness, weights, *neighbourhoods(time_s))
+    return sharp_beside(sharpness, weights, local)
+
+
+def sharp_beside(sharpness: np.ndarray, weights: np.ndarray, local: np.ndarray) -> np.ndarray:
+    """The rule of `sharp_frames`, where the neighbourhoods' upper quartiles are known."""
+    overall = _weighted_quantile(sharpness, weights, USUAL_QUANTILE)
+    return (sharpness >= MIN_LOCAL_SHARPNESS * local) & (
+        sharpness >= MIN_GLOBAL_SHARPNESS * overall
+    )
+
+
+def neighbourhoods(time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the neighbourhood of each frame starts, and before what it ends, int [N]."""
+    index = np.arange(len(time_s))
     low = np.searchsorted(time_s, time_s - SHARPNESS_WINDOW_S, "left")
     high = np.searchsorted(time_s, time_s + SHARPNESS_WINDOW_S, "right")
     low = np.maximum(np.minimum(low, index - SHARPNESS_NEIGHBOURS), 0)
-    high = np.minimum(np.maximum(high, index + SHARPNESS_NEIGHBOURS + 1), count)
-    local = np.array(
+    high = np.minimum(np.maximum(high, index + SHARPNESS_NEIGHBOURS + 1), len(time_s))
+    return low, high
+
+
+def local_sharpness(
+    sharpness: np.ndarray, weights: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Returns the upper quartile of the sharpness in each stretch low … high − 1, float64 [M]."""
+    sharpness = np.asarray(sharpness, np.float64)
+    return np.array(
         [
             _weighted_quantile(sharpness[a:b], weights[a:b], USUAL_QUANTILE)
             for a, b in zip(low, high, strict=True)
         ]
-    )
-    overall = _weighted_quantile(sharpness, weights, USUAL_QUANTILE)
-    return (sharpness >= MIN_LOCAL_SHARPNESS * local) & (
-        sharpness >= MIN_GLOBAL_SHARPNESS * overall
     )
 
 
@@ -188,7 +215,11 @@ def time_weights(time_s: np.ndarray) -> np.ndarray:
 
 
 def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
-    """The smallest value whose cumulative weight reaches that share of the total."""
+    """The smallest value whose cumulative weight reaches that share of the total.
+
+    With equal weights the share is often reached exactly: rounding must not decide, or the weights'
+    scale would.
+    """
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(total, quantile * total[-1])]])
+    return float(values[order[np.searchsorted(total, quantile * total[-1] * (1 - 1e-9))]])

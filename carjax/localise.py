@@ -134,7 +134,7 @@ class Found(NamedTuple):
 
     Attributes:
         box: float32 [B, 4]; left, top, right, bottom in pixels, inside the frame.
-        features: of the last look.
+        features: of the last look, float32.
     """
 
     box: jax.Array
@@ -147,9 +147,10 @@ def find_box(
     backbone_params: Mapping[str, Any],
     frames: jax.Array,
     spec: LocaliseSpec,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """The boxes of `find` alone."""
-    return find(params, backbone, backbone_params, frames, spec).box
+    return find(params, backbone, backbone_params, frames, spec, valid).box
 
 
 def find(
@@ -158,6 +159,7 @@ def find(
     backbone_params: Mapping[str, Any],
     frames: jax.Array,
     spec: LocaliseSpec,
+    valid: jax.Array | None = None,
 ) -> Found:
     """Finds the main car in every frame.
 
@@ -167,6 +169,7 @@ def find(
         backbone_params: … its parameters.
         frames: uint8 [B, H, W, 3].
         spec: the static description.
+        valid: float [B, 2]; height and width of each frame inside its canvas (default: all of it).
 
     Returns:
         Its box, and the features of the last look.
@@ -176,17 +179,18 @@ def find(
     """
     if spec.looks < 1:
         raise ValueError(f"the car box needs at least one look, not {spec.looks}")
-    batch, height, width, _ = frames.shape
     head = CarBoxHead(spec.channels)
-    window = crops.full_boxes(batch, height, width)
-    size = jnp.array([width, height, width, height], jnp.float32)
+    valid = crops.frame_sizes(frames) if valid is None else valid
+    window = crops.whole_boxes(valid)
+    size = jnp.tile(window[:, 2:], (1, 2))
     box = window
     for look in range(spec.looks):
         if look:
             window = grow(box, spec.context, size)
-        inputs = crops.crop_and_resize(frames, window, spec.input_size)
+        inputs = crops.crop_and_resize(frames, window, spec.input_size, valid=valid)
         inputs = registry.normalize(str(backbone.name), inputs)
         features: Any = backbone.apply({"params": backbone_params}, inputs)
+        features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
         cells: Any = head.apply({"params": params}, features)
         relative = jax.vmap(best_box)(*cells)
         origin = jnp.tile(window[:, :2], (1, 2))
@@ -194,13 +198,13 @@ def find(
         box = jnp.clip(origin + relative * extent, 0.0, size)
         # A box is never thinner than two pixels, so that every crop has content.
         half = jnp.maximum((box[:, 2:] - box[:, :2]) / 2, 1.0)
-        centre = jnp.clip((box[:, :2] + box[:, 2:]) / 2, half, size[:2] - half)
+        centre = jnp.clip((box[:, :2] + box[:, 2:]) / 2, half, size[:, :2] - half)
         box = jnp.clip(jnp.concatenate([centre - half, centre + half], axis=-1), 0.0, size)
     return Found(box, features)
 
 
 def grow(box: jax.Array, factor: float, size: jax.Array) -> jax.Array:
-    """Grows boxes [B, 4] about their centres and clips them to the frame, `size` = (W, H, W, H)."""
+    """Grows boxes [B, 4] about their centres and clips them to frames of `size` (W, H, W, H)."""
     centre = (box[:, :2] + box[:, 2:]) / 2
     half = (box[:, 2:] - box[:, :2]) / 2 * factor
     return jnp.clip(jnp.concatenate([centre - half, centre + half], axis=-1), 0.0, size)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from carjax.attributes import CONTENT, VIEWS, Angular, Attribute, Categorical, Schema
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 from carjax.files import replacing
 from carjax.table import ScoreTable
 
@@ -31,7 +32,7 @@ _OF_CLASSES = ("disagreement", "novelty")
 _BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
-def arrow_schema(schema: Schema) -> pa.Schema:
+def arrow_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Schema:
     """Returns the columns of a score file, with the schema as JSON in the metadata.
 
     The columns are `source, frame, time_s`, then for each categorical attribute `A`
@@ -43,6 +44,7 @@ def arrow_schema(schema: Schema) -> pa.Schema:
 
     Args:
         schema: the attributes.
+        columns: only these; None: all.
 
     Raises:
         CarjaxError: two columns would have the same name.
@@ -75,8 +77,29 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     clash = next((name for name in names if names.count(name) > 1), None)
     if clash is not None:
         raise CarjaxError(f"two columns would be named {clash!r}; rename that attribute")
+    if columns is not None:
+        fields = [(name, kind) for name, kind in fields if name in columns]
     header = {"format_version": FORMAT_VERSION, "attributes": [_describe(a) for a in schema]}
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(header, ensure_ascii=False)})
+
+
+def kept_columns(schema: Schema, wanted: Sequence[str] | None) -> list[str]:
+    """Returns the columns to keep, in their order: those wanted, and what tells rows apart.
+
+    Raises:
+        UsageError: there is no column of that name.
+
+    Example:
+        >>> kept_columns((Angular("heading"),), ["kappa", "time_s"])
+        ['source', 'frame', 'time_s', 'kappa']
+    """
+    names = arrow_schema(schema).names
+    if wanted is None:
+        return names
+    for name in wanted:
+        if name not in names:
+            raise UsageError(f"--columns: no {name!r}; there are: {', '.join(names)}")
+    return [name for name in names if name in {"source", "frame", *wanted}]
 
 
 def _class_columns(schema: Schema) -> list[str]:
@@ -84,12 +107,12 @@ def _class_columns(schema: Schema) -> list[str]:
     return [f"{name}_{kind}" for name in names for kind in _OF_CLASSES]
 
 
-def to_arrow(table: ScoreTable, source: str) -> pa.Table:
-    """Returns the rows of one source, in the columns of `arrow_schema`.
+def to_arrow(table: ScoreTable, source: str | Sequence[str]) -> pa.Table:
+    """Returns rows in the columns of `arrow_schema`.
 
     Args:
         table: scores of N frames.
-        source: the path as given or found; the same in every row.
+        source: the path as given or found: one for all rows, or one for each.
 
     Returns:
         An Arrow table of N rows. A frame whose probabilities are not finite has a null class.
@@ -99,8 +122,9 @@ def to_arrow(table: ScoreTable, source: str) -> pa.Table:
     """
     import pyarrow as pa
 
+    count = len(table)
     columns: dict[str, object] = {
-        "source": [source] * len(table),
+        "source": [source] * count if isinstance(source, str) else source,
         "frame": table.frame,
         "time_s": table.time_s,
         "car_probability": table.car_probability,
@@ -110,28 +134,39 @@ def to_arrow(table: ScoreTable, source: str) -> pa.Table:
     for attribute in table.categorical:
         name, probs = attribute.name, table.probs[attribute.name]
         label = np.argmax(probs, axis=1)
-        known = np.isfinite(probs).all(axis=1)
-        columns[name] = [
-            attribute.classes[k] if ok else None for k, ok in zip(label, known, strict=True)
-        ]
+        unknown = ~np.isfinite(probs).all(axis=1)
+        classes = pa.array(attribute.classes, pa.string())
+        columns[name] = classes.take(pa.array(label, mask=unknown))
         columns[f"{name}_probability"] = np.take_along_axis(probs, label[:, None], axis=1)[:, 0]
         columns[f"{name}_entropy"] = table.entropy[name]
-        columns[f"{name}_probs"] = list(probs)
+        columns[f"{name}_probs"] = probs
     if table.angular is not None:
         columns |= {name: getattr(table, name) for name in _AZIMUTH}
-        columns["view_probs"] = list(table.view_probs)
+        columns["view_probs"] = table.view_probs
 
     for kind in _OF_CLASSES:
         measured = getattr(table, kind) or {}
         for attribute in table.categorical:
-            name = attribute.name
-            columns[f"{name}_{kind}"] = measured.get(name, [None] * len(table))
-    for name in _OPTIONAL:
-        values = getattr(table, name)
-        columns[name] = [None] * len(table) if values is None else list(values)
+            columns[f"{attribute.name}_{kind}"] = measured.get(attribute.name)
+    columns |= {name: getattr(table, name) for name in _OPTIONAL}
     schema = arrow_schema(table.schema)
-    arrays = [pa.array(columns[field.name], field.type) for field in schema]
+    arrays = [_array(columns[field.name], field.type, count) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(values: Any, kind: pa.DataType, count: int) -> pa.Array:
+    """A column from numbers [N], lists [N, K], text, or None where nothing was measured."""
+    import pyarrow as pa
+
+    if values is None:
+        return pa.nulls(count, kind)
+    if not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return pa.array(values, kind)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(flat, type=kind)
+    starts = np.arange(count + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(pa.array(starts), flat, type=kind)
 
 
 def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:

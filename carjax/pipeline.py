@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
@@ -11,9 +12,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from carjax import refine, video
+from carjax import photos as listing
+from carjax import redaction, refine, video
 from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.scan import score_video
@@ -21,9 +21,12 @@ from carjax.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from carjax.model import Model
+    from carjax.table import ScoreTable
 
-_JPEG_QUALITY = 95
+# Alternatives are shown in the report, and nowhere else.
+_PREVIEW_SIDE = 640
 _MANIFEST = "selection.json"
+ANNOTATED = "annotated.mp4"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,12 @@ class Options:
     view_threshold: float = 0.8
     views: int = 8
     fps: video.Fps = "auto"
+    known: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    crop: str = "none"
+    format: str = "jpg"
+    redact: tuple[redaction.Box, ...] = ()
+    strip_paths: bool = False
+    annotate: str | None = None
 
 
 def select(
@@ -46,11 +55,23 @@ def select(
     *,
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda frames: None,
+    drawing: Callable[[int], None] = lambda frames: None,
     watch: Stopwatch | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Chooses the best photos of a video and writes them, the scores and the report to a folder.
 
-    `selection.json` is written last, so a folder that holds it is complete.
+    `selection.json` is written last, so a folder that holds it is complete. Only the annotated
+    video may be missing, if it could not be drawn to its end.
+
+    Args:
+        model: from `carjax.load_model`.
+        path: a video file.
+        out: the folder to write.
+        options: what is asked for; with `annotate`, 'all' or an attribute, every frame is scored.
+        overwrite: write into a folder that carjax did not write.
+        progress: called with the number of frames scored so far.
+        drawing: called with the number of frames of the annotated video drawn so far.
+        watch: is told what the time is spent on.
 
     Returns:
         (the content of selection.json, what was lost of a damaged video: one line each).
@@ -65,10 +86,15 @@ def select(
     target = pathlib.Path(out)
     check_out(target, overwrite)
     watch = watch or Stopwatch()
+    if options.redact:
+        info = video.probe(path)
+        boxes = [redaction.fractions(box, info.width, info.height) for box in options.redact]
+    else:
+        boxes = []
     table, source = score_video(
         model,
         path,
-        fps=options.fps,
+        fps="all" if options.annotate else options.fps,
         attributes=options.attributes,
         views=options.views,
         progress=progress,
@@ -85,11 +111,15 @@ def select(
             views=options.views,
             duration_s=info.duration_s,
             unknown_above=model.spec.unknown_above,
+            known=options.known,
         )
+    name = pathlib.PurePath(info.path).name if options.strip_paths else info.path
+    frames = selection.chosen_frames(chosen)
+    paths = {name: f"photos/{name}.{options.format}" for name in frames}
     content = selection.to_json(
         chosen,
         video={
-            "path": info.path,
+            "path": name,
             "frames": info.frames,
             "duration_s": info.duration_s,
             "width": info.width,
@@ -97,18 +127,44 @@ def select(
             "scored_frames": len(table),
         },
         model={key: model.card[key] for key in ("backbone", "bundle", "version")},
+        photos=paths,
     )
-    frames = selection.chosen_frames(chosen)
     warnings = source.warnings
+    previews = selection.alternative_frames(chosen) - set(frames.values())
     with watch("decode"):
-        images = source.grab(set(frames.values()))
-    photos = {f"photos/{name}.jpg": images[index] for name, index in frames.items()}
+        images = source.grab(
+            {*frames.values(), *previews}, max_sides=dict.fromkeys(previews, _PREVIEW_SIDE)
+        )
+    images = {frame: redaction.blurred(image, boxes) for frame, image in images.items()}
+    photos = {
+        paths[name]: listing.cropped(
+            images[frame], table.box[table.frame == frame][0], options.crop
+        )
+        for name, frame in frames.items()
+    }
+    failure: BaseException | None = None
     with watch("write"), writing(target) as folder:
-        _write_photos(photos, folder)
-        parquet.write(table, info.path, folder / "scores.parquet")
-        report.write_report(content, table, photos, folder)
+        recorded = video.recorded_at(path)
+        for name, frame in frames.items():
+            taken = recorded and recorded + datetime.timedelta(
+                seconds=float(table.time_s[table.frame == frame][0])
+            )
+            data = listing.encode(photos[paths[name]], options.format, taken)
+            (folder / paths[name]).write_bytes(data)
+        parquet.write(table, content["video"]["path"], folder / "scores.parquet")
+        if options.annotate:
+            # Long after the rest is known: if it fails, or is interrupted, the rest is kept.
+            try:
+                _annotate(path, table, folder / ANNOTATED, content, options, boxes, drawing)
+            except (Exception, KeyboardInterrupt) as error:
+                failure = error
+                (folder / ANNOTATED).unlink(missing_ok=True)
+        annotated = ANNOTATED if (folder / ANNOTATED).exists() else None
+        report.write_report(content, table, photos, folder, previews=images, annotated=annotated)
         with replacing(folder / _MANIFEST) as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    if failure is not None:
+        raise failure
     return content, warnings
 
 
@@ -148,8 +204,10 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
             target.mkdir(exist_ok=True)
             (target / _MANIFEST).unlink(missing_ok=True)
             (target / "photos").mkdir(exist_ok=True)
-            for old in (target / "photos").glob("*.jpg"):
-                old.unlink()
+            (target / ANNOTATED).unlink(missing_ok=True)
+            for kind in listing.FORMATS:
+                for old in (target / "photos").glob(f"*.{kind}"):
+                    old.unlink()
             for new in sorted(folder.rglob("*"), key=lambda p: p.name == _MANIFEST):
                 if new.is_file():
                     os.replace(new, target / new.relative_to(folder))
@@ -161,16 +219,33 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_photos(photos: Mapping[str, np.ndarray], folder: pathlib.Path) -> None:
-    import cv2
+def _annotate(
+    path: str | os.PathLike[str],
+    table: ScoreTable,
+    out: pathlib.Path,
+    content: dict[str, Any],
+    options: Options,
+    boxes: list[redaction.Box],
+    drawing: Callable[[int], None],
+) -> None:
+    from carjax.annotate import annotate
 
-    for name, image in photos.items():
-        encoded, data = cv2.imencode(
-            ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        )
-        if not encoded:
-            raise CarjaxError(f"{name}: this frame cannot be encoded as JPEG")
-        (folder / name).write_bytes(data.tobytes())
+    asked = [*content["attributes"]]
+    if "orientation" in content and table.angular is not None:
+        asked.append(table.angular.name)
+    causal = (options.policy, options.view_policy) == ("entropy", "first") and not options.known
+    annotate(
+        path,
+        table,
+        out,
+        attributes=asked if options.annotate == "all" else [str(options.annotate)],
+        views=options.views,
+        view_threshold=options.view_threshold,
+        final=None if causal else content,
+        final_name=f"{options.policy}, {options.view_policy} view",
+        redact=lambda image: redaction.blurred(image, boxes),
+        progress=drawing,
+    )
 
 
 def expected_frames(info: video.VideoInfo, fps: video.Fps) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,12 @@ from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.model import Model, Spec
 from carjax.table import LUMA, ScoreTable
+
+# Frames on each device at a time. A fixed number, because results differ in the last bits between
+# batches of different sizes. On CPU larger ones are no faster; an accelerator wants many.
+DEVICE_BATCH = {"cpu": 8, "default": 256}
+# Sides of canvases, see `canvas`.
+_SIDES = (120, 180, 240, 320, 360, 480, 640, 720, 960, 1080, 1280, 1440, 1920, 2160, 2560, 3840)
 
 
 @functools.partial(
@@ -126,7 +132,13 @@ def middle_colour(crop: jax.Array) -> jax.Array:
 
 
 def score(
-    params: Mapping[str, Any], frames: jax.Array, mask: jax.Array, *, spec: Spec
+    params: Mapping[str, Any],
+    frames: jax.Array,
+    mask: jax.Array,
+    valid: jax.Array | None = None,
+    *,
+    spec: Spec,
+    dtype: Any = jnp.float32,
 ) -> FrameScores:
     """Finds the car in every frame, scores the crop, and computes all statistics.
 
@@ -137,19 +149,23 @@ def score(
         params: {'backbone': …, 'heads': …, 'localise': …, 'content': …} as `Model.params`.
         frames: uint8 [B, H, W, 3], RGB.
         mask: bool [B]; False marks padding.
+        valid: [B, 2]; height and width of each frame, of which the rest of [H, W] is padding
+            (default: none is). Beyond rounding, scores do not depend on it.
         spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
             'localise'.
+        dtype: type of the backbone's computation, static; everything else is float32.
 
     Returns:
         FrameScores with B rows.
     """
-    batch, height, width, _ = frames.shape
-    backbone = registry.create(spec.backbone)
-    size = jnp.array([width, height, width, height], jnp.float32)
+    valid = crops.frame_sizes(frames) if valid is None else valid.astype(jnp.float32)
+    backbone = registry.create(spec.backbone, dtype=dtype)
+    whole = crops.whole_boxes(valid)
+    size = jnp.tile(whole[:, 2:], (1, 2))
     shows = None
     if spec.localise is not None and "localise" in params:
         box, look = localise.find(
-            params["localise"], backbone, params["backbone"], frames, spec.localise
+            params["localise"], backbone, params["backbone"], frames, spec.localise, valid
         )
         if spec.content is not None and "content" in params:
             shows = content.content_probs(
@@ -157,12 +173,13 @@ def score(
             )
         box = localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size)
     else:
-        box = crops.full_boxes(batch, height, width)
-    crop = crops.crop_and_resize(frames, box, spec.input_size)
-    inputs = registry.normalize(spec.backbone, crop)
-    apply: Callable[..., Any] = functools.partial(backbone.apply, {"params": params["backbone"]})
-    features = apply(inputs)
-    logits = apply(features, method="classify")
+        box = whole
+    crop = crops.crop_and_resize(frames, box, spec.input_size, valid=valid)
+    variables = {"params": params["backbone"]}
+    features: Any = backbone.apply(variables, registry.normalize(spec.backbone, crop))
+    features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
+    exact: Any = registry.create(spec.backbone)
+    logits = exact.apply(variables, features, method="classify")
     return jax.vmap(functools.partial(_statistics, params["heads"], spec))(
         features, logits, crop, box / size, shows, mask
     )
@@ -219,35 +236,68 @@ class Scorer:
     """Scores any number of frames in batches of one fixed shape over all devices.
 
     Built once, called often; the last batch is padded and masked, so that a tail never compiles
-    anew. Another frame size compiles once more.
+    anew. Frames are padded to one of few canvases (`canvas`), so that mixed sizes compile a few
+    programs and then no more. A row depends on its frame, its canvas and the rows per device, and
+    not on how many devices there are.
     """
 
-    def __init__(self, model: Model, batch_size: int = 32):
-        devices = jax.devices()
+    def __init__(
+        self,
+        model: Model,
+        batch_size: int | None = None,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        dtype: Any = None,
+    ):
+        """Copies the model to the devices; nothing is compiled yet.
+
+        Args:
+            model: from `carjax.load_model`.
+            batch_size: frames of a batch, rounded up to a multiple of the devices (default:
+                `DEVICE_BATCH` for each).
+            devices: default: all that there are.
+            dtype: type of the backbone's computation (default: bfloat16 on GPU and TPU, float32
+                elsewhere).
+        """
+        devices = list(devices or jax.devices())
+        platform = devices[0].platform
+        if batch_size is None:
+            batch_size = DEVICE_BATCH.get(platform, DEVICE_BATCH["default"]) * len(devices)
+        if dtype is None:
+            dtype = jnp.float32 if platform == "cpu" else jnp.bfloat16
         mesh = jax.sharding.Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
         self.model = model
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
+        self.dtype = np.dtype(dtype)
         self._batch = NamedSharding(mesh, PartitionSpec("data"))
         self._params = jax.device_put(model.params, NamedSharding(mesh, PartitionSpec()))
         # Frames are independent: each device runs the whole program on its own rows.
         rows = PartitionSpec("data")
         self._score = jax.jit(
             jax.shard_map(
-                functools.partial(score, spec=model.spec),
+                functools.partial(score, spec=model.spec, dtype=self.dtype),
                 mesh=mesh,
-                in_specs=(PartitionSpec(), rows, rows),
+                in_specs=(PartitionSpec(), rows, rows, rows),
                 out_specs=rows,
                 check_vma=False,
             )
         )
         self._programs: dict[tuple[int, ...], Callable[..., FrameScores]] = {}
+        self._buffers: list[tuple[np.ndarray, FrameScores]] = []
 
-    def dispatch(self, frames: np.ndarray, mask: np.ndarray) -> FrameScores:
+    def dispatch(
+        self, frames: np.ndarray, mask: np.ndarray, valid: np.ndarray | None = None
+    ) -> FrameScores:
         """Starts scoring one batch; the result stays on the devices.
+
+        Transfers are explicit (`jax.transfer_guard('disallow')` holds). The devices may read
+        `frames` itself: do not write to it before the scores are there.
 
         Args:
             frames: uint8 [batch_size, H, W, 3].
             mask: bool [batch_size]; False marks padding.
+            valid: int [batch_size, 2]; height and width of each frame inside [H, W], for a batch
+                of frames of several sizes (default: all of it).
 
         Raises:
             ValueError: the frames are not uint8 [batch_size, H, W, 3].
@@ -257,10 +307,36 @@ class Scorer:
             raise ValueError(f"frames must be uint8 [B, H, W, 3], not {got}")
         if len(frames) != self.batch_size:
             raise ValueError(f"{len(frames)} frames are not a batch of {self.batch_size}")
-        args = (self._params, *jax.device_put((frames, mask), self._batch))
+        height, width = frames.shape[1:3]
+        if valid is None:
+            valid = np.array([[height, width]] * len(frames))
+        target = canvas(height, width)
+        buffer = None
+        if target != (height, width):
+            buffer = self._take_buffer((len(frames), *target, 3))
+            buffer[:, :height, :width] = frames
+            frames = buffer
+        inputs = (frames, mask, valid.astype(np.float32))
+        args = (self._params, *jax.device_put(inputs, self._batch))
         if frames.shape not in self._programs:
-            self._programs[frames.shape] = programs.cached(self._score, args, repr(self.model.spec))
-        return self._programs[frames.shape](*args)
+            static = repr((self.model.spec, self.dtype))
+            self._programs[frames.shape] = programs.cached(self._score, args, static)
+        scores = self._programs[frames.shape](*args)
+        if buffer is not None:
+            self._buffers.append((buffer, scores))
+        return scores
+
+    def _take_buffer(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A host buffer of that shape that no device reads any more: an old one or a new one."""
+        for i, (buffer, scores) in enumerate(self._buffers):
+            if buffer.shape == shape and scores.mask.is_ready():
+                del self._buffers[i]
+                return buffer
+        # Buffers of sizes that are no longer asked for are let go of.
+        self._buffers = [
+            b for b in self._buffers if b[0].shape == shape or not b[1].mask.is_ready()
+        ]
+        return np.zeros(shape, np.uint8)
 
     def __call__(self, frames: np.ndarray) -> FrameScores:
         """Scores frames uint8 [N, H, W, 3], N ≥ 1, and returns N rows as NumPy arrays.
@@ -270,20 +346,44 @@ class Scorer:
         """
         if not len(frames):
             raise ValueError("there must be at least one frame")
-        parts = []
+        parts: list[FrameScores] = []
+        waiting: tuple[FrameScores, int] | None = None
         for start in range(0, len(frames), self.batch_size):
             chunk = frames[start : start + self.batch_size]
             n = len(chunk)
             if n < self.batch_size:
                 padding = np.zeros((self.batch_size - n, *chunk.shape[1:]), chunk.dtype)
                 chunk = np.concatenate([chunk, padding])
-            parts.append(to_host(self.dispatch(chunk, np.arange(self.batch_size) < n), n))
+            started = self.dispatch(chunk, np.arange(self.batch_size) < n)
+            if waiting is not None:
+                parts.append(to_host(*waiting))
+            waiting = started, n
+        if waiting is not None:
+            parts.append(to_host(*waiting))
         return concatenate(parts)
+
+
+def canvas(height: int, width: int) -> tuple[int, int]:
+    """Returns the height and width to which frames of that size are padded.
+
+    Each side becomes the next one that is usual in videos, so that these need no padding, and a
+    collection of photos of all shapes, none longer than 640 pixels, has at most 49 canvases, and 13
+    of them where the longer side is 640.
+
+    Example:
+        >>> canvas(360, 640), canvas(427, 640), canvas(1080, 1920)
+        ((360, 640), (480, 640), (1080, 1920))
+    """
+
+    def side(n: int) -> int:
+        return next((s for s in _SIDES if s >= n), -(-n // _SIDES[-1]) * _SIDES[-1])
+
+    return side(height), side(width)
 
 
 def to_host(scores: FrameScores, rows: int | None = None) -> FrameScores:
     """Copies scores to NumPy arrays, the first `rows` of them."""
-    return jax.tree.map(lambda x: np.asarray(x)[:rows], scores)
+    return jax.tree.map(lambda x: x[:rows], jax.device_get(scores))
 
 
 def concatenate(parts: list[FrameScores]) -> FrameScores:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from carjax import known as statements
 from carjax.attributes import VIEWS, Categorical, find
 from carjax.eligibility import (
     MIN_CAR_PROBABILITY,
@@ -28,6 +29,7 @@ from carjax.eligibility import (
     whole_frames,
 )
 from carjax.errors import NoCarError, UsageError
+from carjax.known import Known
 from carjax.table import ScoreTable
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class AttributeChoice:
         alternatives: the next best frames, best first, distinct in time.
         reason: why there is no value; None if there is one.
         content: what the chosen frame shows of the car, 'whole' or 'part'; None if not known.
+        known: what the seller states, against the video; None if nothing was stated.
     """
 
     value: str | None
@@ -98,6 +101,7 @@ class AttributeChoice:
     alternatives: tuple[Alternative, ...] = ()
     reason: str | None = None
     content: str | None = None
+    known: Known | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +168,7 @@ def select_photos(
     min_car_probability: float = MIN_CAR_PROBABILITY,
     duration_s: float | None = None,
     unknown_above: Mapping[str, float] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Selection:
     """Chooses the frame that shows each attribute best, and the views around the car.
 
@@ -206,6 +211,9 @@ def select_photos(
             last scored frame.
         unknown_above: attribute name → novelty above which, as a time-weighted mean over the
             frames that vote, its class is none that the head knows (`Spec.unknown_above`).
+        known: attribute name → the value that the seller states. The photo is then the frame of the
+            highest probability of that class, among those that the policy admits; for a class that
+            the model does not know, the one of lowest entropy, whatever the video says.
 
     Returns:
         The choices. The schema's order is kept.
@@ -240,6 +248,7 @@ def select_photos(
     if alternatives < 0:
         raise UsageError(f"alternatives is {alternatives}; it must be at least 0")
     names = _wanted(table, attributes)
+    statements.check(table.schema, known or {})
 
     if not car_frames(table, min_car_probability).any():
         raise NoCarError(_no_car(table, min_car_probability))
@@ -263,6 +272,7 @@ def select_photos(
             alternatives=alternatives,
             min_gap_s=min_gap_s,
             unknown_above=(unknown_above or {}).get(attribute.name),
+            stated=(known or {}).get(attribute.name),
         )
         for attribute in table.categorical
         if attribute.name in names
@@ -322,6 +332,11 @@ def chosen_frames(selection: Selection) -> dict[str, int]:
             if view is not None:
                 frames[f"view_{name}"] = view.frame
     return frames
+
+
+def alternative_frames(selection: Selection) -> set[int]:
+    """Returns the frames of all alternatives."""
+    return {other.frame for c in selection.attributes.values() for other in c.alternatives}
 
 
 def to_json(
@@ -427,6 +442,7 @@ def _choose_attribute(
     alternatives: int,
     min_gap_s: float,
     unknown_above: float | None,
+    stated: str | None,
 ) -> AttributeChoice:
     probs = np.asarray(table.probs[attribute.name], np.float64)
     entropy = np.asarray(table.entropy[attribute.name], np.float64)
@@ -437,23 +453,32 @@ def _choose_attribute(
     if not candidates.any():
         return AttributeChoice(None, reason=f"no {frames} has a valid score")
 
-    unknown = False
-    if unknown_above is not None and table.novelty is not None:
-        novelty = table.novelty[attribute.name][candidates]
-        unknown = bool(np.average(novelty, weights=weights[candidates]) > unknown_above)
     pooled = pool_probabilities(probs[candidates], weights[candidates])
     label = np.where(candidates, np.argmax(np.where(candidates[:, None], probs, 0), axis=1), -1)
-    if policy == "consensus":
-        best = int(np.argmax(pooled))
-        candidates = candidates & (label == best)
-        if not candidates.any():
-            name = attribute.classes[best]
-            return AttributeChoice(
-                None, reason=f"no sharp frame agrees with the video as a whole, which says {name!r}"
-            )
+    order = entropy
+    known = None if stated is None else statements.compare(attribute, stated, pooled)
+    reason = None
+    if stated is None:
+        if unknown_above is not None and table.novelty is not None:
+            novelty = table.novelty[attribute.name][candidates]
+            if np.average(novelty, weights=weights[candidates]) > unknown_above:
+                reason = f"unknown {attribute.name}"
+        if policy == "consensus":
+            best = int(np.argmax(pooled))
+            candidates = candidates & (label == best)
+            if not candidates.any():
+                return AttributeChoice(
+                    None,
+                    reason="no sharp frame agrees with the video as a whole, which says "
+                    f"{attribute.classes[best]!r}",
+                )
+    elif (index := statements.class_of(attribute, stated)) is None:
+        reason = f"the model knows no {attribute.name} {stated!r}"
+    else:
+        label, order = np.full(len(table), index), -probs[:, index]
 
-    index = np.flatnonzero(candidates)
-    ranked = index[np.argsort(entropy[index], kind="stable")]
+    rows = np.flatnonzero(candidates)
+    ranked = rows[np.argsort(order[rows], kind="stable")]
     options = [
         Alternative(
             frame=int(table.frame[i]),
@@ -466,13 +491,14 @@ def _choose_attribute(
         for i in _distinct(ranked, table.time_s, min_gap_s, 1 + alternatives)
     ]
     chosen = dataclasses.asdict(options[0])
-    if unknown:
-        chosen |= {"value": None, "reason": f"unknown {attribute.name}"}
+    if reason is not None:
+        chosen |= {"value": None, "reason": reason}
     return AttributeChoice(
         **chosen,
         video_probability=float(pooled[label[ranked[0]]]),
         alternatives=tuple(options[1:]),
         content=content_of(table, int(ranked[0])),
+        known=known,
     )
 
 
@@ -502,20 +528,13 @@ def _choose_views(
     views: int,
 ) -> OrientationChoice:
     whole = whole_frames(table)
-    sound = (
-        np.isfinite(table.azimuth_deg)
-        & np.isfinite(table.kappa)
-        & np.isfinite(table.azimuth_floor)
-        & np.isfinite(table.view_probs).all(axis=1)
-    )
+    sound = sound_directions(table)
     eligible = eligible & sound
-    mass = _view_masses(table, eligible, views)
-    predicted = np.argmax(mass, axis=1)
+    mass = view_masses(table, eligible, views)
 
     chosen: dict[str, ViewChoice | None] = {}
     for view, name in enumerate(view_names(views)):
-        fills = eligible & (predicted == view) & (mass[:, view] > view_threshold)
-        index = np.flatnonzero(fills & whole if (fills & whole).any() else fills)
+        index = frames_of_view(mass, view, view_threshold, eligible, whole)
         if not index.size:
             chosen[name] = None
             continue
@@ -542,6 +561,32 @@ def _choose_views(
     )
 
 
+def sound_directions(table: ScoreTable) -> np.ndarray:
+    """Returns which frames have a finite density of the direction, bool [N]."""
+    return (
+        np.isfinite(table.azimuth_deg)
+        & np.isfinite(table.kappa)
+        & np.isfinite(table.azimuth_floor)
+        & np.isfinite(table.view_probs).all(axis=1)
+    )
+
+
+def frames_of_view(
+    mass: np.ndarray, view: int, threshold: float, eligible: np.ndarray, whole: np.ndarray
+) -> np.ndarray:
+    """Returns the rows that fill a view: with the whole car if any does, int [M], increasing.
+
+    Args:
+        mass: float [N, views]; as from `view_masses`.
+        view: the view's column.
+        threshold: the mass that fills a view.
+        eligible: bool [N]; the frames that may become photos.
+        whole: bool [N]; the frames that show the whole car.
+    """
+    fills = eligible & (np.argmax(mass, axis=1) == view) & (mass[:, view] > threshold)
+    return np.flatnonzero(fills & whole if (fills & whole).any() else fills)
+
+
 def _best_in_bin(
     index: np.ndarray,
     mass: np.ndarray,
@@ -557,7 +602,7 @@ def _best_in_bin(
     return int(index[np.argmax(sharpness[index])])
 
 
-def _view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
+def view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
     """Mass in each bin, float [N, views]; zeros outside the mask."""
     if views == len(VIEWS):
         masses = table.view_probs
@@ -568,7 +613,7 @@ def _view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
 
         masses = np.asarray(
             jax.jit(circular.view_probs, static_argnames="views")(
-                _density(table, mask), views=views
+                density_of(table, mask), views=views
             )
         )
     return np.where(mask[:, None], masses, 0)
@@ -584,12 +629,12 @@ def _coverage(table: ScoreTable, mask: np.ndarray, weights: np.ndarray) -> np.nd
 
     weights = np.where(mask, weights, 0)
     coverage = jax.jit(circular.coverage_map, static_argnames="n")(
-        _density(table, mask), weights / weights.sum(), n=360
+        density_of(table, mask), weights / weights.sum(), n=360
     )
     return np.asarray(coverage, np.float64)
 
 
-def _density(table: ScoreTable, mask: np.ndarray) -> Density:
+def density_of(table: ScoreTable, mask: np.ndarray) -> Density:
     """The azimuth densities; uniform outside the mask, so that every number is finite."""
     from carjax import circular
 
@@ -605,8 +650,9 @@ def _attribute_json(choice: AttributeChoice, photo: str | None) -> dict[str, Any
     if choice.frame is None:
         return {"value": None, "reason": choice.reason}
     fields = dataclasses.asdict(choice)
-    if choice.reason is None:
-        del fields["reason"]
+    for name in ("reason", "known"):
+        if fields[name] is None:
+            del fields[name]
     return fields | {"photo": photo}
 
 

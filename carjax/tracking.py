@@ -32,7 +32,7 @@ MAX_GAP_S = 4.0
 MAX_SHOT_COLOUR = 0.15
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """What tracks are joined by, a row per frame.
 
     Attributes:
@@ -76,10 +76,23 @@ def main_car(
         >>> np.flatnonzero(~seen).tolist()
         [8, 9, 10, 11]
     """
-    index = np.flatnonzero(candidates)
-    look = _look(box, colour)
-    tracks = _join(time_s, look, index)
-    tracks.sort(key=lambda track: (len(track) == 1, -weights[track].sum()))
+    look = look_of(box, colour)
+    tracks = join(time_s, look, np.flatnonzero(candidates))
+    return accept(tracks, look, weights, candidates)
+
+
+def accept(
+    tracks: list[list[int]], look: Look, weights: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Returns which of the candidate frames are of tracks that show the main car, bool [N].
+
+    Args:
+        tracks: as from `join`.
+        look: what they were joined by, of N frames or more.
+        weights: float [N]; the time that each frame stands for.
+        candidates: bool [N]; the frames that were joined.
+    """
+    tracks = sorted(tracks, key=lambda track: (len(track) == 1, -weights[track].sum()))
     accepted: list[list[int]] = []
     shown = candidates.copy()
     for track in tracks:
@@ -93,19 +106,24 @@ def main_car(
     return shown
 
 
-def _look(box: np.ndarray, colour: np.ndarray | None) -> _Look:
+def look_of(box: np.ndarray, colour: np.ndarray | None) -> Look:
+    """Returns what frames are joined by, from boxes [N, 4] and colours [N, 3] if measured."""
     # Without colours all frames have one: then it decides nothing.
     colour = np.ones((len(box), 3)) if colour is None else np.asarray(colour, np.float64)
     colour = np.maximum(colour, 1e-3)
-    return _Look(
+    return Look(
         np.asarray(box, np.float64),
         colour / colour.sum(1, keepdims=True),
         np.log(colour @ LUMA),
     )
 
 
-def _join(time_s: np.ndarray, look: _Look, index: np.ndarray) -> list[list[int]]:
-    """Joins the frames at these positions to tracks: lists of positions, in order."""
+def join(time_s: np.ndarray, look: Look, index: np.ndarray) -> list[list[int]]:
+    """Joins the frames at these positions to tracks: lists of positions, in order.
+
+    A frame goes to a track by what came before it alone: the tracks of a video's first frames are
+    those of the whole video, cut short.
+    """
     tracks: list[list[int]] = []
     for i, seconds in zip(index, np.diff(time_s[index], prepend=time_s[index[:1]]), strict=True):
         alive = [track for track in tracks if time_s[i] - time_s[track[-1]] <= MAX_GAP_S]
@@ -121,7 +139,7 @@ def _join(time_s: np.ndarray, look: _Look, index: np.ndarray) -> list[list[int]]
     return tracks
 
 
-def _cost(look: _Look, a: int, b: int, step_s: float, gap_s: float) -> float:
+def _cost(look: Look, a: int, b: int, step_s: float, gap_s: float) -> float:
     """How far frame `b` is from continuing `a`, in units of what is allowed.
 
     `step_s` passed since the frame before `b`, `gap_s` since `a`.
@@ -150,7 +168,7 @@ def _is_slip(frame: int, tracks: list[list[int]], accepted: list[list[int]]) -> 
     return any(beside <= set(track) for track in accepted)
 
 
-def _another_colour(a: list[int], b: list[int], look: _Look) -> bool:
+def _another_colour(a: list[int], b: list[int], look: Look) -> bool:
     """Whether the tracks' colours, whatever the light's strength, are those of two cars."""
     shift = np.median(look.colour[a], axis=0) - np.median(look.colour[b], axis=0)
     return bool(np.abs(shift).max() > MAX_SHOT_COLOUR)

@@ -21,7 +21,8 @@ def cars():
         for m in range(models)
         for i in range(15)
     ]
-    return nested.Cars(*(np.array(column) for column in zip(*rows, strict=True)))
+    columns = (np.array(column) for column in zip(*rows, strict=True))
+    return nested.Cars(*columns, azimuth=np.arange(len(rows)) * 24.0 % 360)
 
 
 @pytest.mark.parametrize("attribute", ["brand", "type"])
@@ -58,3 +59,17 @@ def test_auroc_is_scikit_learn_s():
     known, other = rng.normal(0, 1, 80).round(1), rng.normal(0.7, 1, 50).round(1)
     want = roc_auc_score(np.r_[np.zeros(80), np.ones(50)], np.r_[known, other])
     assert nested.auroc(known, other) == pytest.approx(want)
+
+
+def test_an_album_is_a_walk_around_one_car(cars):
+    names = np.array([f"{nested.DATA_SET}/{name}" for name in cars.file])
+    kind = nested.split(cars, "brand", 0, None)
+    parts = nested.parts_of(cars, {"names": names}, kind)
+    for part, columns in parts.items():
+        model = np.array([name.split("/")[1].rsplit("-", 1)[0] for name in columns["names"]])
+        for album in np.unique(columns["album"]):
+            assert len(set(model[columns["album"] == album])) == 1, part
+            assert (columns["album"] == album).sum() <= nested.ALBUM
+    # Three fronts of novelty 0 count as much as one rear of novelty 1.
+    album = {"album": np.zeros(4, int), "weight": nested.view_weights(np.array([0.0, 3, 9, 180]))}
+    assert nested.album_means(album, np.array([0.0, 0, 0, 1])) == pytest.approx([0.5])

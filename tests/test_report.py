@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import html.parser
 import itertools
 import json
@@ -283,12 +284,27 @@ def test_loads_nothing_and_links_relatively(selection, table, tmp_path):
                 assert not parts.netloc
                 assert not value.startswith("/")
         assert not any(key.startswith("on") for key in attrs)
-    assert not page.all("script")
+    assert [s.get("type") for s in page.all("script")] == ["application/json", "module"]
     assert not re.search(r"https?://|@import|url\(", text)
     policy = next(
         m["content"] for m in page.all("meta") if "content" in m and "src" in m["content"]
     )
     assert policy.startswith("default-src 'none'; img-src data:;")
+    script = re.search('<script type="module">(.*?)</script>', text, re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+
+
+def test_the_series_is_the_table(selection, table, tmp_path):
+    write(selection, table, tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    held = json.loads(re.search('id="series">(.*?)</script>', text, re.S)[1])
+    assert held["frame"] == table.frame.tolist()
+    assert held["time_s"] == pytest.approx(table.time_s.tolist(), abs=5e-4)
+    doors = held["attributes"]["doors"]
+    assert doors["label"] == table.probs["doors"].argmax(1).tolist()
+    assert doors["probability"] == pytest.approx(table.probs["doors"].max(1).tolist(), abs=6e-4)
+    assert held["view_probability"] == pytest.approx(table.view_probs.max(1).tolist(), abs=6e-4)
 
 
 def test_is_accessible(selection, table, tmp_path):
@@ -301,7 +317,7 @@ def test_is_accessible(selection, table, tmp_path):
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {s["aria-labelledby"] for s in page.all("section")} == set(ids)
+    assert {s["aria-labelledby"] for s in page.all("section")} == set(ids) - {"series"}
     for svg in page.svgs:
         assert svg.get("aria-hidden") == "true" or (
             svg.get("role") == "img" and svg.get("aria-label")
@@ -351,7 +367,7 @@ def test_escapes_what_comes_from_outside(selection, table, tmp_path):
     item["alternatives"][0]["value"] = nasty
     selection["attributes"]["doors"] = {"value": None, "reason": nasty}
     page = write(selection, table, tmp_path)
-    assert not page.all("script")
+    assert [s.get("type") for s in page.all("script")] == ["application/json", "module"]
     assert not page.all("b")
     assert f"/films/<b>{nasty}.mp4" in " ".join(page.words)
     titles = [t.text for svg in page.svgs for t in svg.iter("title")]

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from carjax.backbones import layers
+from carjax.backbones import bottleneck, layers
 from carjax.backbones.features import Features
 
 
@@ -85,7 +85,7 @@ class EfficientNetLite(nn.Module):
 
     def setup(self) -> None:
         """Builds the layers."""
-        self.stem = layers.Conv(STEM_FILTERS, 3, 2, dtype=self.dtype)
+        self.stem = layers.Parameters((3, 3, 3, STEM_FILTERS), dtype=self.dtype)
         self.mbconv = [InvertedBottleneck(b, dtype=self.dtype) for b in self.blocks]
         self.top = layers.PointwiseConv(TOP_FILTERS, dtype=self.dtype)
         self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)
@@ -115,8 +115,8 @@ class EfficientNetLite(nn.Module):
 
     def _maps(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Computes the top features before pooling, and the last stride-16 block's output."""
-        x = layers.relu6(self.stem(images.astype(self.dtype)))
-        for i, block in enumerate(self.mbconv):
+        x = self.mbconv[0](images.astype(self.dtype), self.stem())
+        for i, block in enumerate(self.mbconv[1:], start=1):
             if i == self._last_stride:
                 grid = x
             x = block(x)
@@ -142,14 +142,19 @@ class InvertedBottleneck(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, filters_in] to [B, ⌈H/stride⌉, ⌈W/stride⌉, filters_out]."""
+    def __call__(self, x: jax.Array, stem: layers.Weights | None = None) -> jax.Array:
+        """Maps [B, H, W, filters_in] to [B, ⌈H/stride⌉, ⌈W/stride⌉, filters_out].
+
+        The first block expands nothing: it takes the stem in the expansion's place, and images.
+        """
         b = self.block
-        y = x
-        if b.expand != 1:
-            y = layers.PointwiseConv(b.filters_in * b.expand, dtype=self.dtype, name="expand")(y)
-            y = layers.relu6(y)
-        y = layers.DepthwiseConv(b.kernel_size, b.stride, dtype=self.dtype, name="depthwise")(y)
-        y = layers.relu6(y)
-        y = layers.PointwiseConv(b.filters_out, dtype=self.dtype, name="project")(y)
+        channels = b.filters_in * b.expand
+
+        def weights(name: str, *shape: int) -> layers.Weights:
+            return layers.Parameters(shape, dtype=self.dtype, name=name)()
+
+        first = weights("expand", b.filters_in, channels) if stem is None else stem
+        depthwise = weights("depthwise", b.kernel_size, b.kernel_size, channels)
+        project = weights("project", channels, b.filters_out)
+        y = bottleneck.inverted_bottleneck(x, first, depthwise, project, stride=b.stride)
         return x + y if b.stride == 1 and b.filters_in == b.filters_out else y

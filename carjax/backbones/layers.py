@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -57,9 +58,17 @@ def depthwise_conv_shifted(x: jax.Array, kernel: jax.Array, stride: int) -> jax.
     out_height, out_width = -(-height // stride), -(-width // stride)
     pad = [(0, 0), same_padding(height, k, stride), same_padding(width, k, stride), (0, 0)]
     x = jnp.pad(x, pad)
+    return shifted_products(x, kernel, stride, out_height, out_width)
+
+
+def shifted_products(
+    x: jax.Array, kernel: jax.Array, stride: int, height: int, width: int
+) -> jax.Array:
+    """Depthwise convolution of padded activations [B, H, W, C] to [B, height, width, C]."""
+    k = kernel.shape[0]
 
     def term(i: int, j: int) -> jax.Array:
-        bottom, right = i + (out_height - 1) * stride + 1, j + (out_width - 1) * stride + 1
+        bottom, right = i + (height - 1) * stride + 1, j + (width - 1) * stride + 1
         window = jax.lax.slice(
             x, (0, i, j, 0), (x.shape[0], bottom, right, x.shape[3]), (1, stride, stride, 1)
         )
@@ -101,6 +110,27 @@ def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, padding:
     return y + bias
 
 
+class Weights(NamedTuple):
+    """A convolution's kernel and bias."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+
+class Parameters(nn.Module):
+    """The kernel and bias of a convolution, for a caller that convolves itself."""
+
+    shape: tuple[int, ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self) -> Weights:
+        """Returns the kernel of `shape`, and the bias of its last axis."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape)
+        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
+        return Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
+
+
 class Conv(nn.Module):
     """A dense convolution with a bias; `kernel_size` is its side, or (height, width)."""
 
@@ -133,25 +163,3 @@ class PointwiseConv(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
-
-
-class DepthwiseConv(nn.Module):
-    """A depthwise convolution with a bias."""
-
-    kernel_size: int
-    stride: int = 1
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C] to [B, ⌈H/stride⌉, ⌈W/stride⌉, C]."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1])
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(self.dtype)
-        y = jax.lax.platform_dependent(
-            x,
-            kernel,
-            cpu=functools.partial(depthwise_conv_shifted, stride=self.stride),
-            default=functools.partial(depthwise_conv_direct, stride=self.stride),
-        )
-        return y + bias

@@ -15,6 +15,8 @@ from carjax.errors import CarjaxError, UsageError
 # Command → (module, what it does).
 COMMANDS = {
     "select": ("select", "choose a video's best photos and write them with a report"),
+    "score": ("score", "score every frame of many videos and photos into a Parquet file"),
+    "serve": ("serve", "open the page in which videos are uploaded, and the HTTP API"),
     "prepare": ("prepare", "turn a published data set into records that training reads"),
     "train": ("train", "train one head, or the car box, on cached features"),
     "bundle": ("bundle", "join separately trained heads into one model file"),

@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 import time
+import webbrowser
 from typing import Any
 
 from absl import flags
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import pipeline, video
+from carjax import known, photos, pipeline, plan, redaction, video
 from carjax.cli import common
 from carjax.errors import UsageError
 from carjax.stopwatch import Stopwatch
@@ -56,6 +57,18 @@ def define_flags() -> flags.FlagValues:
         "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
     )
     flags.DEFINE_bool("localise", True, "find the car and score its crop", flag_values=values)
+    flags.DEFINE_list("known", [], "what the car is: brand:BMW,doors:5", flag_values=values)
+    flags.DEFINE_enum("crop", "none", list(photos.CROPS), "to the car", flag_values=values)
+    flags.DEFINE_enum("format", "jpg", list(photos.FORMATS), "of photos", flag_values=values)
+    flags.DEFINE_multi_string(
+        "redact", None, "x,y,w,h to blur: fractions (all up to 1) or pixels", flag_values=values
+    )
+    flags.DEFINE_string(
+        "annotate", "none", "annotated.mp4: all, or one attribute; scores all", flag_values=values
+    )
+    flags.DEFINE_bool("strip_paths", False, "name files without folders", flag_values=values)
+    flags.DEFINE_bool("plan", False, "print which shots are still missing", flag_values=values)
+    flags.DEFINE_bool("show", False, "open the report in a browser", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
     return values
 
@@ -75,17 +88,28 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--views is {values.views}; it must be 8 or 4")
     if not 0 <= values.view_threshold < 1:
         raise UsageError(f"--view_threshold is {values.view_threshold}; it must be in [0, 1)")
+    annotate = None if values.annotate == "none" else values.annotate
+    if annotate and values["fps"].present and values.fps != "all":
+        raise UsageError(f"--annotate scores every frame: leave out --fps={values.fps}")
     options = pipeline.Options(
         attributes=tuple(values.attributes) if values.attributes else None,
         policy=values.policy,
         view_policy=values.view_policy,
         view_threshold=values.view_threshold,
         views=values.views,
-        fps=video.parse_fps(values.fps),
+        fps="all" if annotate else video.parse_fps(values.fps),
+        known=known.parse(values.known),
+        crop=values.crop,
+        format=values.format,
+        redact=tuple(redaction.parse(text) for text in values.redact or ()),
+        strip_paths=values.strip_paths,
+        annotate=annotate,
     )
     # Everything that can be wrong with the input is found before JAX is imported.
     out = pathlib.Path(values.out)
     info = video.probe(words[0])
+    for box in options.redact:
+        redaction.fractions(box, info.width, info.height)
     pipeline.check_out(out, values.overwrite)
     console = Console(stderr=True)
     console.print(
@@ -103,6 +127,8 @@ def main(argv: list[str]) -> int:
 
         model = models.load(values.model, backbone_weights=values.backbone_weights)
         check_attributes(model.spec.schema, options.attributes)
+        known.check(model.spec.schema, options.known)
+        check_annotate(model.spec.schema, options)
         model = model.with_localise(values.localise)
     with Progress(
         TextColumn("{task.description}"),
@@ -113,6 +139,15 @@ def main(argv: list[str]) -> int:
         console=console,
     ) as bar:
         task = bar.add_task("scoring", total=pipeline.expected_frames(info, options.fps))
+        drawing = None
+
+        def drawn(frames: int) -> None:
+            nonlocal drawing
+            if drawing is None:
+                total = bar.tasks[task].completed
+                drawing = bar.add_task("drawing", total=total)
+            bar.update(drawing, completed=frames)
+
         content, warnings = pipeline.select(
             model,
             words[0],
@@ -121,6 +156,7 @@ def main(argv: list[str]) -> int:
             overwrite=values.overwrite,
             progress=lambda frames: bar.update(task, completed=frames),
             watch=watch,
+            drawing=drawn,
         )
         bar.update(task, total=content["video"]["scored_frames"])
     console.print(
@@ -132,6 +168,10 @@ def main(argv: list[str]) -> int:
     for warning in warnings:
         print(f"carjax: {warning}", file=sys.stderr)
     show(content, out)
+    if values.plan:
+        show_plan(content)
+    if values.show:
+        webbrowser.open((out / "report.html").absolute().as_uri())
     return 0
 
 
@@ -143,9 +183,28 @@ def check_attributes(schema: Any, wanted: tuple[str, ...] | None) -> None:
             raise UsageError(f"--attributes: no {name!r}; this model has: {', '.join(names)}")
 
 
+def check_annotate(schema: Any, options: pipeline.Options) -> None:
+    """Raises a UsageError if the annotated video asks for what is not chosen."""
+    names = options.attributes or [attribute.name for attribute in schema]
+    if options.annotate not in (None, "all", *names):
+        raise UsageError(
+            f"--annotate: no {options.annotate!r}; it is none, all, or one of: {', '.join(names)}"
+        )
+
+
 def _caveat(choice: dict[str, Any]) -> str:
-    """What to know of a photo: that no frame showed the whole car."""
-    return " (part of the car)" if choice.get("content") == "part" else ""
+    """What to know of a photo: that no frame showed the whole car, or the listing says other."""
+    remarks = ["part of the car"] if choice.get("content") == "part" else []
+    remarks += filter(None, [known.notice(choice)])
+    return f" ({'; '.join(remarks)})" if remarks else ""
+
+
+def show_plan(content: dict[str, Any]) -> None:
+    """Prints which shots are still missing."""
+    lines = plan.shots(content)
+    print("\nstill missing:" if lines else "\nno shot is missing")
+    for line in lines:
+        print(f"  {line}")
 
 
 def show(content: dict[str, Any], out: pathlib.Path) -> None:
@@ -177,4 +236,8 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
             )
     console = Console()
     console.print(table)
-    console.print(f"\nreport: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    written = {"report": out / "report.html", "annotated video": out / pipeline.ANNOTATED}
+    print()
+    for what, path in written.items():
+        if path.is_file():
+            console.print(f"{what}: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -91,7 +91,9 @@ def polar_xy(azimuth_deg: float, radius: float) -> tuple[float, float]:
     return _SIZE / 2 - radius * math.sin(angle), _SIZE / 2 - radius * math.cos(angle)
 
 
-def polar_radius(density: ArrayLike, top: float) -> np.ndarray:
+def polar_radius(
+    density: ArrayLike, top: float, *, inner: float = _INNER, rim: float = _RIM
+) -> np.ndarray:
     """The radius that draws a density such that equal areas are equal probability.
 
     With r² = r₀² + (R² − r₀²)·p/top, the area between the inner circle and the curve over an
@@ -100,12 +102,14 @@ def polar_radius(density: ArrayLike, top: float) -> np.ndarray:
     Args:
         density: density per radian, any shape.
         top: the density drawn at the rim, > 0.
+        inner: the radius r₀ of the inner circle.
+        rim: the radius R of the rim.
 
     Returns:
-        Radii in SVG units, float64, of the shape of `density`.
+        Radii in the units of `rim`, float64, of the shape of `density`.
     """
     share = np.clip(np.asarray(density, float) / top, 0, 1)
-    return np.sqrt(_INNER**2 + (_RIM**2 - _INNER**2) * share)
+    return np.sqrt(inner**2 + (rim**2 - inner**2) * share)
 
 
 def coverage_polar(coverage: ArrayLike, azimuths: Mapping[str, float | None] | None = None) -> str:
@@ -158,7 +162,8 @@ def coverage_polar(coverage: ArrayLike, azimuths: Mapping[str, float | None] | N
         middle = 45.0 * VIEWS.index(name)
         state = "missing" if azimuth is None else "found"
         parts.append(
-            f'<path class="rim {state}" d="{_arc(middle - half + 2, middle + half - 2)}"/>'
+            f'<path class="rim {state}" data-view="{name}" '
+            f'd="{_arc(middle - half + 2, middle + half - 2)}"/>'
         )
     for name, azimuth in views.items():
         if azimuth is not None:
@@ -478,9 +483,12 @@ class _Axes:
         return _circle(kind, *self.xy(mark.time_s, mark.value), 5, mark.text)
 
     def svg(self, said: str, parts: Sequence[str]) -> str:
+        # What components.js needs to place its cursor: the plot's edges, its length and range.
+        edges = (self.left, _TOP, self.right, self.bottom, self.end, self.low, self.high)
+        plot = " ".join(f"{edge:.6g}" for edge in edges)
         return (
             f'<svg class="timeline" viewBox="0 0 {_num(_WIDTH)} {_num(self.height)}" role="img" '
-            f'aria-label="{_text(said)}">{"".join(parts)}</svg>'
+            f'data-plot="{plot}" aria-label="{_text(said)}">{"".join(parts)}</svg>'
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-import math
+import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import urllib.parse
@@ -15,17 +17,40 @@ import jinja2
 import markupsafe
 import numpy as np
 
+from carjax import known, plan
 from carjax.eligibility import MIN_CAR_PROBABILITY, car_frames
 from carjax.errors import CarjaxError
 from carjax.files import replacing
-from carjax.report import charts
+from carjax.report import charts, quality
 from carjax.report.charts import Mark
+from carjax.report.series import certainty, series
 from carjax.report.text import clock, label, percent, side
 from carjax.table import ScoreTable
 
-THUMBNAIL_PX = 320
+THUMBNAIL_PX = 480
+PREVIEW_PX = 200
+# The charts can be read out at so many frames: five minutes, if all of 30 a second are scored.
+MAX_READ = 9000
 _JPEG_QUALITY = 82
+_START = 'enliven(document, JSON.parse(document.getElementById("series").textContent));\n'
 _FOLDER = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """One chart over the video's time.
+
+    Attributes:
+        name: what `components.js` looks up in the series: an attribute, `direction` or `kappa`.
+        heading: its title.
+        chart: an `<svg>` element.
+        note: one line on its scale.
+    """
+
+    name: str
+    heading: str
+    chart: str
+    note: str
 
 
 def write_report(
@@ -34,6 +59,8 @@ def write_report(
     photos: Mapping[str, np.ndarray],
     out: str | os.PathLike[str],
     *,
+    previews: Mapping[int, np.ndarray] | None = None,
+    annotated: str | None = None,
     min_car_probability: float = MIN_CAR_PROBABILITY,
 ) -> pathlib.Path:
     """Writes `report.html` into a folder.
@@ -46,6 +73,8 @@ def write_report(
         table: scores of the same video, for the charts over time.
         photos: relative path as in `selection` → uint8 [H, W, 3] RGB frame.
         out: the folder; made if it does not exist.
+        previews: frame → uint8 [H, W, 3] RGB picture of any size, for the alternatives.
+        annotated: relative path of the annotated video, if there is one.
         min_car_probability: frames below this are shaded as showing no car.
 
     Returns:
@@ -55,7 +84,14 @@ def write_report(
         ValueError: `photos` lacks a photo that `selection` names, or one is not an RGB image.
         CarjaxError: the folder cannot be written.
     """
-    page = render(selection, table, photos, min_car_probability=min_car_probability)
+    page = render(
+        selection,
+        table,
+        photos,
+        previews=previews,
+        annotated=annotated,
+        min_car_probability=min_car_probability,
+    )
     path = pathlib.Path(out) / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,11 +110,14 @@ def render(
     table: ScoreTable,
     photos: Mapping[str, np.ndarray],
     *,
+    previews: Mapping[int, np.ndarray] | None = None,
+    annotated: str | None = None,
     min_car_probability: float = MIN_CAR_PROBABILITY,
 ) -> str:
     """The page of `write_report` as a string; arguments and errors as there."""
     video, orientation = selection["video"], selection.get("orientation")
-    no_car = ~car_frames(table, min_car_probability)
+    script = (_FOLDER / "components.js").read_text(encoding="utf-8") + _START
+    charted = timelines(selection, table, min_car_probability=min_car_probability)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -87,6 +126,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"clock": clock, "percent": percent, "label": label, "side": side}
+    environment.filters["notice"] = known.notice
     environment.filters["bar"] = lambda value: markupsafe.Markup(charts.certainty_bar(value))
     return environment.get_template("page.html").render(
         style=markupsafe.Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
@@ -96,9 +136,16 @@ def render(
         portrait=video["height"] > video["width"],
         attributes=selection["attributes"],
         orientation=orientation,
-        polar=_polar(orientation),
-        timelines=_timelines(selection, table, no_car),
-        shaded=bool(no_car.any()),
+        polar=markupsafe.Markup(polar(orientation)),
+        timelines=charted,
+        shaded=any('class="nocar"' in item.chart for item in charted),
+        series=_json_script(series(_thinned(table))),
+        notes=quality.notes(table, video),
+        shots=plan.shots(selection),
+        annotated=annotated,
+        previews=_previews(selection, previews or {}),
+        script=markupsafe.Markup(script),
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         photos=_photos(selection, photos),
     )
 
@@ -116,13 +163,35 @@ def _photos(
     return {path: _thumbnail(path, photos[path]) for path in named}
 
 
-def _thumbnail(path: str, frame: np.ndarray) -> dict[str, Any]:
+def _previews(
+    selection: Mapping[str, Any], previews: Mapping[int, np.ndarray]
+) -> dict[int, dict[str, Any]]:
+    """Frame → thumbnail, for every alternative of which there is a picture."""
+    frames = {
+        other["frame"]: None
+        for choice in selection["attributes"].values()
+        for other in choice.get("alternatives", ())
+    }
+    return {
+        frame: _thumbnail(f"frame {frame}", previews[frame], PREVIEW_PX)
+        for frame in frames
+        if frame in previews
+    }
+
+
+def _thinned(table: ScoreTable) -> ScoreTable:
+    """At most `MAX_READ` of the frames, evenly: more would make the page heavy."""
+    step = -(-len(table) // MAX_READ)
+    return table.take(slice(None, None, step))
+
+
+def _thumbnail(path: str, frame: np.ndarray, side_px: int = THUMBNAIL_PX) -> dict[str, Any]:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(
             f"{path}: a photo must be uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}"
         )
     height, width = frame.shape[:2]
-    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    scale = min(1.0, side_px / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode(
@@ -139,22 +208,32 @@ def _thumbnail(path: str, frame: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _polar(orientation: Mapping[str, Any] | None) -> str:
+def _json_script(value: Any) -> markupsafe.Markup:
+    """JSON that may stand inside a `<script>` element."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return markupsafe.Markup(text.replace("<", "\\u003c"))
+
+
+def polar(orientation: Mapping[str, Any] | None) -> str:
+    """The coverage map of `selection["orientation"]` as SVG; empty where there is none."""
     if orientation is None:
         return ""
     azimuths = {
         name: None if view is None else view["azimuth_deg"]
         for name, view in orientation["views"].items()
     }
-    return markupsafe.Markup(charts.coverage_polar(orientation["coverage"], azimuths))
+    return charts.coverage_polar(orientation["coverage"], azimuths)
 
 
-def _timelines(
-    selection: Mapping[str, Any], table: ScoreTable, no_car: np.ndarray
-) -> list[tuple[str, str, str]]:
-    """Heading, chart and caption of each timeline, in the schema's order."""
+def timelines(
+    selection: Mapping[str, Any],
+    table: ScoreTable,
+    *,
+    min_car_probability: float = MIN_CAR_PROBABILITY,
+) -> list[Timeline]:
+    """The charts over time, in the schema's order; arguments as of `write_report`."""
     shared: dict[str, Any] = {
-        "no_car": no_car,
+        "no_car": ~car_frames(table, min_car_probability),
         "end_s": float(selection["video"]["duration_s"]),
     }
     result = []
@@ -162,25 +241,26 @@ def _timelines(
         item = selection["attributes"].get(attribute.name)
         if item is None:
             continue
-        found = item["value"] is not None
+        found = "frame" in item
         chart = charts.timeline(
             table.time_s,
-            _certainty(table.entropy[attribute.name], len(attribute.classes)),
+            certainty(table.entropy[attribute.name], len(attribute.classes)),
             name=attribute.name,
             chosen=_mark(item) if found else None,
             alternatives=[_mark(other) for other in item["alternatives"]] if found else (),
             **shared,
         )
-        result.append((label(attribute.name), chart, f"1 − H/log {len(attribute.classes)}"))
+        note = f"1 − H/log {len(attribute.classes)}"
+        result.append(Timeline(attribute.name, label(attribute.name), chart, note))
     orientation = selection.get("orientation")
     if orientation is not None and table.angular is not None:
         result += _angular_timelines(orientation, table, shared)
-    return [(heading, markupsafe.Markup(chart), note) for heading, chart, note in result]
+    return result
 
 
 def _angular_timelines(
     orientation: Mapping[str, Any], table: ScoreTable, shared: Mapping[str, Any]
-) -> list[tuple[str, str, str]]:
+) -> list[Timeline]:
     views = tuple(orientation["views"])
     found = {name: view for name, view in orientation["views"].items() if view is not None}
     azimuth = charts.azimuth_timeline(
@@ -203,21 +283,16 @@ def _angular_timelines(
         ],
         **shared,
     )
+    stronger = "Stronger: more of the density lies in one 45° bin"
+    narrower = "κ of the von Mises density; higher is narrower"
     return [
-        ("Direction", azimuth, "Stronger: more of the density lies in one 45° bin"),
-        ("Concentration of the direction", kappa, "κ of the von Mises density; higher is narrower"),
+        Timeline("direction", "Direction", azimuth, stronger),
+        Timeline("kappa", "Concentration of the direction", kappa, narrower),
     ]
 
 
-def _certainty(entropy: np.ndarray, classes: int) -> np.ndarray:
-    """1 − H / log K, in [0, 1]; one where there is nothing to choose."""
-    if classes < 2:
-        return np.ones(len(entropy))
-    return np.clip(1 - np.asarray(entropy, float) / math.log(classes), 0, 1)
-
-
 def _mark(item: Mapping[str, Any]) -> Mark:
-    text = f"{item['value']}, certainty {percent(item['certainty'])}, {_at(item)}"
+    text = f"{item['value'] or item['reason']}, certainty {percent(item['certainty'])}, {_at(item)}"
     return Mark(item["time_s"], item["certainty"], text)
 
 

@@ -9,7 +9,16 @@ hides is no frame.
 
 from carjax.prefetch import Prefetch, prefetch
 from carjax.video.batch import Batch, batches
-from carjax.video.decoder import Decoder, Frame, VideoInfo, frames, grab, probe
+from carjax.video.decoder import (
+    Decoder,
+    Frame,
+    VideoInfo,
+    coded_size,
+    frames,
+    grab,
+    probe,
+    recorded_at,
+)
 from carjax.video.reader import Reader, UnprovenIndexError
 from carjax.video.timeline import Timeline, read_timeline
 from carjax.video.timing import AUTO_FPS, Fps, parse_fps
@@ -26,10 +35,12 @@ __all__ = [
     "UnprovenIndexError",
     "VideoInfo",
     "batches",
+    "coded_size",
     "frames",
     "grab",
     "parse_fps",
     "prefetch",
     "probe",
     "read_timeline",
+    "recorded_at",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import os
 from collections.abc import Collection, Generator, Mapping
 
@@ -113,6 +114,42 @@ def probe(path: Path) -> VideoInfo:
         rotation=upright.rotation,
         average_rate=rate,
     )
+
+
+def coded_size(path: Path) -> tuple[int, int]:
+    """Width and height of the stored frames as the file's header states them; decodes none.
+
+    Raises:
+        CarjaxError: as `probe`, except that no frame need be intact.
+
+    Example:
+        >>> coded_size("data/prius_walkaround.mp4")
+        (640, 360)
+    """
+    with opened(path) as (_, stream):
+        return stream.codec_context.width, stream.codec_context.height
+
+
+def recorded_at(path: Path) -> datetime.datetime | None:
+    """Returns when the recording started, with its zone; None if the file does not say.
+
+    A camera's local time comes first (QuickTime's `creationdate`), else the container's, in UTC.
+    A time before 1980 is a clock that was never set.
+
+    Raises:
+        CarjaxError: as `probe`.
+    """
+    with opened(path) as (container, _):
+        stated = [
+            container.metadata.get(key)
+            for key in ("com.apple.quicktime.creationdate", "creation_time")
+        ]
+    for text in filter(None, stated):
+        with contextlib.suppress(ValueError):
+            moment = datetime.datetime.fromisoformat(text)
+            if moment.year >= 1980:
+                return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return None
 
 
 class Decoder:

@@ -1,0 +1,130 @@
+"""Writes the tables of `results/nested.json` into the pages that show them.
+
+    python benchmarks/nested_tables.py
+
+A table stands between `<!-- figures: NAME -->` and `<!-- /figures -->`; the pages are MODEL_CARD.md
+and docs/certainty.md.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from carjax import files
+from carjax.attributes import CAR, Categorical
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = ("MODEL_CARD.md", "docs/certainty.md")
+PARTS = {"known": "known models", "unseen": "unseen models", "unknown": "unknown makes"}
+# Figure → (row, factor, digits, unit).
+DIRECTION = {
+    "mederr_deg": ("median error", 1, 2, "°"),
+    "acc_pi_6": ("within 30°", 1, 4, ""),
+    "flip_rate": ("flips, > 150°", 100, 2, "%"),
+    "loglik_nats_per_rad": ("log-likelihood, nats per radian", 1, 2, ""),
+    "coverage50": ("truths in the 50% region", 100, 1, "%"),
+    "coverage80": ("truths in the 80% region", 100, 1, "%"),
+    "coverage95": ("truths in the 95% region", 100, 1, "%"),
+}
+
+
+def nested(results: Mapping[str, Any]) -> list[str]:
+    """Accuracy and calibration of every head, means over the outer folds."""
+    lines = [
+        "| attribute | models | photos | accuracy | 95% interval | balanced accuracy | NLL, nats | "
+        "ECE | adaptive ECE | AURC |",
+        "|---|---|--:|---|---|---|---|---|---|---|",
+    ]
+    for attribute in (a.name for a in CAR if isinstance(a, Categorical)):
+        for part in ("known", "unseen"):
+            row = results[part][attribute]
+            low, high = row["accuracy"]["ci95"]
+            lines.append(
+                f"| {attribute} | {part} | {row['images']:,} | {row['accuracy']['mean']:.3f} "
+                f"| {low:.3f} to {high:.3f} | {row['balanced_accuracy']['mean']:.3f} "
+                f"| {row['nll']['mean']:.2f} | {row['ece']['mean']:.3f} "
+                f"| {row['adaptive_ece']['mean']:.3f} "
+                f"| {row['aurc']['mean']:.3f} |"
+            )
+    sides = [results[part]["orientation"] for part in ("known", "unseen")]
+    counts = [f"{side['images']:,} photos" for side in sides]
+    lines += [
+        "",
+        f"| orientation | known models, {counts[0]} | unseen models, {counts[1]} |",
+        "|---|---|---|",
+    ]
+    for name, (label, factor, digits, unit) in DIRECTION.items():
+        cells = []
+        for side in sides:
+            mean, (low, high) = side[name]["mean"], side[name]["ci95"]
+            value, *interval = (f"{factor * v:.{digits}f}" for v in (mean, low, high))
+            cells.append(f"{value} ({' to '.join(interval)}){unit}")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    brand = results["photos"]["brand"]
+    return [
+        *lines,
+        "",
+        f"Photos of the outer folds, brand: {brand['known']:,} known, {brand['unseen']:,} unseen, "
+        f"{brand['unknown']:,} of unknown makes.",
+    ]
+
+
+def unknown(results: Mapping[str, Any]) -> list[str]:
+    """Which photos and cars keep a brand, and what a conformal set holds."""
+    told = results["unknown brands"]
+    columns = {
+        "cars named": "albums named",
+        "above 0.5": "albums named above 0.5",
+        "photos named": "named",
+        "of them above 0.5": "named above 0.5",
+        "conformal set: mean size": "conformal set, mean size",
+        "empty": "conformal set, empty",
+        "holds the truth": "conformal set, covers",
+    }
+    lines = ["| of | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for part, label in PARTS.items():
+        cells = (f"{told[f'{name}: {part}']:.3f}" for name in columns.values())
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
+
+
+def scores(results: Mapping[str, Any]) -> list[str]:
+    """How well each score tells unknown makes, and unseen models, from known models."""
+    told = results["unknown brands"]
+    names = [k.removeprefix("auroc unknown: ") for k in told if k.startswith("auroc unknown: ")]
+    names.sort(key=lambda name: -told[f"auroc unknown: {name}"])
+    cars = [f"{told[f'auroc of albums {part}']:.3f}" for part in ("unknown", "unseen")]
+    return [
+        "| score | AUROC, unknown makes | AUROC, unseen models |",
+        "|---|---|---|",
+        *(
+            f"| {n} | {told[f'auroc unknown: {n}']:.3f} | {told[f'auroc unseen: {n}']:.3f} |"
+            for n in names
+        ),
+        f"| {names[0]}, mean over a car's photos | {' | '.join(cars)} |",
+    ]
+
+
+TABLES = {"nested": nested, "unknown": unknown, "scores": scores}
+
+
+def main() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "nested.json").read_text())
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for name, table in TABLES.items():
+            lines = "\n".join(table(results))
+            marked = f"<!-- figures: {name} -->\n"
+            pattern = re.escape(marked) + ".*?<!-- /figures -->"
+            block = f"{marked}{lines}\n<!-- /figures -->"
+            text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
+        with files.replacing(ROOT / page) as temporary:
+            temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

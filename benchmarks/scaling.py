@@ -1,0 +1,202 @@
+"""How `carjax score` scales: rows a second by devices and frames, and peak memory up to 1e5 frames.
+
+python benchmarks/scaling.py             # about ten minutes on two cores
+python benchmarks/scaling.py --rates     # only the rates
+python benchmarks/scaling.py --memory    # only memory
+
+EfficientNet-Lite0 at 96 pixels with random weights, which change neither time nor memory, and the
+car's five heads, without the car box. Frames come from H.264 videos of 1,000 frames of 96×96
+through the whole pipeline: decoding, batches, devices, rows, Parquet, manifest. Every figure is a
+process of its own. The peer of a rate is the bare `Scorer` on frames in memory, in the same
+process. Memory is VmHWM: of the whole process, and again from after compilation on
+(/proc/self/clear_refs).
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import machine
+
+FRAMES_PER_VIDEO = 1000
+SIDE = 96
+SEED = 0
+
+
+def write_video(path: pathlib.Path, frames: int) -> None:
+    """A moving gradient with noise: cheap to make, and no frame is like another."""
+    import av
+    import numpy as np
+
+    rng = np.random.default_rng(SEED)
+    noise = rng.integers(0, 40, (SIDE, SIDE, 3), np.uint8)
+    ramp = np.add.outer(np.arange(SIDE), np.arange(SIDE))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        for i in range(frames):
+            image = ((ramp + 3 * i) % 200).astype(np.uint8)[..., None] + np.roll(noise, i, 0)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def make_model():
+    """The car's heads on EfficientNet-Lite0 at 96 pixels; all weights random."""
+    import jax
+    import numpy as np
+
+    from carjax import attributes, heads, model
+    from carjax.backbones import pretrained
+
+    spec = model.Spec(
+        backbone="efficientnet_lite0",
+        heads=tuple(heads.HeadSpec(a) for a in attributes.CAR),
+        localise=None,
+        input_size=SIDE,
+    )
+    rng = np.random.default_rng(SEED)
+
+    def random(shape: tuple[int, ...]) -> np.ndarray:
+        scale = 1.0 if len(shape) < 2 else np.prod(shape[:-1]) ** -0.5
+        return (scale * rng.standard_normal(shape)).astype(np.float32)
+
+    shapes = pretrained.expected_shapes(spec.backbone)
+    backbone = pretrained.unflatten({key: random(shape) for key, shape in shapes.items()})
+    tree = jax.tree.map(lambda leaf: random(leaf.shape), model.expected_params(spec))
+    card = {"backbone_sha256": model.weights_hash(backbone)}
+    return model.Model({"backbone": backbone, **tree}, spec, card)
+
+
+def status(field: str) -> float:
+    """A size in /proc/self/status, in MB."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise KeyError(field)
+
+
+def child(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Scores the videos of a folder; prints rate and memory as JSON."""
+    import numpy as np
+
+    from carjax import parquet, video
+    from carjax.cli import common
+    from carjax.engine import local, run
+    from carjax.sources import expand
+
+    common.set_up_jax()
+    model = make_model()
+    sources, _ = expand.expand([str(folder)])
+    engine = local.LocalEngine(model, local.Options(fps="all"))
+    first = next(video.frames(sources[0].path, fps="all")).image
+    frames = np.repeat(first[None], engine.scorer.batch_size, axis=0)
+    engine.scorer(frames)
+    bare = []
+    for _ in range(20):
+        start = time.perf_counter()
+        engine.scorer(frames)
+        bare.append(len(frames) / (time.perf_counter() - start))
+    whole_peak = status("VmHWM")
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    start = time.perf_counter()
+    summary = run.score_sources(
+        sources,
+        [],
+        run.Run(run.Target(str(out))),
+        {"model": "random"},
+        parquet.arrow_schema(model.spec.schema),
+        lambda: engine,
+    )
+    seconds = time.perf_counter() - start
+    peak = status("VmHWM")
+    figures = {
+        "rows": summary.rows,
+        "rows_per_s": round(summary.rows / seconds, 1),
+        "scorer_alone_per_s": round(float(np.median(bare)), 1),
+        "peak_mb": round(max(peak, whole_peak), 1),
+        "peak_after_compiling_mb": round(peak, 1),
+    }
+    print(json.dumps(figures))
+
+
+def measure(folder: pathlib.Path, out: pathlib.Path, devices: int) -> dict:
+    """Runs `child` in a process of its own."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    command = [sys.executable, __file__, "--child", str(folder), str(out)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rates(work: pathlib.Path, folders: dict[int, pathlib.Path]) -> dict:
+    """Rows a second on one and two devices; the rows of eight are those of one."""
+    import pyarrow.parquet as pq
+
+    figures = {}
+    for frames in (1_000, 10_000):
+        for devices in (1, 2):
+            row = measure(folders[frames], work / f"{frames}-{devices}.parquet", devices)
+            row["of_scorer_alone"] = round(row["rows_per_s"] / row["scorer_alone_per_s"], 3)
+            figures[f"{frames} frames, {devices} devices"] = row
+            print(f"{frames:>7} frames, {devices} devices:", row, flush=True)
+    measure(folders[1_000], work / "eight.parquet", 8)
+    one, eight = (pq.read_table(work / n) for n in ("1000-1.parquet", "eight.parquet"))
+    figures["eight devices give the rows of one, bit for bit"] = one.equals(eight)
+    print("eight devices give the rows of one:", one.equals(eight), flush=True)
+    return figures
+
+
+def memory(work: pathlib.Path, folders: dict[int, pathlib.Path]) -> dict:
+    """Peak memory by the number of frames, and of one video of 1e5 frames."""
+    figures = {}
+    cases = {f"{frames} frames": folder for frames, folder in folders.items()}
+    long = work / "long"
+    long.mkdir()
+    write_video(long / "long.mp4", max(folders))
+    for name, folder in {**cases, f"{max(folders)} frames, one video": long}.items():
+        row = measure(folder, work / f"memory {name}.parquet", 2)
+        figures[name] = {key: row[key] for key in ("peak_mb", "peak_after_compiling_mb")}
+        print(f"{name:>25}:", figures[name], flush=True)
+    least = figures[f"{min(folders)} frames"]
+    for row in figures.values():
+        row |= {f"{key}_ratio": round(row[key] / least[key], 3) for key in least}
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--child", nargs=2, type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rates", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(*arguments.child)
+        return
+    both = arguments.rates == arguments.memory
+    with tempfile.TemporaryDirectory() as name:
+        work = pathlib.Path(name)
+        write_video(work / "video.mp4", FRAMES_PER_VIDEO)
+        folders = {}
+        for frames in (1_000, 10_000, 100_000):
+            folders[frames] = work / str(frames)
+            folders[frames].mkdir()
+            for i in range(frames // FRAMES_PER_VIDEO):
+                shutil.copy(work / "video.mp4", folders[frames] / f"{i:03d}.mp4")
+        path = machine.RESULTS / "scaling.json"
+        figures = json.loads(path.read_text()) if path.exists() else {}
+        figures.pop("machine", None)
+        figures["model"] = f"EfficientNet-Lite0 at {SIDE} px, five heads, random weights"
+        if both or arguments.rates:
+            figures["rates"] = rates(work, folders)
+        if both or arguments.memory:
+            figures["memory"] = memory(work, folders)
+    machine.save("scaling.json", figures)
+
+
+if __name__ == "__main__":
+    main()

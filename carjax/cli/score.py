@@ -1,0 +1,202 @@
+"""`carjax score SOURCE… --out=FILE.parquet`: a row of statistics for every frame."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from carjax import video
+from carjax.cli import common
+from carjax.errors import CarjaxError, UsageError
+
+if TYPE_CHECKING:
+    from carjax.engine.run import Run, Summary
+    from carjax.model import Model
+
+SYNOPSIS = """usage: carjax score SOURCE… --out=FILE.parquet
+
+Writes a row per frame. A SOURCE is a video, an image, a WebDataset .tar, Parquet with a column of
+encoded images, a folder, a pattern ('videos/**/*.mp4'), any of these as a URL (gs://, s3://,
+https://), or @LIST, a file with one on each line. Started again after it was killed, it goes on;
+what cannot be read is in FILE.parquet.errors.csv. With --part_rows or --processes, FILE.parquet is
+a folder of parts. Exit status: 0 done, 1 nothing was scored or the run failed, 2 wrong usage."""
+
+
+def define_flags() -> flags.FlagValues:
+    """Returns the command's flags."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "file to write, or its URL", values)
+    flags.DEFINE_string("fps", "auto", "frames a second: auto (8), all, or N", values)
+    flags.DEFINE_list("columns", None, "only these, beside source and frame", values)
+    flags.DEFINE_string("model", None, "a bundle's name or file", values)
+    flags.DEFINE_string("backbone_weights", None, "weights of a backbone not shipped", values)
+    flags.DEFINE_bool("localise", True, "find the car and score its crop", values)
+    flags.DEFINE_bool("overwrite", False, "begin anew, whatever FILE holds", values)
+    _define_count(values, "part_rows", "write parts of at most so many rows")
+    flags.DEFINE_float(
+        "checkpoint_s", 60.0, "a killed run loses so many seconds", 0.0, flag_values=values
+    )
+    _define_count(values, "batch", "frames in each device's batch")
+    _define_count(values, "threads", "sources that are read at once")
+    flags.DEFINE_enum(
+        "engine", "local", ["local", "ray"], "this process, or Ray Data", flag_values=values
+    )
+    _define_count(values, "processes", "how many share the work")
+    _define_count(values, "process_id", "which of them this one is, from 0", least=0)
+    flags.DEFINE_bool("distributed", False, "a TPU pod or Slurm says both", values)
+    return values
+
+
+def _define_count(values: flags.FlagValues, name: str, text: str, least: int = 1) -> None:
+    flags.DEFINE_integer(name, None, text, least, flag_values=values)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit status."""
+    values = define_flags()
+    try:
+        words = common.parse(values, argv, SYNOPSIS)
+    except common.HelpShown:
+        return 0
+    if not words:
+        raise UsageError("what to score? carjax score SOURCE… --out=FILE.parquet")
+    if not values.out:
+        raise UsageError("where to? give --out=FILE.parquet")
+    fps = video.parse_fps(values.fps)
+    check_processes(values)
+
+    # What can be wrong with the call is found before JAX is imported.
+    from carjax.engine import run as runs
+    from carjax.engine.output import Share
+    from carjax.sources import expand
+
+    sources, problems = expand.expand(words)
+    sources, missing = expand.existing(sources)
+    problems += missing
+    common.set_up_jax()
+    share = Share(values.process_id or 0, values.processes or 1)
+    if values.distributed and sources:
+        share = Share(*join_pod())
+    target = runs.Target(values.out, share, values.part_rows, values.checkpoint_s, values.overwrite)
+    run = runs.Run(target)
+    if not sources:
+        run.write_errors([(p.source, p.reason) for p in problems], [])
+        first = f"{problems[0].source}: {problems[0].reason}" if problems else "no source is named"
+        raise CarjaxError(f"nothing to score: {first}")
+    model = load(values)
+    summary = score(values, fps, model, sources, problems, run)
+    return report(summary, values.out, run.errors_name)
+
+
+def check_processes(values: flags.FlagValues) -> None:
+    """Raises a UsageError unless the process knows which one it is."""
+    processes, process = values.processes, values.process_id
+    if values.distributed and (processes is not None or process is not None):
+        raise UsageError("--distributed finds out --processes and --process_id itself: leave them")
+    if (processes is None) != (process is None):
+        raise UsageError("--processes and --process_id go together")
+    if processes is not None and process >= processes:
+        raise UsageError(f"--process_id is {process}; of {processes} it is 0 to {processes - 1}")
+    if values.engine == "ray" and (values.distributed or processes is not None):
+        raise UsageError("--engine=ray is one process and spreads the work itself")
+
+
+def join_pod() -> tuple[int, int]:
+    """Joins the other processes of a pod or Slurm job: (which this one is, how many)."""
+    import jax
+
+    from carjax.cli.train import join_processes
+
+    join_processes(None, None, None)
+    return jax.process_index(), jax.process_count()
+
+
+def load(values: flags.FlagValues) -> Model:
+    """Loads the model that the flags name."""
+    from carjax import model as models
+
+    model = models.load(values.model, backbone_weights=values.backbone_weights)
+    return model.with_localise(values.localise)
+
+
+def settings_of(model: Model, fps: video.Fps, columns: list[str]) -> dict[str, Any]:
+    """Returns what rows depend on: runs with other settings do not share a file."""
+    from carjax import model as models
+
+    heads = {k: v for k, v in model.params.items() if k != "backbone"}
+    spec = json.dumps(models.spec_to_json(model.spec), sort_keys=True)
+    known = f"{model.card['backbone_sha256']} {models.weights_hash(heads)} {spec}"
+    return {
+        "model": hashlib.sha256(known.encode()).hexdigest()[:16],
+        "fps": fps,
+        "columns": columns,
+    }
+
+
+def score(
+    values: flags.FlagValues,
+    fps: video.Fps,
+    model: Model,
+    sources: list[Any],
+    problems: list[Any],
+    run: Run,
+) -> Summary:
+    """Scores with a progress bar; nothing is shown where standard error is no terminal."""
+    from carjax import parquet
+    from carjax.engine import local
+    from carjax.engine import run as runs
+
+    columns = parquet.kept_columns(model.spec.schema, values.columns)
+    schema = parquet.arrow_schema(model.spec.schema, columns)
+    options = local.Options(fps, values.batch, values.threads, tuple(columns))
+
+    def engine() -> Any:
+        if values.engine == "ray":
+            from carjax.engine import on_ray
+
+            return on_ray.RayEngine(model, options)
+        return local.LocalEngine(model, options)
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("sources, {task.fields[rows]:,} frames, {task.fields[failed]} failed"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        mine = run.target.share.of(sources)
+        task = bar.add_task("scoring", total=len(mine), rows=0, failed=0)
+
+        def progress(rows: int, done: int, failed: int) -> None:
+            bar.update(task, completed=done + failed, rows=rows, failed=failed)
+
+        return runs.score_sources(
+            sources,
+            problems,
+            run,
+            settings_of(model, fps, columns),
+            schema,
+            engine,
+            progress,
+        )
+
+
+def report(summary: Summary, out: str, errors: str) -> int:
+    """Says what was written, and returns the exit status."""
+    known = f", {summary.skipped} of them before" if summary.skipped else ""
+    print(f"{out}: {summary.rows:,} rows of {summary.done:,} sources{known}")
+    if summary.problems:
+        source, reason = summary.problems[0]
+        print(
+            f"carjax: {len(summary.problems)} errors, in {errors}; the first: {source}: {reason}",
+            file=sys.stderr,
+        )
+    return 0 if summary.done or not summary.problems else 1

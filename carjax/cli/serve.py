@@ -1,0 +1,140 @@
+"""`carjax serve`: the page and the HTTP API, for this computer or, if told so, for others."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from absl import flags
+
+from carjax.cli import common
+from carjax.errors import CarjaxError, UsageError
+from carjax.web.limits import Limits
+
+SYNOPSIS = """usage: carjax serve
+
+Opens a page at http://127.0.0.1:8000 to upload or record a walk-around and get its photos, and the
+same over HTTP (/docs). Uploads stay on this computer, and are deleted after --keep_minutes.
+There are no accounts and no encryption: before --host opens it to others, put a proxy in front."""
+
+# Flag → what `--help` says of a limit; types and defaults are those of `Limits`.
+_LIMITS = {
+    "megabytes": "largest upload, in 10⁶ bytes",
+    "seconds": "longest video",
+    "megapixels": "largest frame, in 10⁶ pixels",
+    "frames": "most frames of a video",
+    "job_seconds": "longest run of one job",
+    "memory_gb": "memory of the process that scores, in 10⁹ bytes",
+    "queue": "jobs that may wait; more are told “busy”",
+    "keep": "results kept at a time",
+    "keep_minutes": "how long a result is kept after its last use",
+    "upload_minutes": "longest upload",
+    "idle_seconds": "longest silence during an upload",
+}
+
+
+def define_flags() -> flags.FlagValues:
+    """Returns the command's flags."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("host", "127.0.0.1", "address to listen on", flag_values=values)
+    flags.DEFINE_integer("port", 8000, "port; 0 takes a free one", flag_values=values)
+    flags.DEFINE_string("model", None, "a bundle's name or file", flag_values=values)
+    flags.DEFINE_string(
+        "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
+    )
+    for field in dataclasses.fields(Limits):
+        define: Any = flags.DEFINE_integer if field.type == "int" else flags.DEFINE_float
+        define(field.name, field.default, _LIMITS[field.name], flag_values=values)
+    return values
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit status."""
+    values = define_flags()
+    try:
+        words = common.parse(values, argv, SYNOPSIS)
+    except common.HelpShown:
+        return 0
+    if words:
+        raise UsageError(f"no arguments are needed, {len(words)} given: carjax serve")
+    limits = Limits(**{name: getattr(values, name) for name in _LIMITS})
+    for name in _LIMITS:
+        value, least = getattr(limits, name), 0 if name == "queue" else 1e-9
+        if not value >= least:
+            above = "0 or more" if name == "queue" else "above 0"
+            raise UsageError(f"--{name} is {value:g}; it must be {above}")
+    try:
+        import uvicorn
+
+        from carjax.web import app, jobs
+    except ImportError as error:
+        raise CarjaxError(
+            f"the page needs more packages ({error.name}): pip install 'carjax[web]'"
+        ) from None
+
+    reasons: list[str] = []
+
+    def failed(reason: str) -> None:
+        reasons.append(reason)
+        server.should_exit = True
+
+    queue = jobs.Jobs(
+        limits,
+        model=_absolute(values.model),
+        weights=_absolute(values.backbone_weights),
+        failed=failed,
+    )
+    config = uvicorn.Config(
+        app.create_app(queue),
+        log_level="warning",
+        access_log=False,  # a job's id is its password
+        timeout_graceful_shutdown=2,
+        server_header=False,
+        limit_concurrency=200,
+    )
+    server = uvicorn.Server(config)
+    with _listening(values.host, values.port) as listener:
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"carjax: http://{shown}:{port} (Ctrl-C ends it)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    if reasons:
+        raise CarjaxError(reasons[0])
+    return 0
+
+
+def _absolute(path: str | None) -> str | None:
+    """A file's full path, for a process that works elsewhere; a bundle's name stays as it is."""
+    return os.fspath(pathlib.Path(path).absolute()) if path and os.path.exists(path) else path
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A bound socket.
+
+    Raises:
+        CarjaxError: the address cannot be had.
+    """
+    if not 0 <= port < 65536:
+        raise UsageError(f"--port is {port}; it must be 0 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise CarjaxError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; give another --port"
+        ) from None
+    with listener:
+        yield listener

@@ -1,0 +1,118 @@
+"""Batches of one fixed shape from the frames of many sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from carjax.engine.feed import Decoded, End
+
+# Frames of rare sizes wait for others of their size, but no longer than this many batches: a
+# source is finished only when its last frame is scored.
+_MOST_PATIENCE = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """B frames of one size, of any sources; the padding is at the end.
+
+    Attributes:
+        images: uint8 [B, H, W, 3].
+        frames: the R ≤ B frames that are no padding, without their images.
+    """
+
+    images: np.ndarray
+    frames: tuple[Decoded, ...]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool [B]; False where padded."""
+        return np.arange(len(self.images)) < len(self.frames)
+
+
+class Buffers:
+    """Arrays for batches, used again: new ones cost a page fault for every 4 KB."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._free: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns an array uint8 of that shape, of any content."""
+        with self._lock:
+            for i, array in enumerate(self._free):
+                if array.shape == shape:
+                    return self._free.pop(i)
+        return np.zeros(shape, np.uint8)
+
+    def give(self, array: np.ndarray) -> None:
+        """Takes back an array that nothing reads any more."""
+        with self._lock:
+            self._free.append(array)
+            if len(self._free) > self._most:
+                self._free.pop(0)
+
+
+def batches(
+    stream: Iterable[Decoded | End | None], size: int, buffers: Buffers, *, most_waiting: int
+) -> Iterator[Batch | End]:
+    """Groups frames by size into full batches; what the stream says of ends passes through.
+
+    Frames of different sources share a batch. Only where more frames than `most_waiting` wait for
+    others of their size, or wait for too long, a batch is padded before the end.
+
+    Args:
+        stream: frames and ends; None where nothing came for a while, so that what waits is sent.
+        size: frames in a batch.
+        buffers: where arrays come from; whoever reads the batches gives them back.
+        most_waiting: the most frames that wait in groups.
+    """
+    groups: dict[tuple[int, ...], list[Decoded]] = {}
+    since: dict[tuple[int, ...], int] = {}
+    waiting = sent = 0
+
+    def send(shape: tuple[int, ...]) -> Batch:
+        nonlocal waiting, sent
+        frames = groups.pop(shape)
+        del since[shape]
+        waiting -= len(frames)
+        sent += 1
+        images = buffers.take((size, *shape))
+        for i, frame in enumerate(frames):
+            images[i] = frame.sample.image
+        images[len(frames) :] = 0
+        bare = [_without_image(frame) for frame in frames]
+        return Batch(images, tuple(bare))
+
+    for item in stream:
+        if isinstance(item, End):
+            yield item
+            continue
+        if item is None:
+            while groups:
+                yield send(next(iter(groups)))
+            continue
+        shape = item.sample.image.shape
+        groups.setdefault(shape, []).append(item)
+        since.setdefault(shape, sent)
+        waiting += 1
+        if len(groups[shape]) == size:
+            yield send(shape)
+        elif waiting > most_waiting:
+            yield send(max(groups, key=lambda s: len(groups[s])))
+        oldest = next(iter(since), None)
+        if oldest is not None and sent - since[oldest] > _MOST_PATIENCE:
+            yield send(oldest)
+    while groups:
+        yield send(next(iter(groups)))
+
+
+_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
+
+
+def _without_image(frame: Decoded) -> Decoded:
+    return dataclasses.replace(frame, sample=dataclasses.replace(frame.sample, image=_NO_IMAGE))

@@ -1,0 +1,215 @@
+"""The engine of one process: decoding threads, the devices, and a writing thread, all at once."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from carjax import parquet, scoring, video
+from carjax.engine.batching import Batch, Buffers, batches
+from carjax.engine.channel import Channel
+from carjax.engine.feed import End, Feed
+from carjax.engine.rows import Collector, UnitRows
+from carjax.prefetch import prefetch
+from carjax.sources.base import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from carjax.model import Model, Spec
+
+# Batches on the devices: one is computed while the next one is copied there.
+_IN_FLIGHT = 2
+# Frames wait in memory for the device: decoded, and in groups of one size; in batches.
+_DECODED_BATCHES = 2
+_GROUPED_BATCHES = 3
+# A device's own batch. On CPU the rate is the same from 6 to 32, and a small batch wastes less.
+_CPU_BATCH, _ACCELERATOR_BATCH = 6, 128
+
+Finish = Callable[[End, UnitRows], None]
+Progress = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How sources are read and scored.
+
+    Attributes:
+        fps: which frames of videos to take.
+        batch: frames in each device's batch; None: what suits the device.
+        threads: sources that are read at once; None: what suits the machine.
+        columns: the columns to keep; None: all.
+    """
+
+    fps: video.Fps = "auto"
+    batch: int | None = None
+    threads: int | None = None
+    columns: tuple[str, ...] | None = None
+
+
+def device_batch(options: Options) -> int:
+    """Returns how many frames each device scores at once."""
+    default = _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
+    return options.batch or default
+
+
+def threads(options: Options) -> int:
+    """Returns how many sources are read at once; a video is decoded by several threads itself."""
+    return options.threads or min(16, max(2, len(os.sched_getaffinity(0)) // 2))
+
+
+class LocalEngine:
+    """Scores sources on the devices of this process; built once, used for any number of runs.
+
+    Frames of different sources share batches, and everything overlaps: threads decode, one
+    assembles batches, this one feeds the devices, and one turns scores into rows.
+    """
+
+    def __init__(self, model: Model, options: Options) -> None:
+        self._spec = model.spec
+        self._options = options
+        devices = jax.local_device_count()
+        self.scorer = scoring.Scorer(model, device_batch(options) * devices)
+
+    def run(
+        self,
+        sources: Sequence[Source],
+        scratch: pathlib.Path,
+        finish: Finish,
+        progress: Progress = lambda rows: None,
+    ) -> None:
+        """Scores sources.
+
+        Args:
+            sources: what to score.
+            scratch: a local folder for rows of long sources.
+            finish: called once for each source, from another thread, when all its rows are there
+                or it failed.
+            progress: called with the number of frames scored since the last call.
+        """
+        size = self.scorer.batch_size
+        buffers = Buffers(_IN_FLIGHT + 2)
+        writer = _Writer(self._spec, self._options.columns, scratch, finish, buffers)
+        feed = Feed(
+            sources,
+            self._options.fps,
+            threads=threads(self._options),
+            depth=_DECODED_BATCHES * size,
+        )
+        with writer, feed:
+            stream = batches(feed, size, buffers, most_waiting=_GROUPED_BATCHES * size)
+            with prefetch(stream, depth=2) as items:
+                for scored in self._scored(items):
+                    writer.put(scored)
+                    if not isinstance(scored, End):
+                        progress(len(scored[1].frames))
+
+    def _scored(self, items: Iterator[Batch | End]) -> Iterator[End | tuple[Any, Batch]]:
+        """Sends batches to the devices, and yields what comes back."""
+        pending: collections.deque[tuple[Any, Batch]] = collections.deque()
+
+        def collect() -> tuple[Any, Batch]:
+            scores, batch = pending.popleft()
+            return scoring.to_host(scores), batch
+
+        for item in items:
+            if isinstance(item, End):
+                yield item
+                continue
+            scores = self.scorer.dispatch(item.images, item.mask)
+            for leaf in jax.tree.leaves(scores):
+                leaf.copy_to_host_async()
+            pending.append((scores, item))
+            if len(pending) >= _IN_FLIGHT:
+                yield collect()
+        while pending:
+            yield collect()
+
+
+class _Writer:
+    """A thread that turns scores into rows and says which sources are whole."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        columns: tuple[str, ...] | None,
+        scratch: pathlib.Path,
+        finish: Finish,
+        buffers: Buffers,
+    ) -> None:
+        self._spec = spec
+        self._columns = columns
+        self._collector = Collector(scratch)
+        self._finish = finish
+        self._buffers = buffers
+        self._channel: Channel[End | tuple[Any, Batch]] = Channel(8)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="carjax-rows", daemon=True)
+
+    def __enter__(self) -> _Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """What was put is still written, then a failure of the thread is raised here."""
+        self._channel.finish()
+        self._thread.join()
+        if error is None and self._error is not None:
+            raise self._error
+
+    def put(self, item: End | tuple[Any, Batch]) -> None:
+        """Hands over a source's end or a batch's scores.
+
+        Raises:
+            BaseException: whatever stopped the thread, such as a full disk.
+        """
+        if not self._channel.put(item) and self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            for item in self._channel:
+                whole = [self._collector.end(item)] if isinstance(item, End) else self._add(*item)
+                for pair in whole:
+                    if pair is not None:
+                        self._finish(*pair)
+        except BaseException as error:
+            self._error = error
+            self._channel.shut()
+
+    def _add(self, scores: Any, batch: Batch) -> list[tuple[End, UnitRows] | None]:
+        self._buffers.give(batch.images)
+        table = to_rows(scores, batch, self._spec, self._columns)
+        whole, start = [], 0
+        frames = batch.frames
+        for i in range(1, len(frames) + 1):
+            before = frames[i - 1]
+            follows = i < len(frames) and (
+                (frames[i].unit, frames[i].row) == (before.unit, before.row + 1)
+            )
+            if not follows:
+                run = table.slice(start, i - start)
+                whole.append(self._collector.add(frames[start].unit, frames[start].row, run))
+                start = i
+        return whole
+
+
+def to_rows(scores: Any, batch: Batch, spec: Spec, columns: tuple[str, ...] | None) -> pa.Table:
+    """Returns the rows of a batch's frames, of those columns."""
+    # With the padding, so that every call has the same shapes.
+    size = len(batch.images)
+    frame, time_s, names = np.zeros(size, np.int64), np.zeros(size), [""] * size
+    for i, decoded in enumerate(batch.frames):
+        sample = decoded.sample
+        frame[i], time_s[i], names[i] = sample.frame, sample.time_s, sample.source
+    table = parquet.to_arrow(scoring.to_table(scores, spec, frame, time_s), names)
+    table = table.slice(0, len(batch.frames))
+    return table if columns is None else table.select(columns)

@@ -1,0 +1,169 @@
+"""What a run has finished: commits, each a small file that is written after the rows it names."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from carjax.engine.store import Store
+from carjax.errors import CarjaxError
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What became of one source.
+
+    Attributes:
+        source: its name.
+        fingerprint: of the bytes that were read.
+        rows: how many rows it has.
+        first: the `source` of its first row: records and rows have the same order by it.
+        problems: (source or member, reason) of what was wrong.
+        failed: nothing of it counts; it is tried again in the next run.
+    """
+
+    source: str
+    fingerprint: str
+    rows: int
+    first: str
+    problems: tuple[tuple[str, str], ...] = ()
+    failed: bool = False
+
+    def to_json(self) -> list[Any]:
+        """The record as a JSON array."""
+        problems = [list(problem) for problem in self.problems]
+        return [self.source, self.fingerprint, self.rows, self.first, problems, self.failed]
+
+    @staticmethod
+    def from_json(row: list[Any]) -> Record:
+        """The record of a JSON array."""
+        source, fingerprint, rows, first, problems, failed = row
+        return Record(source, fingerprint, rows, first, tuple(map(tuple, problems)), failed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """Parts that are written, and the sources that are whole in them.
+
+    Attributes:
+        name: of its file, without the extension; '' for what an earlier run joined.
+        parts: (file, rows); one after the other they hold the rows of `records`, in that order.
+        records: in order of their rows, those without rows among them.
+        replaces: parts of earlier commits that no longer count.
+    """
+
+    name: str
+    parts: tuple[tuple[str, int], ...]
+    records: tuple[Record, ...]
+    replaces: tuple[str, ...] = ()
+
+
+def write_commit(store: Store, folder: str, commit: Commit) -> None:
+    """Writes a commit; from then on its parts count."""
+    content = {
+        "parts": commit.parts,
+        "replaces": commit.replaces,
+        "records": [record.to_json() for record in commit.records],
+    }
+    data = json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
+    store.write(f"{folder}/{commit.name}.json", data)
+
+
+def read_commits(store: Store, folder: str) -> list[Commit]:
+    """Returns the commits that count, of all processes."""
+    found = []
+    for file in store.names(folder):
+        if not (file.startswith("commit-") and file.endswith(".json")):
+            continue
+        with store.open(f"{folder}/{file}") as opened:
+            content = json.loads(opened.read())
+        found.append(
+            Commit(
+                name=file.removesuffix(".json"),
+                parts=tuple((name, rows) for name, rows in content["parts"]),
+                records=tuple(Record.from_json(row) for row in content["records"]),
+                replaces=tuple(content["replaces"]),
+            )
+        )
+    replaced = {part for commit in found for part in commit.replaces}
+    return [c for c in found if not any(name in replaced for name, _ in c.parts)]
+
+
+def current(commits: Iterable[Commit], *, one_writer: bool) -> dict[str, Record]:
+    """Returns the record that counts of every source, failed ones among them.
+
+    Args:
+        commits: in the order in which they were made, where one process made them.
+        one_writer: a later record replaces an earlier one. Otherwise one that is done counts
+            before one that failed, whoever made it.
+
+    Raises:
+        CarjaxError: several processes scored the same source.
+    """
+    counting: dict[str, Record] = {}
+    for commit in commits:
+        for record in commit.records:
+            before = counting.get(record.source)
+            if before is None or one_writer or before.failed:
+                counting[record.source] = record
+            elif not record.failed:
+                raise CarjaxError(
+                    f"{record.source}: was scored by two processes; all need the same sources and "
+                    "--processes, and each a --process_id of its own: remove the folder and start "
+                    "again"
+                )
+    return counting
+
+
+def without(commit: Commit, counting: Mapping[str, Record]) -> Commit:
+    """Returns the commit with those records marked as failed that do not count any more."""
+    records = (
+        r if counting.get(r.source) is r else dataclasses.replace(r, failed=True)
+        for r in commit.records
+    )
+    return dataclasses.replace(commit, records=tuple(records))
+
+
+def errors_csv(rows: Iterable[tuple[str, str]]) -> bytes:
+    """Returns the content of `FILE.parquet.errors.csv`.
+
+    Example:
+        >>> errors_csv([("a.mp4", "the file is empty")])
+        b'source,reason\\na.mp4,the file is empty\\n'
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("source", "reason"))
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def check_settings(store: Store, name: str, settings: Mapping[str, Any], out: str) -> None:
+    """Writes what the rows depend on, or compares it with what an earlier run wrote.
+
+    Raises:
+        CarjaxError: they differ.
+    """
+    if store.size(name) is None:
+        store.write(name, json.dumps(settings, indent=1).encode())
+        return
+    with store.open(name) as file:
+        compare_settings(json.loads(file.read()), settings, out)
+
+
+def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], out: str) -> None:
+    """Raises a CarjaxError that names the first setting that differs."""
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            short = not isinstance(now.get(key), list)
+            values = f" ({before.get(key)}, now {now.get(key)})" if short else ""
+            raise CarjaxError(
+                f"{out}: was begun with another {key}{values}: give the same, another --out, "
+                "or --overwrite"
+            )

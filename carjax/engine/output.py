@@ -1,0 +1,191 @@
+"""Finished sources become parts: sorted Parquet files of bounded size, each commit all or nothing.
+
+A run's folder holds `part-PROCESS-NUMBER.parquet` and, in its state folder, `settings.json` and
+`commit-PROCESS-NUMBER.json`, written after the parts that it names. A part that no commit names was
+left by a run that was killed, and is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from carjax.engine import manifest
+from carjax.engine.manifest import Commit, Record
+from carjax.engine.rows import UnitRows
+from carjax.engine.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Rows of a column lie together for this many rows: large enough to compress, small to hold.
+_GROUP_ROWS = 16384
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which process of how many this one is."""
+
+    process: int = 0
+    processes: int = 1
+
+    def of(self, items: list[Any]) -> list[Any]:
+        """Its share of a list: the same for every process that has the same list."""
+        return items[self.process :: self.processes]
+
+    def owns(self, name: str) -> bool:
+        """Whether it looks after a file that some process, perhaps of an earlier run, named."""
+        return int(name.split("-")[1]) % self.processes == self.process
+
+
+class PartWriter:
+    """Writes tables into one Parquet file, in row groups of a good size."""
+
+    def __init__(self, path: pathlib.Path, schema: pa.Schema) -> None:
+        import pyarrow.parquet as pq
+
+        self.path = path
+        self.rows = 0
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._tables: list[pa.Table] = []
+        self._held = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows."""
+        self._tables.append(table)
+        self._held += len(table)
+        self.rows += len(table)
+        if self._held >= _GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._tables:
+            self._writer.write_table(pa.concat_tables(self._tables), row_group_size=_GROUP_ROWS)
+        self._tables, self._held = [], 0
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._flush()
+        self._writer.close()
+
+
+class Output:
+    """The parts of one process.
+
+    Args:
+        store: where the run's folder lies.
+        folder: of the parts.
+        state: folder of the commits.
+        scratch: a local folder for files that are not finished.
+        share: which process this is.
+        schema: columns of the parts.
+        part_rows: the most rows of a part.
+        checkpoint_s: seconds between commits, where no part is full before.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folder: str,
+        state: str,
+        scratch: pathlib.Path,
+        share: Share,
+        schema: pa.Schema,
+        *,
+        part_rows: int,
+        checkpoint_s: float,
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._state = state
+        self._scratch = scratch
+        self._schema = schema
+        self._part_rows = part_rows
+        self._checkpoint_s = checkpoint_s
+        self._prefix = f"{share.process:05d}"
+        self._parts = self._next(folder, "part")
+        self._commits = self._next(state, "commit")
+        self._pending: list[tuple[Record, UnitRows | None]] = []
+        self._rows = 0
+        self._last = time.monotonic()
+
+    def _next(self, folder: str, kind: str) -> int:
+        mine = [n for n in self._store.names(folder) if n.startswith(f"{kind}-{self._prefix}-")]
+        return 1 + max((int(n.split("-")[2].split(".")[0]) for n in mine), default=-1)
+
+    def add(self, record: Record, rows: UnitRows | None) -> list[Commit]:
+        """Takes a source that is done or failed; returns what was committed on that occasion."""
+        made = []
+        if self._rows and self._rows + record.rows > self._part_rows:
+            made.append(self.commit())
+        self._pending.append((record, rows))
+        self._rows += record.rows
+        late = time.monotonic() - self._last >= self._checkpoint_s
+        if late or self._rows >= self._part_rows:
+            made.append(self.commit())
+        return [commit for commit in made if commit is not None]
+
+    def commit(self) -> Commit | None:
+        """Writes what is pending; from then on it is done for good."""
+        self._last = time.monotonic()
+        if not self._pending:
+            return None
+        pending = sorted(self._pending, key=lambda pair: pair[0].first)
+        parts = self._write(chunk for _, rows in pending if rows for chunk in rows.chunks())
+        commit = self._record(parts, tuple(record for record, _ in pending))
+        for _, rows in pending:
+            if rows is not None:
+                rows.drop()
+        self._pending, self._rows = [], 0
+        return commit
+
+    def replace(self, old: Commit, records: tuple[Record, ...], tables: Iterable[pa.Table]) -> None:
+        """Writes the parts of a commit anew, with fewer of its sources."""
+        self._record(self._write(tables), records, tuple(name for name, _ in old.parts))
+
+    def _record(
+        self, parts: list[tuple[str, int]], records: tuple[Record, ...], replaces: tuple = ()
+    ) -> Commit:
+        name = f"commit-{self._prefix}-{self._commits:06d}"
+        commit = Commit(name, tuple(parts), records, replaces)
+        manifest.write_commit(self._store, self._state, commit)
+        self._commits += 1
+        return commit
+
+    def _write(self, tables: Iterable[pa.Table]) -> list[tuple[str, int]]:
+        """Writes rows as one part, or several where they are more than a part may hold."""
+        parts: list[tuple[str, int]] = []
+        writer: PartWriter | None = None
+        for table in tables:
+            start = 0
+            while start < len(table):
+                writer = writer or PartWriter(self._scratch / "part.parquet", self._schema)
+                piece = table.slice(start, self._part_rows - writer.rows)
+                writer.write(piece)
+                start += len(piece)
+                if writer.rows == self._part_rows:
+                    parts.append(self._close(writer))
+                    writer = None
+        if writer is not None:
+            parts.append(self._close(writer))
+        return parts
+
+    def _close(self, writer: PartWriter) -> tuple[str, int]:
+        writer.close()
+        name = f"part-{self._prefix}-{self._parts:06d}.parquet"
+        self._store.put(writer.path, f"{self._folder}/{name}")
+        self._parts += 1
+        return name, writer.rows
+
+
+def remove_leftovers(store: Store, folder: str, commits: Iterable[Commit], share: Share) -> None:
+    """Removes parts that no commit names, of the processes that this one looks after."""
+    named = {name for commit in commits for name, _ in commit.parts}
+    for file in store.names(folder):
+        if file.startswith("part-") and file not in named and share.owns(file):
+            store.remove(f"{folder}/{file}")

@@ -1,0 +1,108 @@
+"""Rows of the sources that are being scored, until each is whole; in constant memory."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from carjax.engine.feed import End
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A source with more rows waits on the disk: an hour of video has 30,000.
+_SPILL_ROWS = 4096
+_ORDER = [("source", "ascending"), ("frame", "ascending")]
+
+
+class UnitRows:
+    """The rows of one source. They nearly always come in order; else they are sorted at the end."""
+
+    def __init__(self, spill: pathlib.Path) -> None:
+        self.count = 0
+        self.first = ""  # the `source` of the first row in order
+        self._tables: list[pa.Table] = []
+        self._held = 0
+        self._in_order = True
+        self._spill = spill
+        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+
+    def add(self, row: int, table: pa.Table) -> None:
+        """Adds a run of rows, the first of them the `row`-th of the source."""
+        self._in_order &= row == self.count
+        names = table.column("source")
+        self.first = min(names[0].as_py(), self.first or names[0].as_py())
+        self.count += len(table)
+        self._held += len(table)
+        self._tables.append(table)
+        if self._held >= _SPILL_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
+        table = pa.concat_tables(self._tables)
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(self._spill, table.schema)
+        self._writer.write_table(table)
+        self._tables, self._held = [], 0
+
+    def chunks(self) -> Iterator[pa.Table]:
+        """Yields all rows in order of source and frame."""
+        import pyarrow as pa
+
+        if self._in_order:
+            yield from self._as_they_came()
+        elif self.count:
+            yield pa.concat_tables(self._as_they_came()).sort_by(_ORDER)
+
+    def _as_they_came(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        if self._writer is not None:
+            self._writer.close()
+            with pa.OSFile(str(self._spill)) as file, pa.ipc.open_stream(file) as reader:
+                for batch in reader:
+                    yield pa.Table.from_batches([batch])
+        yield from self._tables
+
+    def drop(self) -> None:
+        """Forgets the rows."""
+        self._tables = []
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self._spill.unlink(missing_ok=True)
+
+
+class Collector:
+    """Gathers rows of many sources, in whatever order batches come, until sources are whole."""
+
+    def __init__(self, scratch: pathlib.Path) -> None:
+        self._scratch = scratch
+        self._rows: dict[int, UnitRows] = {}
+        self._ends: dict[int, End] = {}
+
+    def add(self, unit: int, row: int, table: pa.Table) -> tuple[End, UnitRows] | None:
+        """Adds a run of a source's rows; returns the source if that made it whole."""
+        self._of(unit).add(row, table)
+        return self._whole(unit)
+
+    def end(self, end: End) -> tuple[End, UnitRows] | None:
+        """Says how many rows a source has; returns it if it is whole."""
+        self._ends[end.unit] = end
+        return self._whole(end.unit)
+
+    def _of(self, unit: int) -> UnitRows:
+        if unit not in self._rows:
+            self._rows[unit] = UnitRows(self._scratch / f"rows-{unit}.arrow")
+        return self._rows[unit]
+
+    def _whole(self, unit: int) -> tuple[End, UnitRows] | None:
+        end = self._ends.get(unit)
+        rows = self._of(unit)
+        if end is None or rows.count < end.rows:
+            return None
+        del self._ends[unit]
+        return end, self._rows.pop(unit)

@@ -1,0 +1,401 @@
+"""One run of `carjax score`: what is left to do, what comes of it, and the files that say so."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from carjax.engine import manifest
+from carjax.engine.feed import End, fingerprint_of
+from carjax.engine.join import rows_of
+from carjax.engine.manifest import Commit, Record
+from carjax.engine.output import Output, PartWriter, Share, remove_leftovers
+from carjax.engine.rows import UnitRows
+from carjax.engine.store import Store, open_store
+from carjax.errors import CarjaxError
+from carjax.sources.base import Problem, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART_ROWS = 100_000
+CHECKPOINT_S = 60.0
+_LOOKUPS = 32
+
+
+class Engine(Protocol):
+    """What scores sources: `local.LocalEngine`, `on_ray.RayEngine`."""
+
+    def run(
+        self,
+        sources: Sequence[Source],
+        scratch: pathlib.Path,
+        finish: Callable[[End, UnitRows], None],
+        progress: Callable[[int], None],
+    ) -> None:
+        """Scores sources; see `local.LocalEngine.run`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where the results of a run go.
+
+    Attributes:
+        out: the path or URL as given.
+        share: which process of how many this one is.
+        part_rows: the most rows of a part; None: one file, if one process writes.
+        checkpoint_s: seconds between commits.
+        overwrite: what is there is removed.
+    """
+
+    out: str
+    share: Share = dataclasses.field(default_factory=Share)
+    part_rows: int | None = None
+    checkpoint_s: float = CHECKPOINT_S
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What is in the output after a run, of all processes so far.
+
+    Attributes:
+        rows: how many.
+        done: sources that are whole in it.
+        skipped: sources of this process that an earlier run had done.
+        problems: (source, reason), the rows of the errors file.
+    """
+
+    rows: int
+    done: int
+    skipped: int
+    problems: list[tuple[str, str]]
+
+
+class Run:
+    """The state of one output, from what earlier runs left to the finished file.
+
+    Raises:
+        CarjaxError: the output cannot be written, or belongs to something else.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.store: Store
+        self.store, self.name = open_store(target.out)
+        self.target = target
+        self.errors_name = f"{self.name}.errors.csv"
+        self.manifest_name = f"{self.name}.manifest.jsonl"
+        self._joining = f"{self.name}.run"
+        if target.overwrite:
+            self._remove()
+        self.rolling = (
+            target.part_rows is not None
+            or target.share.processes > 1
+            or self.store.is_folder(self.name)
+        )
+        self.folder = self.name if self.rolling else self._joining
+        self.state = f"{self.name}/_carjax" if self.rolling else self._joining
+        self.base: Commit | None = None
+        self._base_settings: dict[str, Any] | None = None
+        self._check()
+
+    def _remove(self) -> None:
+        if self.target.share.processes > 1 and self.store.is_folder(self.name):
+            raise CarjaxError(
+                f"{self.target.out}: several processes cannot overwrite one folder: remove it first"
+            )
+        if self.store.is_folder(self.name) and not self._is_ours():
+            raise CarjaxError(
+                f"{self.target.out}: is a folder that carjax did not write: give another --out"
+            )
+        for name in (self._joining, self.manifest_name, self.errors_name, self.name):
+            self.store.remove(name)
+
+    def _is_ours(self) -> bool:
+        return self.store.size(f"{self.name}/_carjax/settings.json") is not None
+
+    def _check(self) -> None:
+        out = self.target.out
+        if self.rolling:
+            if self.store.size(self.name) is not None:
+                raise CarjaxError(
+                    f"{out}: is one file, and parts need a folder: give another --out, "
+                    "or --overwrite"
+                )
+            if self.store.is_folder(self.name) and not self._is_ours():
+                files = self.store.names(self.name)
+                if files and not self.store.is_folder(self.state):
+                    raise CarjaxError(
+                        f"{out}: is a folder that carjax did not write: give another --out"
+                    )
+            return
+        self._end_join()
+        size = self.store.size(self.name)
+        if size is None:
+            return
+        if self.store.size(self.manifest_name) is not None:
+            with self.store.open(self.manifest_name) as file:
+                head, *lines = file.read().splitlines()
+            described = json.loads(head)
+            if described["size"] == size:
+                self._base_settings = described["settings"]
+                records = tuple(Record.from_json(json.loads(line)) for line in lines)
+                self.base = Commit("", ((self.name, described["rows"]),), records)
+                return
+        raise CarjaxError(
+            f"{out}: exists, and no manifest tells what it holds: give another --out, "
+            "or --overwrite"
+        )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[pathlib.Path]:
+        """Yields a local folder for unfinished files; only one run at a time has it.
+
+        Raises:
+            CarjaxError: another run has it, or the output cannot be written.
+        """
+        try:
+            name = f"{self.state}/scratch-{self.target.share.process:05d}"
+            with self.store.scratch(name) as scratch:
+                yield scratch
+        except OSError as error:
+            raise CarjaxError(
+                f"cannot write {self.target.out}: {error.strerror or error}; give another --out"
+            ) from error
+
+    def output(self, scratch: pathlib.Path, schema: pa.Schema) -> Output:
+        """The parts of this process."""
+        return Output(
+            self.store,
+            self.folder,
+            self.state,
+            scratch,
+            self.target.share,
+            schema,
+            part_rows=self.target.part_rows or PART_ROWS,
+            checkpoint_s=self.target.checkpoint_s,
+        )
+
+    def commits(self) -> list[tuple[str, Commit]]:
+        """What is written so far, each with the folder of its parts."""
+        base = [("", self.base)] if self.base else []
+        return base + [(self.folder, c) for c in manifest.read_commits(self.store, self.state)]
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Compares what the rows depend on with what earlier runs wrote.
+
+        Raises:
+            CarjaxError: they differ.
+        """
+        if self._base_settings is not None:
+            manifest.compare_settings(self._base_settings, settings, self.target.out)
+        name = f"{self.state}/settings.json"
+        manifest.check_settings(self.store, name, settings, self.target.out)
+
+    def current(self, commits: Sequence[tuple[str, Commit]]) -> dict[str, Record]:
+        """The record that counts of every source; see `manifest.current`."""
+        return manifest.current((c for _, c in commits), one_writer=not self.rolling)
+
+    def end(self, settings: Mapping[str, Any], schema: pa.Schema) -> None:
+        """Makes the one file, if this run changes it, and removes the run's folder."""
+        before = {r.source for r in self.base.records} if self.base else set()
+        fresh = [r for c in manifest.read_commits(self.store, self.state) for r in c.records]
+        if any(r.source in before or not r.failed for r in fresh):
+            self.join(settings, schema)
+        else:
+            self.store.remove(self.state)
+
+    def join(self, settings: Mapping[str, Any], schema: pa.Schema) -> None:
+        """Makes one file of all parts; a run that is killed here goes on here."""
+        commits = self.commits()
+        counting = self.current(commits)
+        commits = [(folder, manifest.without(commit, counting)) for folder, commit in commits]
+        records: list[Record] = []
+        with self.store.scratch(f"{self._joining}/scratch-00000") as scratch:
+            writer = PartWriter(scratch / "joined.parquet", schema)
+            for record, tables in rows_of(self.store, commits):
+                records.append(record)
+                for table in tables:
+                    writer.write(table)
+            writer.close()
+            size = writer.path.stat().st_size
+            head = {"format": manifest.FORMAT, "settings": settings}
+            head |= {"rows": writer.rows, "size": size}
+            lines = [json.dumps(head), *(json.dumps(record.to_json()) for record in records)]
+            self.store.put(writer.path, f"{self._joining}/joined.parquet")
+        # From here on the joined file counts, whatever happens.
+        text = "\n".join(lines) + "\n"
+        self.store.write(f"{self._joining}/joined.jsonl", text.encode())
+        self._end_join()
+
+    def _end_join(self) -> None:
+        """Does what is left of a join whose file is complete."""
+        listed = f"{self._joining}/joined.jsonl"
+        if self.store.size(listed) is None:
+            return
+        joined = f"{self._joining}/joined.parquet"
+        if self.store.size(joined) is not None:
+            self.store.move(joined, self.name)
+        self.store.move(listed, self.manifest_name)
+        self.store.remove(self._joining)
+
+    def write_errors(
+        self, known: Sequence[tuple[str, str]], wanted: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """Writes the errors of all processes so far, and returns them.
+
+        Read again after writing: of two processes that write at once the last one sees both.
+        """
+        written = None
+        while True:
+            counting = self.current(self.commits())
+            told = (counting[name].problems for name in wanted if name in counting)
+            rows = sorted({*known, *(problem for some in told for problem in some)})
+            if rows == written:
+                return rows
+            self.store.write(self.errors_name, manifest.errors_csv(rows))
+            written = rows
+
+
+def score_sources(
+    sources: Sequence[Source],
+    problems: Sequence[Problem],
+    run: Run,
+    settings: Mapping[str, Any],
+    schema: pa.Schema,
+    engine: Callable[[], Engine],
+    progress: Callable[[int, int, int], None] = lambda rows, done, failed: None,
+) -> Summary:
+    """Scores what earlier runs have not scored, and writes everything.
+
+    Args:
+        sources: all sources, of all processes, in order of their names.
+        problems: what is known to be wrong before anything is read.
+        run: the output and what is in it.
+        settings: JSON-like facts that rows depend on: the model, the sampling, the columns.
+        schema: the columns of the rows.
+        engine: makes what scores them; not called where nothing is left to do.
+        progress: called with rows, sources done and sources failed, of this run and process.
+
+    Returns:
+        What the output holds now.
+
+    Raises:
+        CarjaxError: the output cannot be written, or was begun with other settings or sources.
+    """
+    run.check_settings(settings)
+    names = [source.name for source in sources]
+    known = [(problem.source, problem.reason) for problem in problems]
+    mine: list[Source] = run.target.share.of(list(sources))
+    with run.writing() as scratch:
+        commits = run.commits()
+        done = {n: r for n, r in run.current(commits).items() if not r.failed}
+        _check_wanted(done, names, run.target.out)
+        stale = _changed([s for s in sources if s.name in done], done)
+        if run.rolling:
+            remove_leftovers(run.store, run.folder, [c for _, c in commits], run.target.share)
+        output = run.output(scratch, schema)
+        if run.rolling and stale:
+            _rewrite(run, output, commits, done, stale)
+        todo = [s for s in mine if s.name not in done or s.name in stale]
+        run.write_errors(known, names)
+        if todo:
+            _score(engine(), todo, scratch, output, progress)
+    done = {n: r for n, r in run.current(run.commits()).items() if not r.failed}
+    errors = run.write_errors(known, names)
+    if not run.rolling:
+        run.end(settings, schema)
+    rows = sum(record.rows for record in done.values())
+    return Summary(rows, len(done), len(mine) - len(todo), errors)
+
+
+def _check_wanted(done: Mapping[str, Record], names: Sequence[str], out: str) -> None:
+    """Nothing that was computed is dropped because a call names fewer sources."""
+    others = sorted(done.keys() - set(names))
+    if others:
+        raise CarjaxError(
+            f"{out}: holds {len(others)} sources that were not named this time, such as "
+            f"{others[0]}: name them too, give another --out, or --overwrite"
+        )
+
+
+def _changed(sources: Sequence[Source], done: Mapping[str, Record]) -> set[str]:
+    """Names of sources whose bytes are not those that were scored; what cannot be told is not."""
+
+    def changed(source: Source) -> bool:
+        now = fingerprint_of(source)
+        return now not in ("", done[source.name].fingerprint)
+
+    with concurrent.futures.ThreadPoolExecutor(_LOOKUPS) as pool:
+        flags = pool.map(changed, sources)
+        return {s.name for s, flag in zip(sources, flags, strict=True) if flag}
+
+
+def _rewrite(
+    run: Run,
+    output: Output,
+    commits: Sequence[tuple[str, Commit]],
+    done: Mapping[str, Record],
+    stale: set[str],
+) -> None:
+    """Writes the parts that hold rows of changed sources anew, without these."""
+    if run.target.share.processes > 1:
+        raise CarjaxError(
+            f"{len(stale)} sources were changed since they were scored, such as "
+            f"{min(stale)}: score these with one process first, or remove {run.target.out}"
+        )
+    counting = {name: record for name, record in done.items() if name not in stale}
+    for folder, commit in commits:
+        if not any(r.source in stale and not r.failed for r in commit.records):
+            continue
+        kept = list(rows_of(run.store, [(folder, manifest.without(commit, counting))]))
+        records = tuple(record for record, _ in kept)
+        again = rows_of(run.store, [(folder, manifest.without(commit, counting))])
+        output.replace(commit, records, (table for _, tables in again for table in tables))
+        for name, _ in commit.parts:
+            run.store.remove(f"{folder}/{name}")
+
+
+def _score(
+    engine: Engine,
+    todo: Sequence[Source],
+    scratch: pathlib.Path,
+    output: Output,
+    progress: Callable[[int, int, int], None],
+) -> None:
+    """Runs the engine; what is finished when it is stopped is committed."""
+    rows = done = failed = 0
+
+    def finish(end: End, unit: UnitRows) -> None:
+        nonlocal done, failed
+        name = todo[end.unit].name
+        told = [(problem.source, problem.reason) for problem in end.problems]
+        if end.failure is None:
+            done += 1
+            record = Record(name, end.fingerprint, unit.count, unit.first or name, tuple(told))
+            output.add(record, unit)
+        else:
+            failed += 1
+            unit.drop()
+            told.append((name, end.failure))
+            output.add(Record(name, end.fingerprint, 0, name, tuple(told), failed=True), None)
+        progress(rows, done, failed)
+
+    def scored(count: int) -> None:
+        nonlocal rows
+        rows += count
+        progress(rows, done, failed)
+
+    progress(0, 0, 0)
+    try:
+        engine.run(todo, scratch, finish, scored)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first failure is the one to tell
+            output.commit()
+        raise
+    output.commit()

@@ -1,0 +1,217 @@
+"""Where results go: a folder of this machine, or a bucket by its fsspec URL."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any, Protocol
+
+from carjax.errors import CarjaxError
+from carjax.files import is_remote
+from carjax.sources import remote
+
+
+class Store(Protocol):
+    """Named files below one folder; each appears whole or not at all. Names use `/`."""
+
+    def put(self, local: pathlib.Path, name: str) -> None:
+        """Moves a finished local file there, replacing what is there."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a small file whole, replacing what is there."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """Opens a file to read; seekable. FileNotFoundError if there is none."""
+
+    def size(self, name: str) -> int | None:
+        """Its size in bytes; None if there is no such file."""
+
+    def is_folder(self, name: str) -> bool:
+        """Whether there are files below that name."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files right in a folder, sorted; none if there is no such folder."""
+
+    def move(self, name: str, target: str) -> None:
+        """Renames a file, replacing what is there."""
+
+    def remove(self, name: str) -> None:
+        """Removes a file, or a folder with all that is in it, if it is there."""
+
+    def scratch(self, folder: str) -> contextlib.AbstractContextManager[pathlib.Path]:
+        """An empty local folder, gone after the block; from it files are put.
+
+        Raises:
+            CarjaxError: another process has it.
+        """
+
+
+class LocalStore:
+    """Below a folder of this machine; what is put is on the disk before it has its name."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        self._root = root
+
+    def put(self, local: pathlib.Path, name: str) -> None:
+        """See `Store`."""
+        target = self._root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with local.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(local, target)
+        _sync_folder(target.parent)
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Store`."""
+        target = self._root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            temporary.write_bytes(data)
+            self.put(temporary, name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def open(self, name: str) -> IO[bytes]:
+        """See `Store`."""
+        return (self._root / name).open("rb")
+
+    def size(self, name: str) -> int | None:
+        """See `Store`."""
+        path = self._root / name
+        return path.stat().st_size if path.is_file() else None
+
+    def is_folder(self, name: str) -> bool:
+        """See `Store`."""
+        return (self._root / name).is_dir()
+
+    def names(self, folder: str) -> list[str]:
+        """See `Store`."""
+        path = self._root / folder
+        return sorted(p.name for p in path.iterdir() if p.is_file()) if path.is_dir() else []
+
+    def move(self, name: str, target: str) -> None:
+        """See `Store`."""
+        os.replace(self._root / name, self._root / target)
+        _sync_folder((self._root / target).parent)
+
+    def remove(self, name: str) -> None:
+        """See `Store`."""
+        path = self._root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def scratch(self, folder: str) -> Iterator[pathlib.Path]:
+        """See `Store`; on the same disk, so that putting is renaming."""
+        path = self._root / folder
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            # The lock goes with the process, however it ends.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise CarjaxError(f"{path.parent}: another carjax score is writing there") from None
+        try:
+            _clear(path)  # what a run left that was killed
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(handle)
+
+
+class RemoteStore:
+    """Below a folder of a bucket, where an object appears whole."""
+
+    def __init__(self, url: str) -> None:
+        self._files: Any
+        self._files, self._root = remote.filesystem(url)
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self._root, name)
+
+    def put(self, local: pathlib.Path, name: str) -> None:
+        """See `Store`."""
+        self._files.makedirs(posixpath.dirname(self._path(name)), exist_ok=True)
+        self._files.put_file(os.fspath(local), self._path(name))
+        local.unlink()
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Store`."""
+        self._files.makedirs(posixpath.dirname(self._path(name)), exist_ok=True)
+        self._files.pipe_file(self._path(name), data)
+
+    def open(self, name: str) -> IO[bytes]:
+        """See `Store`."""
+        return self._files.open(self._path(name), "rb")
+
+    def size(self, name: str) -> int | None:
+        """See `Store`."""
+        self._files.invalidate_cache()
+        path = self._path(name)
+        return self._files.size(path) if self._files.isfile(path) else None
+
+    def is_folder(self, name: str) -> bool:
+        """See `Store`."""
+        self._files.invalidate_cache()
+        return self._files.isdir(self._path(name))
+
+    def names(self, folder: str) -> list[str]:
+        """See `Store`."""
+        self._files.invalidate_cache()
+        try:
+            found = self._files.ls(self._path(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(posixpath.basename(f["name"]) for f in found if f["type"] == "file")
+
+    def move(self, name: str, target: str) -> None:
+        """See `Store`."""
+        self._files.mv(self._path(name), self._path(target))
+
+    def remove(self, name: str) -> None:
+        """See `Store`."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rm(self._path(name), recursive=True)
+
+    @contextlib.contextmanager
+    def scratch(self, folder: str) -> Iterator[pathlib.Path]:
+        """See `Store`."""
+        with tempfile.TemporaryDirectory(prefix="carjax-") as path:
+            yield pathlib.Path(path)
+
+
+def open_store(out: str) -> tuple[Store, str]:
+    """Returns the store of the folder that holds a path or URL, and the name in it.
+
+    Raises:
+        CarjaxError: a URL, without the packages for it.
+    """
+    if is_remote(out):
+        parent, _, name = out.rstrip("/").rpartition("/")
+        return RemoteStore(parent), name
+    path = pathlib.Path(out)
+    return LocalStore(path.parent), path.name
+
+
+def _clear(folder: pathlib.Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Makes a rename last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

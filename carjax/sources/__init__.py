@@ -1,0 +1,1 @@
+"""Where frames come from: videos, pictures, WebDataset shards, Parquet; local or by URL."""

@@ -1,0 +1,69 @@
+"""Which reader a source needs: told by its bytes, since names may say anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from carjax import video
+from carjax.errors import CarjaxError
+from carjax.sources.base import Item, Source
+
+_HEAD = 512
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
+_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1")
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_TAR_MAGIC = slice(257, 262)  # POSIX 1003.1, ustar
+
+
+def read(source: Source, fps: video.Fps) -> Iterator[Item]:
+    """Yields the frames of a source, and what is wrong with parts of it, in (source, frame) order.
+
+    Args:
+        source: a video, a picture, a WebDataset tar, or Parquet with encoded pictures.
+        fps: which frames of a video to take, see `video.Decoder`.
+
+    Raises:
+        CarjaxError: nothing can be read from it; the message does not name it.
+    """
+    # Imported here: the readers need OpenCV, and `carjax score --help` does not.
+    from carjax.sources import stills, tables, tars, videos
+
+    try:
+        kind = kind_of(source)
+        if kind == "still":
+            yield from stills.read(source)
+        elif kind == "tar":
+            yield from tars.read(source, fps)
+        elif kind == "parquet":
+            yield from tables.read(source)
+        else:
+            yield from videos.read(source, fps)
+    except FileNotFoundError:
+        raise CarjaxError("no such file") from None
+    except PermissionError:
+        raise CarjaxError("no permission to read it") from None
+    except OSError as error:
+        raise CarjaxError(f"cannot be read: {error.strerror or error}") from None
+
+
+def kind_of(source: Source) -> str:
+    """Tells 'still', 'tar', 'parquet' or 'video' by the first bytes.
+
+    Raises:
+        OSError: the source cannot be reached.
+        CarjaxError: it is empty.
+    """
+    head = source.head(_HEAD)
+    if not head:
+        raise CarjaxError("the file is empty")
+    if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return "still"
+    if head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS:
+        return "still"
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    suffix = os.path.splitext(source.name)[1].lower()
+    if head[_TAR_MAGIC] == b"ustar" or suffix == ".tar" or head.startswith(_PACKED):
+        return "tar"
+    return "video"

@@ -1,0 +1,195 @@
+"""Another frame for a chosen photo: the next best ones, and the selection with one of them.
+
+Pure functions on a score table and the content of `selection.json`. A photo is named as its file
+is: an attribute, or `view_` and a view.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from carjax import selection
+from carjax.attributes import VIEWS, Categorical
+from carjax.eligibility import content_of, eligible_frames, whole_frames
+from carjax.errors import UsageError
+from carjax.report.series import certainty
+from carjax.table import ScoreTable
+
+VIEW_PREFIX = "view_"
+# A view passes in a second or two: its frames may be nearer to each other than an attribute's.
+VIEW_GAP_S = 0.25
+
+
+def photo_names(content: Mapping[str, Any]) -> list[str]:
+    """Returns every photo that the selection has or lacks: attributes, then views."""
+    views = content.get("orientation", {"views": {}})["views"]
+    return [*content["attributes"], *(VIEW_PREFIX + name for name in views)]
+
+
+def next_best(
+    table: ScoreTable, content: Mapping[str, Any], photo: str, limit: int = 5
+) -> list[dict[str, Any]]:
+    """Returns the best frames besides the chosen one, best first, distinct from it in time.
+
+    For an attribute they agree with the value that was chosen and are ordered by entropy (or, where
+    the seller stated the value, by its probability), as `selection.select_photos` chooses. For a
+    view it is their most probable one; those that fill it come first, from its middle outwards.
+
+    Args:
+        table: scores of the video.
+        content: of `selection.json`.
+        photo: an attribute, or `view_` and a view.
+        limit: how many frames, at most.
+
+    Returns:
+        For an attribute the fields of `selection.Alternative`, for a view those of
+        `selection.ViewChoice`.
+
+    Raises:
+        UsageError: the selection has no such photo.
+    """
+    chosen = _chosen(content, photo)
+    ranked = _ranked(table, content, photo)
+    gap = VIEW_GAP_S
+    if not photo.startswith(VIEW_PREFIX):
+        share = selection.MIN_GAP_SHARE * content["video"]["duration_s"]
+        gap = max(selection.MIN_GAP_S, share)
+    taken = []
+    if chosen is not None and "frame" in chosen:
+        taken = [float(chosen["time_s"])]
+    rows: list[int] = []
+    for row in ranked:
+        time_s = float(table.time_s[row])
+        # A frame exactly one gap away must not fall to the rounding of its timestamp.
+        if all(abs(time_s - other) >= gap - 1e-6 for other in taken) and len(rows) < limit:
+            taken.append(time_s)
+            rows.append(int(row))
+    return [_described(table, content, photo, row) for row in rows]
+
+
+def swapped(
+    table: ScoreTable, content: Mapping[str, Any], photo: str, frame: int
+) -> dict[str, Any]:
+    """Returns the selection with another frame for one photo; every number of it follows.
+
+    Args:
+        table: scores of the video.
+        content: of `selection.json`.
+        photo: an attribute, or `view_` and a view; a view that was missing may be filled.
+        frame: a scored frame. For a view it must show that view more than any other.
+
+    Raises:
+        UsageError: there is no such photo or no such frame, or it shows another view.
+    """
+    _chosen(content, photo)
+    rows = np.flatnonzero(table.frame == frame)
+    if not rows.size:
+        raise UsageError(f"frame {frame} was not scored; choose one of the timeline's frames")
+    row = int(rows[0])
+    result = copy.deepcopy(dict(content))
+    new = _described(table, content, photo, row)
+    if photo.startswith(VIEW_PREFIX):
+        return _swap_view(table, result, photo, row, new)
+    choice = result["attributes"][photo]
+    if "frame" not in choice:
+        raise UsageError(f"there is no photo of {photo} to swap: {choice['reason']}")
+    value = choice["value"]
+    choice |= new | {"value": value, "content": content_of(table, row)}
+    choice["alternatives"] = next_best(table, result, photo, limit=3)
+    return result
+
+
+def _swap_view(
+    table: ScoreTable, result: dict[str, Any], photo: str, row: int, new: dict[str, Any]
+) -> dict[str, Any]:
+    orientation = result["orientation"]
+    views, name = orientation["views"], photo.removeprefix(VIEW_PREFIX)
+    masses = selection.view_masses(table, selection.sound_directions(table), len(views))
+    if not masses[row].any():
+        raise UsageError(f"frame {new['frame']} has no direction that could be read")
+    shown = list(views)[int(np.argmax(masses[row]))]
+    if shown != name:
+        raise UsageError(f"frame {new['frame']} shows the {shown} rather than the {name}")
+    old = views[name] or {"photo": f"photos/{photo}.jpg"}
+    views[name] = new | {"photo": old["photo"]}
+    found = [view for view in views.values() if view is not None]
+    orientation["missing"] = [name for name, view in views.items() if view is None]
+    orientation["order"] = [v["frame"] for v in sorted(found, key=lambda v: v["azimuth_deg"])]
+    return result
+
+
+def _chosen(content: Mapping[str, Any], photo: str) -> Mapping[str, Any] | None:
+    if photo not in photo_names(content):
+        raise UsageError(
+            f"there is no photo {photo!r}; there are: {', '.join(photo_names(content))}"
+        )
+    if photo.startswith(VIEW_PREFIX):
+        return content["orientation"]["views"][photo.removeprefix(VIEW_PREFIX)]
+    return content["attributes"][photo]
+
+
+def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.ndarray:
+    """Rows that may serve, best first."""
+    eligible = eligible_frames(table)
+    whole = whole_frames(table)
+    if photo.startswith(VIEW_PREFIX):
+        views = list(content["orientation"]["views"])
+        name = photo.removeprefix(VIEW_PREFIX)
+        column = views.index(name)
+        eligible = eligible & selection.sound_directions(table)
+        masses = selection.view_masses(table, eligible, len(views))
+        index = selection.frames_of_view(masses, column, 0.0, eligible, whole)
+        off = np.abs((table.azimuth_deg[index] - 45.0 * VIEWS.index(name) + 180) % 360 - 180)
+        return index[np.lexsort((off, masses[index, column] <= 0.8))]
+    candidates = eligible & whole if (eligible & whole).any() else eligible
+    attribute, probs = _probs(table, photo)
+    candidates = candidates & np.isfinite(probs).all(axis=1) & np.isfinite(table.entropy[photo])
+    choice = content["attributes"][photo]
+    value, order = choice["value"], table.entropy[photo]
+    if value is not None:
+        column = attribute.classes.index(value)
+        if "known" in choice:  # a stated value is not argued with
+            order = -probs[:, column]
+        else:
+            candidates &= np.argmax(probs, axis=1) == column
+    index = np.flatnonzero(candidates)
+    return index[np.argsort(order[index], kind="stable")]
+
+
+def _described(
+    table: ScoreTable, content: Mapping[str, Any], photo: str, row: int
+) -> dict[str, Any]:
+    where = {"frame": int(table.frame[row]), "time_s": float(table.time_s[row])}
+    if photo.startswith(VIEW_PREFIX):
+        views = list(content["orientation"]["views"])
+        sound = selection.sound_directions(table)
+        masses = selection.view_masses(table, sound, len(views))
+        return {
+            "azimuth_deg": float(table.azimuth_deg[row]),
+            "kappa": float(table.kappa[row]),
+            "probability": float(masses[row, views.index(photo.removeprefix(VIEW_PREFIX))]),
+            **where,
+            "content": content_of(table, row),
+        }
+    attribute, probs = _probs(table, photo)
+    value = content["attributes"][photo]["value"]
+    label = int(np.argmax(probs[row])) if value is None else attribute.classes.index(value)
+    entropy = float(table.entropy[photo][row])
+    if not (np.isfinite(probs[row]).all() and np.isfinite(entropy)):
+        raise UsageError(f"frame {where['frame']} has no valid score of {photo}")
+    return {
+        **where,
+        "value": attribute.classes[label],
+        "probability": float(probs[row, label]),
+        "entropy": entropy,
+        "certainty": float(certainty(entropy, len(attribute.classes))),
+    }
+
+
+def _probs(table: ScoreTable, name: str) -> tuple[Categorical, np.ndarray]:
+    attribute = next(a for a in table.categorical if a.name == name)
+    return attribute, np.asarray(table.probs[name], np.float64)

@@ -1,0 +1,396 @@
+"""The HTTP side: the page, and the jobs as an API with OpenAPI pages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+import pathlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any
+
+import fastapi_offline
+from fastapi import Depends, FastAPI, Path, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
+
+import carjax
+from carjax import known as statements
+from carjax.errors import CarjaxError, UsageError
+from carjax.web import answers, upload
+from carjax.web.jobs import Busy, Job, Jobs, Missing
+from carjax.web.process import NoCar, TaskDied, TaskOverrun
+
+_PACKAGE = pathlib.Path(str(importlib.resources.files("carjax")))
+_STATIC = _PACKAGE / "web" / "static"
+_SWAGGER = pathlib.Path(str(importlib.resources.files(fastapi_offline))) / "static"
+# What the page loads: its own files, and those that it shares with the report.
+_FILES = {
+    **{path.name: path for path in _STATIC.iterdir()},
+    **{name: _PACKAGE / "report" / name for name in ("style.css", "components.js")},
+}
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+}
+# Swagger UI sets styles from its script.
+_API_POLICY = _HEADERS["Content-Security-Policy"].replace(
+    "style-src 'self'", "style-src 'self' 'unsafe-inline'"
+)
+_STATUS = {
+    Missing: 404,
+    upload.TooLarge: 413,
+    upload.TooSlow: 408,
+    Busy: 503,
+    TaskOverrun: 503,
+    TaskDied: 422,
+    NoCar: 422,
+    UsageError: 422,
+}
+# How long the rest of a refused upload is read and thrown away, so that the client, which is still
+# sending, gets to read the answer.
+_LINGER_S = 5.0
+_DESCRIPTION = """From a walk-around video of a car, the photos that sell it.
+
+`POST /jobs` uploads a video; `GET /jobs/{id}/events` tells how far it is; then
+`GET /jobs/{id}/selection.json` says what was chosen and `GET /jobs/{id}/zip` has all of it.
+A job belongs to whoever knows its id, and is deleted some time after its last use.
+"""
+
+# The form is read by `upload`, as it arrives: FastAPI would first keep all of it.
+_FORM = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["video"],
+                "properties": {
+                    "video": {"type": "string", "format": "binary"},
+                    "attributes": {
+                        "type": "string",
+                        "description": "Such as `type,brand,orientation`; default: all.",
+                    },
+                    "views": {"type": "integer", "enum": [8, 4], "default": 8},
+                    "known": {
+                        "type": "string",
+                        "description": "What the seller states, such as `brand:BMW,doors:5`.",
+                    },
+                },
+            }
+        }
+    },
+}
+
+Id = Annotated[str, Path(description="As `POST /jobs` gave it.", max_length=64)]
+PhotoName = Annotated[
+    str, Path(description="An attribute, or `view_` and a view.", pattern=r"^[\w-]{1,64}$")
+]
+_REFUSED: dict[int | str, dict[str, Any]] = {404: {"model": answers.Problem}}
+_REFUSED_EDIT = _REFUSED | {422: {"model": answers.Problem}}
+
+
+def create_app(jobs: Jobs) -> FastAPI:
+    """Returns the application; `jobs` starts and ends with it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await jobs.start()
+        try:
+            yield
+        finally:
+            await jobs.close()
+
+    app = FastAPI(
+        title="carjax",
+        version=carjax.__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.middleware("http")(_guard)
+    app.exception_handler(CarjaxError)(_refuse)
+    app.mount("/swagger", StaticFiles(directory=_SWAGGER))
+    _add_page(app)
+    _add_jobs(app, jobs)
+    _add_results(app, jobs)
+    _add_edits(app, jobs)
+    return app
+
+
+async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Headers for every answer; and no other site may send a visitor's browser here."""
+    foreign = request.headers.get("sec-fetch-site") == "cross-site"
+    if foreign and request.method != "GET":
+        return JSONResponse({"detail": "requests from other sites are refused"}, 403, _HEADERS)
+    response = await call_next(request)
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    # A refused upload may still be coming: the connection ends with the answer.
+    headers = {"Connection": "close"} if request.method == "POST" else {}
+    if isinstance(error, Busy):
+        headers["Retry-After"] = str(round(error.retry_s))
+    return JSONResponse({"detail": str(error)}, _STATUS.get(type(error), 422), headers)
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(_STATIC / "index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(_STATIC / "api.html", headers={"Content-Security-Policy": _API_POLICY})
+
+    @app.get("/static/{name}", include_in_schema=False)
+    async def static(name: str) -> FileResponse:
+        if name not in _FILES:
+            raise Missing("no such file")
+        path = _FILES[name]
+        return FileResponse(
+            path, media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"}
+        )
+
+
+def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
+    @app.get("/about", tags=["server"])
+    async def about() -> answers.About:
+        """What this server can do, and what it takes."""
+        limits = jobs.limits
+        return answers.About(
+            version=carjax.__version__,
+            ready=jobs.attributes is not None,
+            busy=jobs.full,
+            attributes=[answers.Attribute(**a) for a in jobs.attributes or []],
+            megabytes=limits.megabytes,
+            seconds=limits.seconds,
+            megapixels=limits.megapixels,
+            frames=limits.frames,
+            keep_minutes=limits.keep_minutes,
+        )
+
+    @app.post(
+        "/jobs",
+        status_code=202,
+        tags=["jobs"],
+        responses={code: {"model": answers.Problem} for code in (408, 413, 422, 503)},
+        openapi_extra={"requestBody": _FORM},
+    )
+    async def create(request: Request, response: Response) -> answers.JobStatus:
+        """Uploads a video and queues it.
+
+        The video is judged by decoding its first frame, whatever its name. A full queue answers
+        503 with `Retry-After`; an upload over the limit 413; what is no video 422.
+        """
+        length = request.headers.get("content-length", "")
+        try:
+            if length.isdigit() and int(length) > 1.01 * jobs.limits.bytes + 100_000:
+                raise upload.TooLarge(
+                    f"the upload is larger than {jobs.limits.megabytes:g} MB; film a shorter "
+                    "video or at a lower resolution"
+                )
+            job = jobs.reserve()
+        except CarjaxError:
+            await _linger(request, jobs.limits.bytes)
+            raise
+        try:
+            received = await upload.receive(
+                request.headers.get("content-type", ""),
+                request.stream(),
+                job.folder / "video",
+                jobs.limits,
+            )
+            options = _options(received.fields, jobs.attributes)
+            await jobs.submit(job, received, options)
+        except ClientDisconnect:
+            await jobs.remove(job)
+            raise  # nobody is there to answer
+        except BaseException as error:
+            await jobs.remove(job)
+            if isinstance(error, CarjaxError) and not isinstance(error, upload.TooSlow):
+                await _linger(request, jobs.limits.bytes)
+            raise
+        response.headers["Location"] = f"/jobs/{job.id}"
+        return _status(jobs, job)
+
+    @app.get("/jobs/{id}", tags=["jobs"], responses=_REFUSED)
+    async def status(id: Id) -> answers.JobStatus:
+        """Where the job stands."""
+        return _status(jobs, jobs.get(id))
+
+    @app.delete("/jobs/{id}", status_code=204, tags=["jobs"], responses=_REFUSED)
+    async def delete(id: Id) -> None:
+        """Ends the job and deletes all of it at once."""
+        await jobs.remove(jobs.get(id))
+
+    def exists(id: Id) -> None:
+        jobs.get(id)
+
+    @app.get(
+        "/jobs/{id}/events",
+        response_class=EventSourceResponse,
+        tags=["jobs"],
+        responses=_REFUSED,
+        # Before the stream begins: after that no status can tell.
+        dependencies=[Depends(exists)],
+    )
+    async def events(id: Id) -> AsyncIterator[ServerSentEvent]:
+        """The job's status as server-sent events, from now until it is done or failed."""
+        job = jobs.get(id)
+        async for changed in jobs.watch(job):
+            if changed:
+                yield ServerSentEvent(data=_status(jobs, job))
+            else:
+                yield ServerSentEvent(comment="still here")
+
+
+def _add_results(app: FastAPI, jobs: Jobs) -> None:
+    def result(id: str, *parts: str) -> tuple[Job, pathlib.Path]:
+        job = jobs.get(id)
+        if job.state != "done":
+            raise Missing(f"the job is {job.state}; it has no result")
+        path = job.folder.joinpath(*parts)
+        if parts and not path.is_file():
+            raise Missing("the job has no such file")
+        return job, path
+
+    @app.get("/jobs/{id}/selection.json", tags=["results"], responses=_REFUSED)
+    async def selection(id: Id) -> FileResponse:
+        """What was chosen, as `carjax select` writes it."""
+        return FileResponse(result(id, "out", "selection.json")[1])
+
+    @app.get("/jobs/{id}/details", tags=["results"], responses=_REFUSED)
+    async def details(id: Id) -> FileResponse:
+        """What the page shows beside the photos: series over time, charts, next best frames."""
+        return FileResponse(result(id, "details.json")[1])
+
+    @app.get("/jobs/{id}/photos/{photo}.jpg", tags=["results"], responses=_REFUSED)
+    async def photo(id: Id, photo: PhotoName, size: str = "full") -> FileResponse:
+        """A chosen photo; with `size=small` at most 960 pixels wide or high."""
+        folder = ("small",) if size == "small" else ("out", "photos")
+        return FileResponse(result(id, *folder, f"{photo}.jpg")[1])
+
+    @app.get("/jobs/{id}/frames/{frame}.jpg", tags=["results"], responses=_REFUSED)
+    async def frame(id: Id, frame: int) -> FileResponse:
+        """A scored frame, at most 640 pixels wide or high."""
+        path = await jobs.frame(result(id)[0], frame)
+        if path is None:
+            raise Missing("no such frame was scored")
+        return FileResponse(path)
+
+    @app.get("/jobs/{id}/zip", tags=["results"], responses=_REFUSED)
+    async def everything(id: Id) -> FileResponse:
+        """All photos at full size, named in walking order, with the report and `selection.json`."""
+        job, path = result(id, "photos.zip")
+        return FileResponse(
+            path,
+            media_type="application/zip",
+            filename=f"{pathlib.PurePath(job.name).stem} photos.zip",
+        )
+
+
+def _add_edits(app: FastAPI, jobs: Jobs) -> None:
+    def done(id: str) -> Job:
+        job = jobs.get(id)
+        if job.state != "done":
+            raise Missing(f"the job is {job.state}; it has no result")
+        return job
+
+    @app.put("/jobs/{id}/photos/{photo}", tags=["edits"], responses=_REFUSED_EDIT)
+    async def swap(id: Id, photo: PhotoName, choice: answers.FrameChoice) -> answers.JobStatus:
+        """Takes another frame for a photo; `selection.json`, report and zip follow."""
+        job = done(id)
+        await jobs.edit(job, "swap", photo=photo, frame=choice.frame)
+        return _status(jobs, job)
+
+    @app.put("/jobs/{id}/frames/{frame}/blur", tags=["edits"], responses=_REFUSED_EDIT)
+    async def redact(id: Id, frame: int, regions: answers.Regions) -> answers.JobStatus:
+        """Blurs regions of a chosen frame in every export of it; an empty list takes them back."""
+        job = done(id)
+        await jobs.edit(job, "redact", frame=frame, boxes=[list(b) for b in regions.boxes])
+        return _status(jobs, job)
+
+    @app.put("/jobs/{id}/crop", tags=["edits"], responses=_REFUSED_EDIT)
+    async def crop(id: Id, shape: answers.Shape) -> answers.JobStatus:
+        """Cuts all photos to the car with a margin, or not."""
+        job = done(id)
+        await jobs.edit(job, "crop", shape=shape.crop)
+        return _status(jobs, job)
+
+
+def _options(
+    fields: dict[str, list[str]], attributes: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """The form's fields as `tasks.select` takes them.
+
+    Raises:
+        UsageError: a field or its value is none that there is.
+    """
+    unknown = set(fields) - {"attributes", "views", "known"}
+    if unknown:
+        raise UsageError(f"there is no field {min(unknown)!r}")
+    wanted = _words(fields, "attributes")
+    known = statements.parse(_words(fields, "known"))
+    names = {"attributes": [a["name"] for a in attributes or []]}
+    names["known"] = [a["name"] for a in attributes or [] if a["classes"]]
+    for field, given in (("attributes", wanted), ("known", known)):
+        for name in given:
+            if names[field] and name not in names[field]:
+                raise UsageError(f"{field}: no {name!r}; there are: {', '.join(names[field])}")
+    views = fields.get("views", ["8"])[-1]
+    if views not in ("8", "4"):
+        raise UsageError(f"views is {views[:20]!r}; it must be 8 or 4")
+    return {"attributes": wanted or None, "views": int(views), "known": known}
+
+
+def _words(fields: dict[str, list[str]], name: str) -> list[str]:
+    """The words of a field that came once or more often, between commas."""
+    words = ",".join(fields.get(name, [])).split(",")
+    return [word.strip() for word in words if word.strip()]
+
+
+async def _linger(request: Request, most: int) -> None:
+    """Reads on for a moment, at most that many bytes, and throws it away; see `_LINGER_S`."""
+    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
+        async with asyncio.timeout(_LINGER_S):
+            async for chunk in request.stream():
+                most -= len(chunk)
+                if most < 0:
+                    return
+
+
+def _status(jobs: Jobs, job: Job) -> answers.JobStatus:
+    assert job.state != "uploading"
+    remaining = jobs.remaining_s(job)
+    return answers.JobStatus(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        stage=job.stage,  # type: ignore[arg-type]
+        position=jobs.position(job) if job.state == "queued" else 0,
+        frames=job.frames,
+        expected_frames=max(job.expected, job.frames),
+        remaining_s=None if remaining is None else round(remaining, 1),
+        video=None if job.video is None else answers.Video(**job.video),
+        error=job.error,
+        no_car=job.no_car,
+        warnings=job.warnings,
+        revision=job.revision,
+    )

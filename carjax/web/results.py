@@ -1,0 +1,239 @@
+"""A finished job's folder: the photos as they are exported, and what the page shows beside them.
+
+Runs in a child process. The folder holds `out/` (as `carjax select` writes it), `original/` (each
+chosen frame, whole and untouched), `edits.json`, and what follows from these after every edit:
+`out/photos`, `out/selection.json`, `small/`, `details.json` and `photos.zip`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from carjax import parquet, photos, redaction, report, swap, video
+from carjax.errors import CarjaxError, UsageError
+from carjax.files import replacing
+from carjax.report import page
+from carjax.report.series import series
+from carjax.table import ScoreTable
+
+SMALL_SIDE = 960
+_SMALL_QUALITY = 85
+
+
+class Edits:
+    """What was changed by hand: the blurred regions of each frame, and the shape of the photos."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._path = folder / "edits.json"
+        held = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self.boxes: dict[int, list[redaction.Box]] = {
+            int(frame): [tuple(box) for box in boxes]
+            for frame, boxes in held.get("boxes", {}).items()
+        }
+        self.crop: str = held.get("crop", "none")
+
+    def save(self) -> None:
+        """Writes them to the folder."""
+        with replacing(self._path) as temporary:
+            temporary.write_text(json.dumps({"boxes": self.boxes, "crop": self.crop}))
+
+
+def publish_first(folder: pathlib.Path) -> None:
+    """Makes the rest of the folder out of what `pipeline.select` wrote to `out/`."""
+    content, table = _read(folder)
+    (folder / "original").mkdir()
+    for path, frame in _frames(content).items():
+        original = _original(folder, frame)
+        if not original.exists():
+            os.link(folder / "out" / path, original)
+    _publish(folder, content, table)
+
+
+def swap_photo(folder: pathlib.Path, photo: str, frame: int) -> None:
+    """Takes another frame for a photo.
+
+    Raises:
+        UsageError: there is no such photo or frame, or it shows another view.
+    """
+    content, table = _read(folder)
+    content = swap.swapped(table, content, photo, frame)
+    original = _original(folder, frame)
+    if not original.exists():
+        image = video.grab(_video(folder), {frame})[frame]
+        _write(original, _encoded(folder, table, frame, image))
+    _publish(folder, content, table)
+
+
+def redact(folder: pathlib.Path, frame: int, boxes: Sequence[redaction.Box]) -> None:
+    """Sets the regions of a chosen frame that every export of it shows blurred.
+
+    Args:
+        folder: of the job.
+        frame: its index.
+        boxes: left, top, width, height as fractions of the frame; empty removes all.
+
+    Raises:
+        UsageError: no photo is of that frame, or a box is none.
+    """
+    content, table = _read(folder)
+    if frame not in _frames(content).values():
+        raise UsageError(f"no photo is of frame {frame}")
+    edits = Edits(folder)
+    edits.boxes[frame] = [redaction.fractions(box, 1, 1) for box in boxes]
+    edits.save()
+    _publish(folder, content, table)
+
+
+def crop(folder: pathlib.Path, shape: str) -> None:
+    """Cuts the photos to the car: `none`, `4:3` or `16:9`.
+
+    Raises:
+        UsageError: there is no such shape.
+    """
+    edits = Edits(folder)
+    edits.crop = photos.parse_crop(shape)
+    edits.save()
+    _publish(folder, *_read(folder))
+
+
+def small_frames(folder: pathlib.Path) -> None:
+    """Writes every scored frame at a limited size, for the timeline, in one pass in order."""
+    _, table = _read(folder)
+    wanted = set(table.frame.tolist())
+    target = folder / "frames"
+    target.mkdir(exist_ok=True)
+    for frame in video.frames(_video(folder), fps="all", max_side=640):
+        path = target / f"{frame.index}.jpg"
+        if frame.index in wanted and not path.exists():
+            _write(path, _jpeg(frame.image, 75))
+        if frame.index >= max(wanted):
+            return
+
+
+def _publish(folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable) -> None:
+    edits = Edits(folder)
+    exported: dict[str, np.ndarray] = {}
+    (folder / "small").mkdir(exist_ok=True)
+    encoded: dict[str, bytes] = {}
+    for path, frame in _frames(content).items():
+        original = _original(folder, frame).read_bytes()
+        image = _decoded(original)
+        edited = redaction.blurred(image, edits.boxes.get(frame, ()))
+        edited = photos.cropped(edited, table.box[table.frame == frame][0], edits.crop)
+        exported[path] = edited
+        same = edited is image
+        encoded[path] = original if same else _encoded(folder, table, frame, edited)
+        _write(folder / "out" / path, encoded[path])
+        _write(
+            folder / "small" / pathlib.PurePath(path).name, _jpeg(_shrunk(edited), _SMALL_QUALITY)
+        )
+    text = json.dumps(content, indent=1, allow_nan=False)
+    _write(folder / "out" / "selection.json", text.encode())
+    _write_zip(folder, content, table, exported, encoded)
+    details = {
+        "video": {key: value for key, value in content["video"].items() if key != "path"},
+        "crop": edits.crop,
+        "boxes": {str(frame): boxes for frame, boxes in edits.boxes.items() if boxes},
+        "polar": page.polar(content.get("orientation")),
+        "timelines": [
+            {"name": t.name, "heading": t.heading, "chart": t.chart, "note": t.note}
+            for t in page.timelines(content, table)
+        ],
+        "series": series(table),
+        "alternatives": {
+            photo: swap.next_best(table, content, photo) for photo in swap.photo_names(content)
+        },
+    }
+    _write(folder / "details.json", json.dumps(details, allow_nan=False).encode())
+
+
+def _write_zip(
+    folder: pathlib.Path,
+    content: Mapping[str, Any],
+    table: ScoreTable,
+    exported: Mapping[str, np.ndarray],
+    encoded: Mapping[str, bytes],
+) -> None:
+    names = photos.listing_names(content)
+    listed = json.loads(json.dumps(content))
+    for item in _items(listed):
+        item["photo"] = names[item["photo"]]
+    images = {names[path]: image for path, image in exported.items()}
+    html = report.page.render(listed, table, images)
+    with (
+        replacing(folder / "photos.zip") as temporary,
+        # Photos are compressed already.
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for path, name in names.items():
+            archive.writestr(name, encoded[path])
+        text = json.dumps(listed, indent=1, allow_nan=False)
+        archive.writestr("selection.json", text, zipfile.ZIP_DEFLATED)
+        archive.writestr("report.html", html, zipfile.ZIP_DEFLATED)
+
+
+def _read(folder: pathlib.Path) -> tuple[dict[str, Any], ScoreTable]:
+    content = json.loads((folder / "out" / "selection.json").read_text(encoding="utf-8"))
+    table, _ = parquet.read(folder / "out" / "scores.parquet")
+    return content, table
+
+
+def _items(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every choice of the selection that has a photo."""
+    views = content.get("orientation", {"views": {}})["views"]
+    return [c for c in [*content["attributes"].values(), *views.values()] if c and c.get("photo")]
+
+
+def _frames(content: Mapping[str, Any]) -> dict[str, int]:
+    """Path of a photo → its frame."""
+    return {item["photo"]: item["frame"] for item in _items(content)}
+
+
+def _video(folder: pathlib.Path) -> pathlib.Path:
+    return next((folder / "video").iterdir())
+
+
+def _encoded(folder: pathlib.Path, table: ScoreTable, frame: int, image: np.ndarray) -> bytes:
+    """A JPEG with the time at which the frame was taken, where the video says when it began."""
+    began = video.recorded_at(_video(folder))
+    after = datetime.timedelta(seconds=float(table.time_s[table.frame == frame][0]))
+    return photos.encode(image, "jpg", began and began + after)
+
+
+def _original(folder: pathlib.Path, frame: int) -> pathlib.Path:
+    return folder / "original" / f"{frame}.jpg"
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = SMALL_SIDE / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise CarjaxError("a photo in the job's folder is damaged")
+    return image[..., ::-1]
+
+
+def _jpeg(image: np.ndarray, quality: int) -> bytes:
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()

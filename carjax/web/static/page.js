@@ -1,0 +1,332 @@
+/* The page: choose or record a video, watch the job, see its photos. */
+
+import { label, percent } from "./components.js";
+import { ask, find, h, problem, sentence } from "./dom.js";
+import { canRecord, record } from "./record.js";
+import { showResults } from "./results.js";
+
+const SECTIONS = ["start", "recorder", "working", "results"];
+let about = null;
+let file = null;
+let running = null; // what `cancel` ends: {abort}
+
+/** Shows one section, and moves the focus to its heading. */
+function show(name, focus = true) {
+  for (const section of SECTIONS) find(section).hidden = section !== name;
+  if (focus) find(name).querySelector("[tabindex='-1']")?.focus({ preventScroll: true });
+  window.scrollTo(0, 0);
+}
+
+function complain(text) {
+  const box = find("problem");
+  box.textContent = text ? sentence(text) : "";
+  box.hidden = !text;
+}
+
+// ---------------------------------------------------------------------------- what is asked for
+
+function offer() {
+  const attributes = find("attributes");
+  const known = find("known-fields");
+  for (const { name, classes } of about.attributes) {
+    if (!classes.length) continue; // the direction: its views have a choice of their own
+    attributes.append(chip(name, label(name)));
+    known.append(
+      h(
+        "label",
+        {},
+        h("span", {}, label(name)),
+        ...field(name, [...classes].sort(inOrder)),
+      ),
+    );
+  }
+  find("views").hidden = about.attributes.every((a) => a.classes.length);
+  const minutes = about.seconds >= 120 ? `${about.seconds / 60} minutes` : `${about.seconds} s`;
+  find("limits").textContent = `Up to ${minutes} and ${about.megabytes} MB.`;
+  find("keep").textContent = duration(60 * about.keep_minutes);
+}
+
+/** A choice of a few values; of many, a text field that proposes them and takes others too. */
+function field(name, values) {
+  if (values.length > 20) {
+    const list = `list-${name}`;
+    const proposals = h("datalist", { id: list }, ...values.map((value) => h("option", { value })));
+    return [h("input", { name: `known-${name}`, list, maxlength: 60, autocomplete: "off" }), proposals];
+  }
+  const options = values.map((value) => h("option", { value }, value));
+  return [h("select", { name: `known-${name}` }, h("option", { value: "" }, "not stated"), ...options)];
+}
+
+function chip(name, text) {
+  return h(
+    "label.chip",
+    {},
+    h("input", { type: "checkbox", name: "attribute", value: name, checked: true }),
+    h("span", {}, text),
+  );
+}
+
+/** Numbers by size, '>5' after 5, words by letter. */
+function inOrder(a, b) {
+  const [x, y] = [a, b].map((text) => parseFloat(text.replace(/^>(.*)/, "$1.5")));
+  return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
+}
+
+/** The number of views that are wanted; 0 is none. */
+function views() {
+  return find("views").hidden ? 0 : Number(document.querySelector("input[name=views]:checked").value);
+}
+
+/** The names of what photos shall show. */
+function asked() {
+  const names = [...document.querySelectorAll("#attributes input:checked")].map((input) => input.value);
+  const direction = about.attributes.find((a) => !a.classes.length);
+  return views() ? [...names, direction.name] : names;
+}
+
+function choose(chosen) {
+  complain("");
+  if (chosen && chosen.size > 1e6 * about.megabytes) {
+    complain(`this file has ${megabytes(chosen)}, more than ${about.megabytes} MB: film a shorter video or at a lower resolution`);
+    chosen = null;
+  } else if (chosen && !chosen.size) {
+    complain("this file is empty: choose another");
+    chosen = null;
+  }
+  file = chosen;
+  find("drop").hidden = Boolean(file);
+  find("chosen").hidden = !file;
+  const preview = find("preview");
+  if (preview.src) URL.revokeObjectURL(preview.src);
+  preview.removeAttribute("src");
+  find("file").value = "";
+  if (!file) return;
+  preview.src = URL.createObjectURL(file);
+  find("file-name").textContent = file.name;
+  find("file-size").textContent = megabytes(file);
+  find("go").focus();
+}
+
+function megabytes(blob) {
+  const size = blob.size / 1e6;
+  return `${size < 10 ? size.toFixed(1) : Math.round(size)} MB`;
+}
+
+async function useCamera() {
+  complain("");
+  if (!canRecord()) {
+    // Without https a phone's browser gives no camera to the page, but still opens its own.
+    find("file").setAttribute("capture", "environment");
+    find("file").click();
+    find("file").removeAttribute("capture");
+    return;
+  }
+  show("recorder");
+  try {
+    const recorded = await record(about.seconds);
+    show("start", false);
+    if (recorded) choose(recorded);
+    else find("record").focus();
+  } catch (error) {
+    show("start", false);
+    const denied = error.name === "NotAllowedError";
+    complain(denied ? "the browser does not let this page use the camera: allow it, or choose a video" : "no camera was found: choose a video instead");
+  }
+}
+
+// ---------------------------------------------------------------------------- the job
+
+async function send() {
+  const wanted = asked();
+  if (!wanted.length) return complain("choose at least one thing that photos should show");
+  complain("");
+  const form = new FormData();
+  form.append("attributes", wanted.join(","));
+  if (views()) form.append("views", String(views()));
+  const known = [...document.querySelectorAll("#known-fields [name]")]
+    .filter(({ name, value }) => value.trim() && wanted.includes(name.replace("known-", "")))
+    .map(({ name, value }) => `${name.replace("known-", "")}:${value.trim().replaceAll(",", " ")}`);
+  if (known.length) form.append("known", known.join(","));
+  form.append("video", file, file.name);
+  work(file.name);
+  try {
+    const job = await upload(form);
+    history.pushState(null, "", `#${job.id}`);
+    follow(job);
+  } catch (error) {
+    fail(error.name === "AbortError" ? "" : error.message);
+  }
+}
+
+function upload(form) {
+  const request = new XMLHttpRequest(); // fetch does not tell how far an upload is
+  const began = performance.now();
+  running = { abort: () => request.abort() };
+  return new Promise((resolve, reject) => {
+    request.upload.onprogress = (event) => {
+      if (!event.lengthComputable) return;
+      const share = event.loaded / event.total;
+      const left = ((performance.now() - began) / 1000) * (1 / share - 1);
+      step("upload", share < 1 ? `Sent ${percent(share)}` : "Checking the video", share, left);
+    };
+    request.onload = () => {
+      const said = safeJson(request.responseText);
+      if (request.status === 202) resolve(said);
+      else reject(new Error(problem(said) ?? `the server answered ${request.status}`));
+    };
+    request.onerror = async () => {
+      const now = await ask("/about").catch(() => null);
+      reject(new Error(now === null ? "the server does not answer: is it still running?" : now.busy ? "the server is busy: try again in a moment" : "the upload was cut off: try again"));
+    };
+    request.onabort = () => reject(new DOMException("", "AbortError"));
+    request.open("POST", "/jobs");
+    request.send(form);
+  });
+}
+
+function safeJson(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+function work(name) {
+  find("working-name").textContent = name;
+  step("upload", "Sending the video", 0, null);
+  show("working");
+}
+
+/** Watches a job until it is done. */
+function follow(job) {
+  work(job.name);
+  const events = new EventSource(`/jobs/${job.id}/events`);
+  running = {
+    abort: async () => {
+      events.close();
+      await ask(`/jobs/${job.id}`, "DELETE").catch(() => null);
+      fail("");
+    },
+  };
+  events.onmessage = async (event) => {
+    const now = JSON.parse(event.data);
+    report(now);
+    if (now.state !== "done" && now.state !== "failed") return;
+    events.close();
+    running = null;
+    if (now.state === "failed") fail(now.error);
+    else await open(now);
+  };
+  events.onerror = () => {
+    if (events.readyState === EventSource.CLOSED) fail("the job is gone: upload the video again");
+  };
+}
+
+function report(job) {
+  if (job.state === "queued") {
+    const ahead = job.position === 1 ? "one video is before yours" : `${job.position} videos are before yours`;
+    step("decoding", job.position ? `Waiting: ${ahead}` : "Waiting for the model to load", 0, job.remaining_s);
+  } else if (job.state === "running") {
+    const share = Math.min(job.frames / Math.max(job.expected_frames, 1), 1);
+    if (job.stage === "writing") step("writing", "Writing the photos", 1, job.remaining_s);
+    else if (job.frames >= job.expected_frames) step("choosing", "Choosing the photos", 1, job.remaining_s);
+    else if (job.frames) step("scoring", `Scored ${job.frames} of ${job.expected_frames} frames`, share, job.remaining_s);
+    else step("decoding", "Decoding the video", 0, job.remaining_s);
+  }
+}
+
+function step(name, text, share, left) {
+  let state = "done";
+  for (const item of find("steps").children) {
+    if (item.dataset.step === name) state = "now";
+    item.className = state;
+    if (state === "now") item.setAttribute("aria-current", "step");
+    else item.removeAttribute("aria-current");
+    if (state === "now") state = "next";
+  }
+  const bar = find("bar");
+  // The upload is the first tenth of the bar, scoring nearly all of the rest.
+  const ends = { upload: [0, 0.1], decoding: [0.1, 0.1], scoring: [0.1, 0.92], choosing: [0.92, 0.95], writing: [0.95, 0.98] };
+  const [low, high] = ends[name];
+  bar.value = low + (high - low) * share;
+  if (find("steps").dataset.at !== name) find("said").textContent = text; // each stage is said once
+  find("steps").dataset.at = name;
+  find("doing").textContent = text;
+  find("left").textContent = left === null || left === undefined ? "" : `about ${duration(left)} left`;
+}
+
+/** Seconds in words. */
+function duration(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} minutes`;
+  return `${Math.round(seconds / 3600)} hours`;
+}
+
+function fail(text) {
+  running = null;
+  history.replaceState(null, "", "/");
+  show("start", !text);
+  complain(text);
+  if (text) find("problem").scrollIntoView({ block: "nearest" });
+}
+
+async function open(job) {
+  try {
+    await showResults(find("results"), job);
+    document.title = `${job.name} – carjax`;
+    show("results");
+  } catch (error) {
+    fail(error.message);
+  }
+}
+
+// ---------------------------------------------------------------------------- beginning
+
+async function begin() {
+  const drop = find("drop");
+  find("file").addEventListener("change", (event) => choose(event.target.files[0] ?? null));
+  find("record").addEventListener("click", useCamera);
+  find("other").addEventListener("click", () => choose(null));
+  find("cancel").addEventListener("click", () => running?.abort());
+  find("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (file) send();
+  });
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    window.addEventListener(kind, (event) => {
+      event.preventDefault();
+      drop.classList.toggle("over", kind === "dragover");
+      if (kind === "drop" && !find("start").hidden && event.dataTransfer.files[0]) choose(event.dataTransfer.files[0]);
+    });
+  }
+  window.addEventListener("popstate", resume);
+  try {
+    about = await ask("/about");
+    while (!about.attributes.length) {
+      await new Promise((done) => setTimeout(done, 500));
+      about = await ask("/about");
+    }
+  } catch (error) {
+    return complain(error.message);
+  }
+  offer();
+  document.body.dataset.ready = "true";
+  await resume();
+}
+
+/** Shows the job that the address names, if it does. */
+async function resume() {
+  const id = location.hash.slice(1);
+  if (!/^[\w-]{16,64}$/.test(id)) return show("start", false);
+  try {
+    const job = await ask(`/jobs/${id}`);
+    if (job.state === "done") await open(job);
+    else if (job.state === "failed") fail(job.error);
+    else follow(job);
+  } catch (error) {
+    fail(error.message);
+  }
+}
+
+begin();

@@ -1,0 +1,259 @@
+/* The photos of a finished job: cards, the ring around the coverage map, and the timelines. */
+
+import { clock, enliven, label, percent, side } from "./components.js";
+import { ask, find, h, sentence } from "./dom.js";
+import { openFrame, openPhoto } from "./viewer.js";
+
+/** Fetches what a job chose, and shows it in `root`. */
+export async function showResults(root, job) {
+  const state = { job, root };
+  await load(state);
+  render(state);
+}
+
+async function load(state) {
+  const at = `/jobs/${state.job.id}`;
+  [state.selection, state.details] = await Promise.all([ask(`${at}/selection.json`), ask(`${at}/details`)]);
+}
+
+/** Sends a change and shows the result; `focus` finds the element that gets the focus then. */
+export async function change(state, path, body, said, focus) {
+  state.job = await ask(`/jobs/${state.job.id}/${path}`, "PUT", body);
+  await load(state);
+  const top = window.scrollY;
+  render(state);
+  window.scrollTo(0, top);
+  state.root.querySelector(focus)?.focus({ preventScroll: true });
+  find("saved").textContent = said;
+}
+
+/** Every photo of the selection: name → {title, choice}; choice is null where a view is missing. */
+export function photosOf(selection) {
+  const photos = {};
+  for (const [name, choice] of Object.entries(selection.attributes)) {
+    photos[name] = { title: label(name), choice: choice.photo ? choice : null, value: choice };
+  }
+  for (const [view, choice] of Object.entries(selection.orientation?.views ?? {})) {
+    photos[`view_${view}`] = { title: label(view), choice, view };
+  }
+  return photos;
+}
+
+/** The address of a photo; the revision makes the browser fetch an edited one anew. */
+export function photoAddress(state, name, size) {
+  return `/jobs/${state.job.id}/photos/${name}.jpg?size=${size}&v=${state.job.revision}`;
+}
+
+/** How sure, in words. */
+export function sureness(certainty) {
+  if (certainty >= 0.85) return "very sure";
+  if (certainty >= 0.6) return "fairly sure";
+  if (certainty >= 0.35) return "not very sure";
+  return "little more than a guess";
+}
+
+/** What the video looks like in an attribute, in words that do not promise. */
+export function verdict(name, choice) {
+  if (choice.known && choice.value !== null) return `${amount(name, choice.value)}, as you state`;
+  if (choice.value === null) return sentence(choice.reason).slice(0, -1);
+  return `Looks like ${amount(name, choice.value)}`;
+}
+
+function amount(name, value) {
+  return name === "doors" || name === "seats" ? `${value.replace(">5", "more than 5")} ${name}` : value;
+}
+
+function render(state) {
+  const { selection, details, job, root } = state;
+  root.className = selection.video.height > selection.video.width ? "portrait" : "";
+  root.replaceChildren(
+    head(state),
+    ...[attributeCards(state), around(state), timelines(state)].filter(Boolean),
+  );
+  root.append(
+    h(
+      "section.meaning",
+      { "aria-labelledby": "meaning-title" },
+      h("h2", { id: "meaning-title" }, "What certainty is"),
+      h("p", {}, "How much the model’s answer is concentrated on one value: 100% when all the probability is on it, 0% when every value is equally likely. It is high where the photo shows the attribute well."),
+      h("p", {}, "It is not the chance that the answer is right, above all for a car unlike those that the model learnt from. Check what a photo says before you publish it."),
+      h("p.aside", {}, `Chosen by carjax ${selection.model.version}, model ${selection.model.bundle}, from ${selection.video.scored_frames} of ${selection.video.frames} frames of “${job.name}”.`),
+    ),
+  );
+  const pick = (name, row) => openFrame(state, name, row);
+  enliven(root, details.series, pick);
+}
+
+function head(state) {
+  const { selection, job } = state;
+  const views = Object.values(selection.orientation?.views ?? {});
+  const count = Object.values(photosOf(selection)).filter((photo) => photo.choice).length;
+  const parts = [`${count} photos from ${clock(selection.video.duration_s)} of video`];
+  if (views.length) parts.push(`${views.filter(Boolean).length} of ${views.length} views found`);
+  return h(
+    "section.result-head",
+    { "aria-labelledby": "result-title" },
+    h("h1", { id: "result-title", tabindex: -1 }, "Your photos"),
+    h("p.lead", {}, `${parts.join(" · ")}. Open a photo to swap it, to blur a number plate, or to see it larger.`),
+    ...job.warnings.map((warning) => h("p.problem.mild", {}, sentence(warning))),
+    h(
+      "div.toolbar",
+      {},
+      h("a.button.primary", { href: `/jobs/${job.id}/zip?v=${job.revision}`, download: true, id: "zip" }, "Download all"),
+      crops(state),
+      h("a.button", { href: "/" }, "New video"),
+    ),
+    h("p.unseen", { id: "saved", role: "status" }),
+  );
+}
+
+function crops(state) {
+  const names = { none: "Whole frame", "4:3": "4:3", "16:9": "16:9" };
+  const field = h("fieldset.segments", {}, h("legend.unseen", {}, "Shape of the photos"));
+  for (const [shape, text] of Object.entries(names)) {
+    const input = h("input", { type: "radio", name: "crop", value: shape, checked: state.details.crop === shape });
+    input.addEventListener("change", async () => {
+      field.disabled = true;
+      const said = shape === "none" ? "Photos show the whole frame" : `Photos are cut to the car at ${shape}`;
+      await change(state, "crop", { crop: shape }, said, `input[value="${shape}"]`).catch((error) => {
+        find("saved").textContent = error.message;
+        field.disabled = false;
+      });
+    });
+    field.append(h("label", {}, input, h("span", {}, text)));
+  }
+  return field;
+}
+
+function photoButton(state, name, words, more = {}) {
+  const video = state.selection.video;
+  return h(
+    "button.photo",
+    { type: "button", "data-photo": name, "aria-label": `${words}. Open to swap or blur`, onclick: () => openPhoto(state, name), ...more },
+    h("img", { src: photoAddress(state, name, "small"), alt: "", width: video.width, height: video.height, decoding: "async" }),
+  );
+}
+
+function attributeCards(state) {
+  const entries = Object.entries(state.selection.attributes);
+  if (!entries.length) return null;
+  return h(
+    "section",
+    { "aria-labelledby": "photos-title" },
+    h("h2", { id: "photos-title" }, "What the car is"),
+    h("div.cards", {}, ...entries.map(([name, choice]) => card(state, name, choice))),
+  );
+}
+
+function card(state, name, choice) {
+  const said = verdict(name, choice);
+  if (!choice.photo) {
+    return h(
+      "article.card",
+      {},
+      h("div.photo.empty", {}, h("span", {}, "No photo")),
+      h("div.body", {}, h("h3", {}, h("span.name", {}, label(name)), " ", h("span.value.none", {}, "Not found")), h("p.reason", {}, sentence(choice.reason))),
+    );
+  }
+  const certain = `${percent(choice.certainty)} certain`;
+  const notes = [`${sureness(choice.certainty)}, at ${clock(choice.time_s)}`];
+  if (choice.content === "part") notes.push("shows a part of the car");
+  return h(
+    "article.card",
+    {},
+    photoButton(state, name, `Photo for ${label(name).toLowerCase()}: ${said}, ${certain}`),
+    h(
+      "div.body",
+      {},
+      h("h3", {}, h("span.name", {}, label(name)), " ", h(choice.value === null ? "span.value.none" : "span.value", {}, said)),
+      h("p.certainty", {}, h("span", {}, h("strong", {}, certain)), h("meter", { min: 0, max: 1, value: choice.certainty, "aria-label": `Certainty of ${label(name).toLowerCase()}` })),
+      h("p.aside", {}, notes.join(" · ")),
+      listing(choice),
+    ),
+  );
+}
+
+/** Where the seller stated a value: what the video says to that. */
+function listing({ known }) {
+  if (!known) return null;
+  const says = {
+    agrees: "The video agrees.",
+    unsure: "The video neither confirms nor denies it.",
+    disagrees: `Looks like ${known.looks_like}, listing says ${known.value}.`,
+    outside: `Listing says ${known.value}, which the model does not know.`,
+  }[known.verdict];
+  return h(known.verdict === "disagrees" ? "p.listing.differs" : "p.listing.aside", {}, says);
+}
+
+function around(state) {
+  const { orientation } = state.selection;
+  if (!orientation) return null;
+  const views = Object.entries(orientation.views);
+  const missing = orientation.missing;
+  const lead = missing.length
+    ? `${views.length - missing.length} of ${views.length} views found. To complete them, film ${list(missing.map((view) => `the ${side(view)}`))}.`
+    : `All ${views.length} views found.`;
+  const map = h("figure.map");
+  map.innerHTML = state.details.polar; // drawn by the server from numbers alone
+  return h(
+    "section",
+    { "aria-labelledby": "around-title" },
+    h("h2", { id: "around-title" }, "Around the car"),
+    h("p.lead", {}, lead),
+    h("div.ring", {}, map, ...views.map(([view, item]) => viewFigure(state, view, item))),
+    h("p.note", {}, "The car is seen from above with its nose up; each photo stands where the camera stood. The blue area shows how much of the video looks at the car from each side."),
+  );
+}
+
+function viewFigure(state, view, item) {
+  const name = `view_${view}`;
+  if (item === null) {
+    const near = state.details.alternatives[name]?.length;
+    return h(
+      `figure.view.at-${view}`,
+      { "data-view": view },
+      near
+        ? h("button.photo.empty", { type: "button", "data-photo": name, onclick: () => openPhoto(state, name) }, h("span", {}, `Film the ${side(view)}`), h("span.aside", {}, "or look at the nearest moments"))
+        : h("div.photo.empty", {}, h("span", {}, `Film the ${side(view)}`)),
+      h("figcaption", {}, h("strong", {}, label(view)), " ", h("span", {}, "missing")),
+    );
+  }
+  const sure = `${percent(item.probability)} sure`;
+  return h(
+    `figure.view.at-${view}`,
+    { "data-view": view },
+    photoButton(state, name, `The car’s ${side(view)}, ${sure}`),
+    h("figcaption", {}, h("strong", {}, label(view)), " ", h("span.aside", {}, item.content === "part" ? `part of the car · ${sure}` : sure)),
+  );
+}
+
+function timelines(state) {
+  if (!state.details.timelines.length) return null;
+  const key = (kind, text) => {
+    const item = h("li");
+    item.innerHTML = `<svg class="key-mark" viewBox="0 0 12 12" aria-hidden="true"><circle class="${kind}" cx="6" cy="6" r="4.5"/></svg> `;
+    item.append(text);
+    return item;
+  };
+  const charts = state.details.timelines.map((timeline) => {
+    const figure = h(
+      "figure.chart",
+      { "data-series": timeline.name },
+      h("figcaption", {}, h("h3", {}, timeline.heading), h("span.aside", {}, timeline.note)),
+    );
+    figure.insertAdjacentHTML("beforeend", timeline.chart); // drawn by the server; its text is escaped
+    return figure;
+  });
+  return h(
+    "section",
+    { "aria-labelledby": "time-title" },
+    h("h2", { id: "time-title" }, "Certainty over time"),
+    h("p.lead", {}, "Click a point to see that frame."),
+    h("ul.legend", {}, key("chosen", "chosen"), key("alternative", "next best")),
+    h("div.charts", {}, ...charts),
+  );
+}
+
+function list(words) {
+  return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
+}

@@ -1,0 +1,159 @@
+/* One photo, large: look at other moments, take one of them, blur parts of it. */
+
+import { clock, label, percent, reading, side } from "./components.js";
+import { find, h } from "./dom.js";
+import { regions } from "./regions.js";
+import { change, photoAddress, photosOf, sureness, verdict } from "./results.js";
+
+const dialog = find("viewer");
+
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog) dialog.close(); // beside it
+});
+
+/** Opens a chosen photo, or the moments nearest to a view that is missing. */
+export function openPhoto(state, name) {
+  const { choice } = photosOf(state.selection)[name];
+  const others = state.details.alternatives[name] ?? [];
+  show(state, name, choice ? { frame: choice.frame, chosen: true, item: choice } : { frame: others[0].frame, item: others[0] });
+}
+
+/** Opens a frame of the timeline: `name` is an attribute, `direction` or `kappa`. */
+export function openFrame(state, name, row) {
+  const { series } = state.details;
+  const isDirection = !(name in series.attributes);
+  const views = Object.keys(state.selection.orientation?.views ?? {});
+  const view = isDirection ? series.views[series.view[row]] : null;
+  // With four views the nearest one that there is; the server decides.
+  const photo = isDirection ? `view_${views.includes(view) ? view : nearestView(views, series.azimuth_deg[row])}` : name;
+  const frame = series.frame[row];
+  const { choice } = photosOf(state.selection)[photo];
+  if (choice?.frame === frame) return openPhoto(state, photo);
+  show(state, photo, { frame, item: itemOf(state, photo, frame) });
+}
+
+function nearestView(views, azimuth) {
+  const away = (i) => Math.abs(((azimuth - (360 / views.length) * i + 540) % 360) - 180);
+  return views.reduce((best, view, i) => (away(i) < away(views.indexOf(best)) ? view : best));
+}
+
+function itemOf(state, photo, frame) {
+  const known = state.details.alternatives[photo]?.find((other) => other.frame === frame);
+  const row = state.details.series.frame.indexOf(frame);
+  return known ?? { frame, time_s: state.details.series.time_s[row] };
+}
+
+/** `shown`: {frame, item, chosen}: what stands in the large picture. */
+function show(state, name, shown) {
+  const { title, choice, view } = photosOf(state.selection)[name];
+  const others = state.details.alternatives[name] ?? [];
+  const heading = view ? `The car’s ${side(view)}` : title;
+  const problem = h("p.problem", { role: "alert", hidden: true });
+  const picture = h("div.large", {}, largeImage(state, name, shown));
+  const actions = h("div.choose");
+  const close = h("button.button.close", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, "×");
+
+  const act = async (path, body, said) => {
+    problem.hidden = true;
+    dialog.setAttribute("aria-busy", "true");
+    try {
+      await change(state, path, body, said, `[data-photo="${name}"]`);
+      dialog.close();
+      state.root.querySelector(`[data-photo="${name}"]`)?.focus();
+    } catch (error) {
+      problem.textContent = error.message;
+      problem.hidden = false;
+    } finally {
+      dialog.removeAttribute("aria-busy");
+    }
+  };
+
+  if (shown.chosen) {
+    actions.append(
+      h("a.button.primary", { href: photoAddress(state, name, "full"), download: `${name.replace("view_", "")}.jpg` }, "Download this photo"),
+      h("button.button", { type: "button", onclick: () => blur(state, shown.frame, picture, actions, act) }, state.details.boxes[shown.frame] ? "Change what is blurred" : "Blur something"),
+    );
+  } else {
+    const what = view ? `the ${side(view)}` : label(name).toLowerCase();
+    actions.append(
+      h("button.button.primary", { type: "button", id: "use", onclick: () => act(`photos/${name}`, { frame: shown.frame }, `Another photo for ${what} is chosen`) }, `Use for ${what}`),
+    );
+    if (choice) actions.append(h("button.button", { type: "button", onclick: () => openPhoto(state, name) }, "Back to the chosen photo"));
+  }
+
+  dialog.replaceChildren(
+    h("div.viewer-head", {}, h("h2", { id: "viewer-title" }, heading), close),
+    picture,
+    h("p.reading", {}, words(state, name, shown)),
+    problem,
+    actions,
+    strip(state, name, choice, others, shown),
+  );
+  if (!dialog.open) dialog.showModal();
+}
+
+function largeImage(state, name, shown) {
+  const src = shown.chosen ? photoAddress(state, name, "small") : frameAddress(state, shown.frame);
+  const { width, height } = state.selection.video;
+  return h("img", { src, alt: `The car at ${clock(shown.item.time_s)}`, width, height });
+}
+
+function frameAddress(state, frame) {
+  return `/jobs/${state.job.id}/frames/${frame}.jpg`;
+}
+
+function words(state, name, shown) {
+  const { choice, view } = photosOf(state.selection)[name];
+  const at = `${clock(shown.item.time_s)}, frame ${shown.frame}`;
+  if (shown.chosen && !view) {
+    const video = choice.video_probability;
+    return `${verdict(name, choice)}: ${percent(choice.certainty)} certain, ${sureness(choice.certainty)}. The video as a whole gives it ${percent(video)}. At ${at}.`;
+  }
+  if (shown.chosen) return `${percent(choice.probability)} sure that it shows this side; the direction is ${Math.round(choice.azimuth_deg) % 360}°. At ${at}.`;
+  const row = state.details.series.frame.indexOf(shown.frame);
+  return `This frame alone: ${reading(state.details.series, view ? "direction" : name, row)}. At ${at}.`;
+}
+
+function strip(state, name, choice, others, shown) {
+  if (!others.length) return h("p.aside", {}, "No other moment of the video shows this as well.");
+  const entries = choice ? [choice, ...others] : others;
+  return h(
+    "div.others",
+    {},
+    h("h3", {}, choice ? "Next best moments" : "Nearest moments"),
+    h(
+      "ul",
+      {},
+      ...entries.map((item) => {
+        const chosen = item === choice;
+        const sure = percent(item.certainty ?? item.probability);
+        const now = item.frame === shown.frame;
+        return h(
+          "li",
+          {},
+          h(
+            "button.thumb",
+            { type: "button", "aria-pressed": String(now), "aria-label": `${chosen ? "The chosen photo, " : ""}${clock(item.time_s)}, ${sure}`, onclick: () => show(state, name, { frame: item.frame, item, chosen }) },
+            h("img", { src: frameAddress(state, item.frame), alt: "", loading: "lazy" }),
+            h("span", {}, `${clock(item.time_s)} · ${sure}`, chosen ? " ✓" : ""),
+          ),
+        );
+      }),
+    ),
+  );
+}
+
+/** Turns the large picture into one on which regions are drawn. */
+function blur(state, frame, picture, actions, act) {
+  const boxes = (state.details.boxes[frame] ?? []).map((box) => [...box]);
+  const editor = regions(frameAddress(state, frame), boxes);
+  picture.replaceChildren(editor.element);
+  const save = () => act(`frames/${frame}/blur`, { boxes: editor.boxes() }, "The blurred photo is in every export");
+  actions.replaceChildren(
+    h("button.button.primary", { type: "button", id: "save-blur", onclick: save }, "Save"),
+    h("button.button", { type: "button", onclick: editor.add }, "Add a region"),
+    h("button.button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+    h("p.aside", {}, "Click or drag on the picture to blur a number plate or a face. By keyboard: the arrow keys move a region, with Shift they resize it, Delete removes it."),
+  );
+  editor.element.querySelector("button")?.focus();
+}

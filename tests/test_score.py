@@ -1,0 +1,479 @@
+"""`carjax score`: its rows, its errors, and that no way of running it changes either."""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import score_files as files
+
+from carjax import model as models
+from carjax import parquet, pipeline, scoring, video
+from carjax.backbones import pretrained
+from carjax.cli import main as command
+from carjax.engine import run as runs
+from carjax.sources import stills
+
+ROOT = pathlib.Path(__file__).parents[1]
+SAMPLE = ROOT / "data" / "prius_walkaround.mp4"
+TIMEOUT_S = 240
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def environment():
+    """Of a process that computes what this one computes."""
+    same = {"JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **same}
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_model, tmp_path_factory):
+    """Flags that name the tiny model, as files."""
+    folder = tmp_path_factory.mktemp("model")
+    models.save(tiny_model, folder / "tiny.safetensors")
+    pretrained.save(tiny_model.params["backbone"], folder / "backbone.safetensors", np.float32)
+    return [
+        f"--model={folder / 'tiny.safetensors'}",
+        f"--backbone_weights={folder / 'backbone.safetensors'}",
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built_once():
+    """One scorer of each size for all runs: what it computes is compiled once."""
+    scorers = {}
+
+    def scorer(model, batch_size):
+        key = model.spec, batch_size
+        if key not in scorers:
+            scorers[key] = built(model, batch_size)
+        return scorers[key]
+
+    built = scoring.Scorer
+    patch = pytest.MonkeyPatch()
+    patch.setattr(scoring, "Scorer", scorer)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Sources of every kind, some of them broken; read only."""
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "photos" / "deep").mkdir(parents=True)
+    for i in range(5):
+        (folder / "photos" / f"{i}.jpg").write_bytes(files.picture(i))
+    (folder / "photos" / "deep" / "tall.png").write_bytes(files.picture(6, (80, 60), ".png"))
+    (folder / "photos" / "notes.txt").write_text("not a source")
+    files.write_video(folder / "a.mp4", 7, seed=1, rate=8)
+    files.write_video(folder / "b.mp4", 23, seed=2)
+    files.write_video(folder / "c.mkv", 2, seed=3, rate=8)
+    members = [(f"{i}.jpg", files.picture(i)) for i in (12, 10, 11)]
+    members += [("10.json", b"{}"), ("bad.jpg", b"no picture")]
+    (folder / "shard.tar").write_bytes(files.tar_bytes(members))
+    images = [files.picture(20), None, files.picture(21)]
+    pq.write_table(pa.table({"id": [1, 2, 3], "image": images}), folder / "table.parquet")
+    (folder / "text.mp4").write_text("not a video\n" * 100)
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "cut.jpg").write_bytes(files.picture(3)[:-200])
+    return folder
+
+
+BROKEN = {
+    "cut.jpg": "cut short",
+    "empty.jpg": "empty",
+    "none.mp4": "no such file",
+    "shard.tar/bad.jpg": "not an image",
+    "table.parquet": "row 1: no picture",
+    "text.mp4": "not a video",
+}
+WORDS = ["*.*", "photos", "none.mp4"]
+EXPECTED = {
+    **{f"photos/{i}.jpg": 1 for i in range(5)},
+    **{f"shard.tar/{i}.jpg": 1 for i in (10, 11, 12)},
+    "photos/deep/tall.png": 1,
+    "a.mp4": 7,
+    "b.mp4": 18,  # of 23 at ten a second, eight a second
+    "c.mkv": 2,
+    "table.parquet": 2,
+}
+
+
+def score(*words):
+    return command.main(["score", *map(str, words)])
+
+
+def rows(path):
+    """The rows of a file or a folder of parts, whatever their order, as (source, frame) → row."""
+    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    listed = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    found = {(row["source"], row["frame"]): row for row in listed}
+    assert len(found) == len(listed), "a row twice"
+    return found
+
+
+def errors(path):
+    with open(f"{path}.errors.csv", newline="") as file:
+        reader = csv.reader(file)
+        assert next(reader) == ["source", "reason"]
+        return list(reader)
+
+
+def in_order(path):
+    keys = list(zip(*pq.read_table(path, columns=["source", "frame"]).columns, strict=True))
+    keys = [(source.as_py(), frame.as_py()) for source, frame in keys]
+    return keys == sorted(keys)
+
+
+@pytest.fixture(scope="module")
+def whole(mixed, weights, tmp_path_factory):
+    """One unbroken run into one file."""
+    out = tmp_path_factory.mktemp("whole") / "x.parquet"
+    before = pathlib.Path.cwd()
+    os.chdir(mixed)
+    try:
+        assert score(*WORDS, f"--out={out}", *weights) == 0
+    finally:
+        os.chdir(before)
+    return out
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+def test_a_row_for_every_frame_and_an_error_for_all_that_is_wrong(whole):
+    counts = {}
+    for source, _ in rows(whole):
+        counts[source] = counts.get(source, 0) + 1
+    assert counts == EXPECTED
+    assert in_order(whole)
+    told = dict(errors(whole))
+    assert told.keys() == BROKEN.keys()
+    for source, reason in BROKEN.items():
+        assert reason in told[source]
+    assert not [p for p in whole.parent.iterdir() if p.name.endswith(".run")]
+
+
+def test_columns_are_those_of_select_and_other_readers_take_the_file(whole):
+    table, sources = parquet.read(whole)
+    assert len(table) == len(sources) == sum(EXPECTED.values())
+    assert pq.read_schema(whole).equals(parquet.arrow_schema(table.schema))
+
+
+def test_rows_of_a_table_and_of_an_archive_are_those_of_their_pictures(whole, mixed, tmp_path):
+    found = rows(whole)
+    assert [key for key in found if key[0] == "table.parquet"] == [
+        ("table.parquet", 0),
+        ("table.parquet", 2),
+    ]
+    # The same picture, whether it lies in a file or in an archive.
+    same = {"source": ""}
+    assert found["photos/3.jpg", 0] | same != found["photos/4.jpg", 0] | same
+
+
+def test_rows_are_exactly_those_of_select(mixed, weights, tmp_path):
+    """Batches that many sources share give what a video alone gives, bit for bit."""
+    model = models.load(weights[0][8:], backbone_weights=weights[1][19:])
+    for name in ("a.mp4", "b.mp4"):
+        table, _ = pipeline.score_video(model, mixed / name, fps=video.AUTO_FPS)
+        expected = parquet.to_arrow(table, str(mixed / name))
+        out = tmp_path / f"{name}.parquet"
+        assert score(mixed / "photos", mixed / name, f"--out={out}", *weights) == 0
+        found = pq.read_table(out)
+        found = found.filter(pa.compute.equal(found["source"], str(mixed / name)))
+        assert found.equals(expected)
+
+
+def test_columns_that_are_not_wanted_are_not_there(mixed, weights, tmp_path):
+    out = tmp_path / "x.parquet"
+    assert score(mixed / "a.mp4", f"--out={out}", "--columns=kappa,brand", *weights) == 0
+    assert pq.read_schema(out).names == ["source", "frame", "brand", "kappa"]
+    assert (
+        score(mixed / "a.mp4", f"--out={tmp_path / 'y.parquet'}", "--columns=colour", *weights) == 2
+    )
+
+
+def test_fps(mixed, weights, tmp_path):
+    for fps, count in (("all", 23), ("2", 5)):
+        out = tmp_path / f"{fps}.parquet"
+        assert score(mixed / "b.mp4", f"--out={out}", f"--fps={fps}", *weights) == 0
+        assert len(rows(out)) == count
+
+
+def test_a_video_that_is_cut_short_keeps_its_rows_and_is_told(weights, tmp_path):
+    path = files.write_video(tmp_path / "v.mp4", 40, size=(160, 120), movflags="faststart")
+    path.write_bytes(path.read_bytes()[:-2000])
+    out = tmp_path / "x.parquet"
+    assert score(path, f"--out={out}", *weights) == 0
+    assert 0 < len(rows(out)) < 32
+    [(source, reason)] = errors(out)
+    assert source == str(path)
+    assert "cut short" in reason
+
+
+# --- parts, processes, resuming ----------------------------------------------------------------
+
+
+def test_parts_are_bounded_sorted_and_hold_the_same_rows(mixed, whole, weights, tmp_path, chdir):
+    chdir(mixed)
+    out = tmp_path / "x.parquet"
+    assert score(*WORDS, f"--out={out}", "--part_rows=8", "--checkpoint_s=1000", *weights) == 0
+    sizes = {p.name: pq.read_metadata(p).num_rows for p in out.glob("part-*.parquet")}
+    assert max(sizes.values()) == 8
+    assert len(sizes) >= 6  # 38 rows
+    assert all(in_order(out / name) for name in sizes)
+    assert rows(out) == rows(whole)
+    assert errors(out) == errors(whole)
+    assert parquet.read(out)[0].frame.shape == (38,)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_number_of_processes_changes_nothing(mixed, whole, weights, tmp_path, chdir, processes):
+    chdir(mixed)
+    out = tmp_path / "x.parquet"
+    for i in reversed(range(processes)):
+        words = [f"--processes={processes}", f"--process_id={i}"]
+        assert score(*WORDS, f"--out={out}", *words, *weights) == 0
+    names = {p.name.split("-")[1] for p in out.glob("part-*.parquet")}
+    assert names == {f"{i:05d}" for i in range(processes)}
+    assert rows(out) == rows(whole)
+    assert errors(out) == errors(whole)
+    # And nothing is left for one process.
+    before = sorted(p.stat().st_mtime_ns for p in out.glob("part-*.parquet"))
+    assert score(*WORDS, f"--out={out}", *weights) == 0
+    assert sorted(p.stat().st_mtime_ns for p in out.glob("part-*.parquet")) == before
+
+
+def test_a_second_run_does_nothing_and_new_sources_are_added(
+    mixed, whole, weights, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(mixed, "tree")
+    monkeypatch.chdir("tree")
+    pathlib.Path("b.mp4").rename("later.mp4")
+    out = tmp_path / "x.parquet"
+    assert score(*WORDS, f"--out={out}", *weights) == 0
+    written = out.read_bytes()
+    assert score(*WORDS, f"--out={out}", *weights) == 0
+    assert out.read_bytes() == written
+    # A new video, and one that is now another.
+    pathlib.Path("later.mp4").rename("b.mp4")
+    shutil.copy("a.mp4", "new.mp4")
+    pathlib.Path("photos/0.jpg").write_bytes(files.picture(77))
+    assert score(*WORDS, f"--out={out}", *weights) == 1
+    pathlib.Path("later.mp4").write_bytes(pathlib.Path("b.mp4").read_bytes())
+    assert score(*WORDS, f"--out={out}", *weights) == 0
+    assert in_order(out)
+    found = rows(out)
+    expected = rows(whole)
+    assert found.keys() == (
+        expected.keys()
+        | {("new.mp4", i) for i in range(7)}
+        | {("later.mp4", i) for _, i in expected if _ == "b.mp4"}
+    )
+    changed = [key for key in expected if found[key] != expected[key]]
+    assert changed == [("photos/0.jpg", 0)]
+
+
+def test_parts_of_a_changed_source_are_written_anew(mixed, weights, tmp_path):
+    shutil.copytree(mixed / "photos", tmp_path / "photos")
+    out = tmp_path / "x.parquet"
+    words = [tmp_path / "photos", f"--out={out}", "--part_rows=4", *weights]
+    assert score(*words) == 0
+    before = rows(out)
+    photo = tmp_path / "photos" / "2.jpg"
+    photo.write_bytes(files.picture(88))
+    assert score(*words) == 0
+    after = rows(out)
+    assert after.keys() == before.keys()
+    assert [key for key in after if after[key] != before[key]] == [(str(photo), 0)]
+    photo.write_bytes(b"")
+    assert score(*words) == 0
+    assert rows(out).keys() == before.keys() - {(str(photo), 0)}
+    assert errors(out) == [[str(photo), "the file is empty"]]
+
+
+@pytest.mark.parametrize("extra", [[], ["--part_rows=4"]], ids=["one file", "parts"])
+def test_a_run_that_is_killed_goes_on_and_gives_the_rows_of_an_unbroken_one(
+    mixed, whole, weights, tmp_path, extra
+):
+    with files.Server({"/stuck.jpg": files.picture(4)}, hold="/stuck.jpg") as server:
+        out = tmp_path / "x.parquet"
+        words = [*WORDS, f"{server.url}/stuck.jpg", f"--out={out}", *extra, *weights]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "carjax", "score", *words, "--checkpoint_s=0", "--threads=2"],
+            cwd=mixed,
+            env=environment(),
+            stderr=subprocess.DEVNULL,
+        )
+        state = out / "_carjax" if extra else tmp_path / "x.parquet.run"
+        # One source never comes, so that the run cannot end before it is killed.
+        try:
+            while len(list(state.glob("commit-*.json"))) < 6:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.05)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait(TIMEOUT_S)
+        assert extra or not out.exists()
+        done = {path.name: path.read_bytes() for path in state.glob("commit-*.json")}
+        # A part that was not committed, as if the kill had come a moment later.
+        stray = (out if extra else state) / "part-00000-000999.parquet"
+        shutil.copy(next(stray.parent.glob("part-*.parquet")), stray)
+        server.release.set()
+        again = subprocess.run(
+            [sys.executable, "-m", "carjax", "score", *words],
+            cwd=mixed,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+        )
+        assert again.returncode == 0, again.stderr
+    if extra:  # what was done was not done again
+        assert all((state / name).read_bytes() == data for name, data in done.items())
+    known = sum(not r[5] for data in done.values() for r in json.loads(data)["records"])
+    assert f"{known} of them before" in again.stdout
+    found = rows(out)
+    stuck = found.pop((f"{server.url}/stuck.jpg", 0))
+    assert stuck | {"source": "photos/4.jpg"} == found["photos/4.jpg", 0]
+    assert found == rows(whole)
+    assert errors(out) == errors(whole)
+
+
+def test_a_join_that_was_killed_is_ended(mixed, weights, tmp_path, monkeypatch):
+    out = tmp_path / "x.parquet"
+    words = [mixed / "a.mp4", f"--out={out}", *weights]
+    ended = runs.Run._end_join
+    monkeypatch.setattr(runs.Run, "_end_join", lambda self: None)
+    assert score(*words) == 0
+    assert not out.exists()
+    monkeypatch.setattr(runs.Run, "_end_join", ended)
+    assert score(*words) == 0
+    assert len(rows(out)) == 7
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "x.parquet",
+        "x.parquet.errors.csv",
+        "x.parquet.manifest.jsonl",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "says"),
+    [
+        ([], ["--fps=all"], "another fps"),
+        ([], ["--columns=kappa"], "another columns"),
+        ([], ["--nolocalise"], "another model"),
+        (["--part_rows=5"], ["--fps=1"], "another fps"),
+    ],
+)
+def test_other_settings_are_refused_and_overwritten_on_request(
+    mixed, weights, tmp_path, capsys, first, second, says
+):
+    out = tmp_path / "x.parquet"
+    words = [mixed / "b.mp4", f"--out={out}", *weights]
+    assert score(*words, *first) == 0
+    before = rows(out)
+    assert score(*words, *second) == 1
+    error = capsys.readouterr().err
+    assert says in error.splitlines()[-1]
+    assert len(error.splitlines()[-1]) < 300
+    assert rows(out) == before
+    assert score(*words, *second, "--overwrite") == 0
+    assert rows(out) != before
+
+
+# --- what fails, fails in one line ---------------------------------------------------------------
+
+
+def last_line(capsys):
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_of_others_is_not_overwritten(mixed, weights, tmp_path, capsys):
+    out = tmp_path / "x.parquet"
+    shutil.copy(mixed / "table.parquet", out)
+    assert score(mixed / "a.mp4", f"--out={out}", *weights) == 1
+    assert "no manifest" in last_line(capsys)
+    folder = tmp_path / "folder.parquet"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    for extra in ([], ["--overwrite"]):
+        assert score(mixed / "a.mp4", f"--out={folder}", *extra, *weights) == 1
+        assert "did not write" in last_line(capsys)
+    assert (folder / "mine.txt").exists()
+
+
+def test_sources_that_were_scored_are_not_dropped(mixed, weights, tmp_path, capsys):
+    out = tmp_path / "x.parquet"
+    assert score(mixed / "a.mp4", f"--out={out}", *weights) == 0
+    assert score(mixed / "c.mkv", f"--out={out}", *weights) == 1
+    assert "a.mp4" in last_line(capsys)
+    assert len(rows(out)) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        ([], 2, "what to score"),
+        (["a.mp4"], 2, "--out"),
+        (["a.mp4", "--out=x.parquet", "--fps=no"], 2, "fps"),
+        (["a.mp4", "--out=x.parquet", "--processes=2"], 2, "--process_id"),
+        (["a.mp4", "--out=x.parquet", "--processes=2", "--process_id=2"], 2, "0 to 1"),
+        (["a.mp4", "--out=x.parquet", "--part_rows=0"], 2, "part_rows"),
+        (["none.mp4", "--out=x.parquet"], 1, "none.mp4: no such file"),
+        (["*.nothing", "--out=x.parquet"], 1, "no video or image"),
+        (["@none.txt", "--out=x.parquet"], 1, "none.txt"),
+        (["nothing://a.mp4", "--out=x.parquet"], 1, "nothing"),
+    ],
+)
+def test_a_wrong_call_is_one_line(tmp_path, monkeypatch, capsys, words, status, says):
+    monkeypatch.chdir(tmp_path)
+    assert score(*words) == status
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+
+
+def test_where_nothing_can_be_scored_the_status_is_1_and_the_errors_are_written(
+    mixed, weights, tmp_path
+):
+    out = tmp_path / "x.parquet"
+    assert score(mixed / "text.mp4", mixed / "empty.jpg", f"--out={out}", *weights) == 1
+    assert len(errors(out)) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["x.parquet.errors.csv"]
+
+
+def test_lists_name_sources(mixed, weights, tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"# two\n{mixed / 'a.mp4'}\n\n{mixed}/photos/[01].jpg\n{mixed / 'a.mp4'}\n")
+    out = tmp_path / "x.parquet"
+    assert score(f"@{listed}", f"--out={out}", *weights) == 0
+    assert len(rows(out)) == 9
+
+
+def test_a_picture_is_scored_in_one_of_three_shapes():
+    shapes = {
+        stills.decode(files.picture(0, shape)).shape for shape in ((30, 90), (99, 50), (7, 7))
+    }
+    assert shapes == {(480, 640, 3), (640, 480, 3), (640, 640, 3)}
+
+
+def test_sampling_is_that_of_the_decoder(mixed, whole):
+    frames = [frame.index for frame in video.frames(mixed / "b.mp4")]
+    assert [frame for source, frame in rows(whole) if source == "b.mp4"] == frames
+
+
+@pytest.fixture
+def chdir(monkeypatch):
+    return monkeypatch.chdir

@@ -1,0 +1,88 @@
+"""`carjax score --engine=ray`: the rows of one process, also where a worker dies."""
+
+import os
+import pathlib
+import signal
+import threading
+
+import pytest
+import score_files as files
+from test_score import (  # noqa: F401, fixtures
+    BROKEN,
+    WORDS,
+    environment,
+    errors,
+    mixed,
+    rows,
+    score,
+    weights,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of this machine, with two CPUs."""
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    same = {k: v for k, v in environment().items() if k.startswith(("JAX", "PYTHONPATH", "CARJAX"))}
+    same["JAX_NUM_CPU_DEVICES"] = "1"
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200 * 2**20,
+        runtime_env={"env_vars": same},
+    )
+    yield ray
+    ray.shutdown()
+
+
+def workers():
+    """The process ids of the scorers."""
+    found = []
+    for folder in pathlib.Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_text()
+            except OSError:
+                continue
+            if title.startswith("ray::") and "_Worker" in title:
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_worker_that_is_killed_loses_no_row_and_doubles_none(
+    cluster,
+    mixed,  # noqa: F811
+    weights,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    from carjax.engine import on_ray
+
+    monkeypatch.chdir(mixed)
+    monkeypatch.setattr(on_ray, "_TASK_SOURCES", 2)
+    killed = []
+    with files.Server({"/stuck.jpg": files.picture(4)}, hold="/stuck.jpg") as server:
+
+        def kill():
+            server.held.wait()
+            for process in workers():
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+            server.release.set()
+
+        words = [*WORDS, f"{server.url}/stuck.jpg", *weights, "--batch=6"]
+        thread = threading.Thread(target=kill)
+        thread.start()
+        out = tmp_path / "ray.parquet"
+        assert score(*words, f"--out={out}", "--engine=ray", "--checkpoint_s=0") == 0
+        thread.join()
+        assert killed
+        local = tmp_path / "local.parquet"
+        assert score(*words, f"--out={local}") == 0
+    assert rows(out) == rows(local)
+    assert errors(out) == errors(local)
+    assert {source for source, _ in errors(out)} == BROKEN.keys()

@@ -1,0 +1,143 @@
+"""Another frame for a photo: which ones are offered, and what follows from taking one."""
+
+import jsonschema
+import numpy as np
+import pytest
+
+from carjax import circular, selection, swap
+from carjax.attributes import VIEWS, Angular, Categorical
+from carjax.errors import UsageError
+from carjax.table import ScoreTable
+
+N = 160
+SCHEMA = (Categorical("doors", ("3", "5")), Angular("orientation"))
+
+
+@pytest.fixture(scope="module")
+def table():
+    """A walk around in 20 s, seen sharply throughout; most frames say 5 doors."""
+    rng = np.random.default_rng(3)
+    five = np.clip(rng.normal(0.8, 0.12, N), 0.05, 0.99)
+    probs = np.stack([1 - five, five], axis=1)
+    azimuth = (np.arange(N) * 360 / N).astype(np.float32)
+    density = circular.from_single(np.radians(azimuth), np.full(N, 60.0, np.float32), 0.01)
+    return ScoreTable(
+        schema=SCHEMA,
+        frame=np.arange(N) * 3,
+        time_s=np.arange(N) / 8,
+        probs={"doors": probs},
+        entropy={"doors": -(probs * np.log(probs)).sum(1)},
+        azimuth_deg=azimuth,
+        kappa=np.full(N, 60.0),
+        azimuth_floor=np.full(N, 0.01),
+        azimuth_entropy=np.zeros(N),
+        view_probs=np.asarray(circular.view_probs(density)),
+        car_probability=np.ones(N),
+        box=np.tile([0.2, 0.2, 0.8, 0.8], (N, 1)),
+        sharpness=np.full(N, 100.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def content(table):
+    video = {
+        **{"path": "a.mp4", "frames": 3 * N, "duration_s": N / 8},
+        **{"width": 640, "height": 360, "scored_frames": N},
+    }
+    model = {"backbone": "b", "bundle": "c", "version": "1"}
+    return selection.to_json(selection.select_photos(table), video=video, model=model)
+
+
+def times(table, items):
+    return np.array([table.time_s[table.frame == item["frame"]][0] for item in items])
+
+
+def test_the_next_best_of_an_attribute_are_those_of_the_selection(table, content):
+    offered = swap.next_best(table, content, "doors", limit=3)
+    assert [o["frame"] for o in offered] == [
+        a["frame"] for a in content["attributes"]["doors"]["alternatives"]
+    ]
+    assert offered[0] == pytest.approx(content["attributes"]["doors"]["alternatives"][0])
+
+
+def test_what_is_offered_is_distinct_in_time_and_ordered(table, content):
+    for name in swap.photo_names(content):
+        offered = swap.next_best(table, content, name)
+        view = name.startswith("view_")
+        choice = content["orientation"]["views"][name[5:]] if view else content["attributes"][name]
+        at = times(table, [choice, *offered])
+        apart = np.abs(at[:, None] - at) + 99 * np.eye(len(at))
+        assert apart.min() >= (swap.VIEW_GAP_S if view else selection.MIN_GAP_S) - 1e-6
+        if not view:
+            certainty = [o["certainty"] for o in offered]
+            assert certainty == sorted(certainty, reverse=True)
+
+
+def test_every_view_offers_frames_of_its_own(table, content):
+    for i, name in enumerate(VIEWS):
+        offered = swap.next_best(table, content, f"view_{name}")
+        assert offered
+        off = [abs((o["azimuth_deg"] - 45 * i + 180) % 360 - 180) for o in offered]
+        assert max(off) <= 22.5
+
+
+def test_every_offer_can_be_taken_and_the_selection_stays_valid(table, content):
+    for name in swap.photo_names(content):
+        for offer in swap.next_best(table, content, name):
+            result = swap.swapped(table, content, name, offer["frame"])
+            jsonschema.validate(result, selection.schema())
+            if name.startswith("view_"):
+                new = result["orientation"]["views"][name[5:]]
+                order = result["orientation"]["order"]
+                azimuth = {
+                    v["frame"]: v["azimuth_deg"] for v in result["orientation"]["views"].values()
+                }
+                assert [azimuth[f] for f in order] == sorted(azimuth.values())
+            else:
+                new = result["attributes"][name]
+                assert new["value"] == content["attributes"][name]["value"]
+                assert new["video_probability"] == content["attributes"][name]["video_probability"]
+            assert {k: new[k] for k in offer if k != "value"} == {
+                k: v for k, v in offer.items() if k != "value"
+            }
+
+
+def test_a_swap_there_and_back_changes_nothing(table, content):
+    other = swap.next_best(table, content, "doors")[0]["frame"]
+    there = swap.swapped(table, content, "doors", other)
+    back = swap.swapped(table, there, "doors", content["attributes"]["doors"]["frame"])
+    assert back == content
+    assert there["attributes"]["doors"]["frame"] == other
+    assert content["attributes"]["doors"]["frame"] != other  # the argument is as it was
+
+
+def test_a_frame_of_another_class_keeps_the_value_and_says_its_probability(table, content):
+    row = int(np.argmax(table.probs["doors"][:, 0]))
+    assert table.probs["doors"][row, 0] > 0.3
+    new = swap.swapped(table, content, "doors", int(table.frame[row]))["attributes"]["doors"]
+    assert new["value"] == "5"
+    assert new["probability"] == pytest.approx(table.probs["doors"][row, 1])
+
+
+def test_a_missing_view_can_be_filled(table, content):
+    held = {name: view for name, view in content["orientation"]["views"].items()}
+    orientation = content["orientation"] | {"views": held | {"left": None}, "missing": ["left"]}
+    lacking = content | {"orientation": orientation}
+    best = swap.next_best(table, lacking, "view_left")[0]
+    result = swap.swapped(table, lacking, "view_left", best["frame"])
+    assert result["orientation"]["missing"] == []
+    assert result["orientation"]["views"]["left"]["photo"] == "photos/view_left.jpg"
+    assert len(result["orientation"]["order"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("photo", "frame", "says"),
+    [
+        ("wheels", 0, "no photo 'wheels'"),
+        ("doors", 1, "was not scored"),
+        ("view_front", 240, "shows the rear rather than the front"),
+    ],
+)
+def test_what_cannot_be_is_refused(table, content, photo, frame, says):
+    with pytest.raises(UsageError, match=says):
+        swap.swapped(table, content, photo, frame)

@@ -1,0 +1,315 @@
+"""`carjax serve` over HTTP: a job from upload to zip, and its edits; with the network blocked."""
+
+import io
+import json
+import threading
+import zipfile
+
+import cv2
+import httpx
+import jsonschema
+import numpy as np
+import pytest
+from web_server import ROOT, SAMPLE, serving
+
+from carjax import selection, video
+from carjax.attributes import VIEWS
+from carjax.cli import main as command
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("serve")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def job(server):
+    """(id, every status on the way) of the sample."""
+    identity = server.submit(name="../../My walk.mp4", known="doors:5")
+    return identity, server.events(identity)
+
+
+def get(server, path):
+    answer = server.client.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def chosen(server, job):
+    return get(server, f"/jobs/{job}/selection.json").json()
+
+
+def archive(server, job):
+    return zipfile.ZipFile(io.BytesIO(get(server, f"/jobs/{job}/zip").content))
+
+
+def picture(data):
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def test_the_server_answers_before_the_model_is_there(server):
+    about = get(server, "/about").json()
+    assert about["megabytes"] > 0
+    assert not about["busy"]
+
+
+def test_a_job_passes_its_stages_in_order(job):
+    _, statuses = job
+    states = [s["state"] for s in statuses]
+    assert states == sorted(states, key=["queued", "running", "done"].index)
+    assert states[-1] == "done", statuses[-1]
+    stages = [s["stage"] for s in statuses if s["state"] == "running"]
+    assert stages == sorted(stages, key=["decoding", "scoring", "writing"].index)
+    assert {"scoring", "writing"} <= set(stages)
+    frames = [s["frames"] for s in statuses]
+    assert frames == sorted(frames)
+    assert frames[-1] == statuses[-1]["expected_frames"] > 50
+    assert any(s["remaining_s"] for s in statuses)
+
+
+def test_the_selection_is_that_of_the_command(server, job):
+    content = chosen(server, job[0])
+    jsonschema.validate(content, selection.schema())
+    assert content["video"]["path"] == "My walk.mp4"
+    assert tuple(content["orientation"]["views"]) == VIEWS
+    assert content["attributes"]["doors"]["value"] == "5"
+    for choice in content["attributes"].values():
+        size = picture(get(server, f"/jobs/{job[0]}/{choice['photo']}").content).shape
+        assert size == (360, 640, 3)
+
+
+def test_the_zip_sorts_in_walking_order_and_its_names_agree(server, job):
+    with archive(server, job[0]) as held:
+        names = held.namelist()
+        assert names[:3] == ["01_front.jpg", "02_front-left.jpg", "03_left.jpg"]
+        assert names[8:] == [
+            *("09_type.jpg", "10_brand.jpg", "11_doors.jpg", "12_seats.jpg"),
+            *("selection.json", "report.html"),
+        ]
+        content = json.loads(held.read("selection.json"))
+        jsonschema.validate(content, selection.schema())
+        front = content["orientation"]["views"]["front"]
+        assert front["photo"] == "01_front.jpg"
+        true = video.grab(SAMPLE, {front["frame"]})[front["frame"]]
+        assert np.abs(picture(held.read("01_front.jpg")).astype(int) - true).mean() < 4
+        report = held.read("report.html").decode()
+        assert 'href="01_front.jpg"' in report
+
+
+def test_details_hold_a_series_charts_and_alternatives(server, job):
+    details = get(server, f"/jobs/{job[0]}/details").json()
+    count = len(details["series"]["frame"])
+    assert count == details["video"]["scored_frames"]
+    assert {len(a["certainty"]) for a in details["series"]["attributes"].values()} == {count}
+    names = [t["name"] for t in details["timelines"]]
+    assert names == ["type", "brand", "doors", "seats", "direction", "kappa"]
+    content = chosen(server, job[0])
+    for name, others in details["alternatives"].items():
+        frames = [other["frame"] for other in others]
+        choice = content["attributes"].get(name) or content["orientation"]["views"][name[5:]]
+        assert choice["frame"] not in frames
+        assert len(set(frames)) == len(frames)
+    assert len(details["alternatives"]["type"]) >= 3
+
+
+def test_a_scored_frame_can_be_seen(server, job):
+    frame = chosen(server, job[0])["attributes"]["type"]["alternatives"][0]["frame"]
+    shown = picture(get(server, f"/jobs/{job[0]}/frames/{frame}.jpg").content)
+    true = video.grab(SAMPLE, {frame})[frame]
+    assert np.abs(shown.astype(int) - true).mean() < 6
+    assert server.client.get(f"/jobs/{job[0]}/frames/99999.jpg").status_code == 404
+
+
+def test_a_swap_changes_selection_photo_and_zip(server, job):
+    before = chosen(server, job[0])
+    details = get(server, f"/jobs/{job[0]}/details").json()
+    other = details["alternatives"]["type"][1]
+    answer = server.client.put(f"/jobs/{job[0]}/photos/type", json={"frame": other["frame"]})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["revision"] == 1
+    after = chosen(server, job[0])
+    jsonschema.validate(after, selection.schema())
+    new = after["attributes"]["type"]
+    assert (new["frame"], new["value"]) == (other["frame"], before["attributes"]["type"]["value"])
+    assert new["certainty"] == pytest.approx(other["certainty"])
+    assert {k: v for k, v in after["attributes"].items() if k != "type"} == {
+        k: v for k, v in before["attributes"].items() if k != "type"
+    }
+    true = video.grab(SAMPLE, {other["frame"]})[other["frame"]]
+    with archive(server, job[0]) as held:
+        assert (
+            json.loads(held.read("selection.json"))["attributes"]["type"]["frame"] == new["frame"]
+        )
+        assert np.abs(picture(held.read("09_type.jpg")).astype(int) - true).mean() < 4
+
+
+def test_a_view_only_takes_a_frame_that_shows_it(server, job):
+    views = chosen(server, job[0])["orientation"]["views"]
+    path = f"/jobs/{job[0]}/photos/view_front"
+    answer = server.client.put(path, json={"frame": views["rear"]["frame"]})
+    assert answer.status_code == 422
+    assert "shows the rear rather than the front" in answer.json()["detail"]
+    assert server.client.put(path, json={"frame": 10**6}).status_code == 422
+    assert server.client.put(f"/jobs/{job[0]}/photos/wheels", json={"frame": 0}).status_code == 422
+
+
+def test_a_blurred_region_is_so_in_every_export_and_can_be_taken_back(server, job):
+    seats = chosen(server, job[0])["attributes"]["seats"]
+    clear = picture(get(server, f"/jobs/{job[0]}/{seats['photo']}").content).astype(int)
+    path = f"/jobs/{job[0]}/frames/{seats['frame']}/blur"
+    box = (0.25, 0.5, 0.5, 0.25)
+    assert server.client.put(path, json={"boxes": [box]}).status_code == 200
+    rows, columns = slice(182, 268), slice(162, 478)
+    with archive(server, job[0]) as held:
+        exported = picture(held.read("12_seats.jpg")).astype(int)
+    small = picture(get(server, f"/jobs/{job[0]}/photos/seats.jpg?size=small").content).astype(int)
+    for image in (exported, small):
+        inside = np.abs(image - clear)[rows, columns]
+        assert inside.mean() > 5
+        # At most a few flat cells are left: no writing survives.
+        detail = cv2.Laplacian(image[rows, columns].astype(np.float32), cv2.CV_32F)
+        assert np.percentile(np.abs(detail), 90) < 8
+        assert np.abs(image - clear)[:170].mean() < 2
+    assert server.client.put(path, json={"boxes": []}).status_code == 200
+    again = picture(get(server, f"/jobs/{job[0]}/{seats['photo']}").content).astype(int)
+    assert np.array_equal(again, clear)
+    answer = server.client.put(path, json={"boxes": [[2, 2, 0.1, 0.1]]})
+    assert answer.status_code == 422
+
+
+def test_photos_can_be_cut_to_the_car(server, job):
+    assert server.client.put(f"/jobs/{job[0]}/crop", json={"crop": "4:3"}).status_code == 200
+    shapes = [
+        picture(archive(server, job[0]).read(f"0{i}_{VIEWS[i - 1]}.jpg")).shape for i in (1, 3)
+    ]
+    assert any(w / h == pytest.approx(4 / 3, abs=0.02) for h, w, _ in shapes)
+    assert server.client.put(f"/jobs/{job[0]}/crop", json={"crop": "none"}).status_code == 200
+    assert picture(archive(server, job[0]).read("03_left.jpg")).shape == (360, 640, 3)
+
+
+def test_two_people_at_once_get_their_own(server):
+    wanted = {"Ann.mp4": "type", "Bo.mp4": "seats"}
+    results = {}
+
+    def visit(name):
+        with httpx.Client(base_url=server.address, timeout=120) as client:
+            with SAMPLE.open("rb") as file:
+                form = {"attributes": wanted[name]}
+                identity = client.post("/jobs", files={"video": (name, file)}, data=form).json()[
+                    "id"
+                ]
+            while client.get(f"/jobs/{identity}").json()["state"] not in ("done", "failed"):
+                with client.stream("GET", f"/jobs/{identity}/events") as stream:
+                    stream.read()
+            results[name] = identity, client.get(f"/jobs/{identity}/selection.json").json()
+
+    threads = [threading.Thread(target=visit, args=(name,)) for name in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({identity for identity, _ in results.values()}) == 2
+    for name, (_, content) in results.items():
+        assert content["video"]["path"] == name
+        assert list(content["attributes"]) == [wanted[name]]
+        assert "orientation" not in content
+
+
+def test_a_deleted_job_is_gone_from_disk(server):
+    identity = server.submit()
+    folder = next(p for p in server.job_folders() if p.name == identity)
+    assert server.client.delete(f"/jobs/{identity}").status_code == 204
+    assert server.client.get(f"/jobs/{identity}").status_code == 404
+    assert server.client.get(f"/jobs/{identity}/events").status_code == 404
+    assert not folder.exists()
+
+
+def test_no_answer_names_a_folder_of_the_server(server, job):
+    identity, statuses = job
+    texts = [json.dumps(statuses)]
+    for path in (
+        f"/jobs/{identity}",
+        f"/jobs/{identity}/selection.json",
+        f"/jobs/{identity}/details",
+    ):
+        texts.append(get(server, path).text)
+    with archive(server, identity) as held:
+        texts += [held.read(name).decode("latin-1") for name in held.namelist()]
+    texts.append(server.post(b"no video at all", "../../a.mp4").text)
+    for text in texts:
+        assert str(server.folder) not in text
+        assert "carjax-serve-" not in text
+        assert "/video/" not in text
+
+
+def test_the_page_and_the_api_load_nothing_from_elsewhere(server):
+    page = get(server, "/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    docs = get(server, "/docs")
+    for html in (page.text, docs.text):
+        assert "http://" not in html.replace("http://www.w3.org", "")
+        assert "https://" not in html
+    for path in ("page.css", "page.js", "components.js", "style.css", "viewer.js", "api.js"):
+        text = get(server, f"/static/{path}").text
+        assert "https://" not in text
+    assert get(server, "/swagger/swagger-ui-bundle.js").content
+    assert server.client.get("/static/../app.py").status_code == 404
+    paths = get(server, "/openapi.json").json()["paths"]
+    assert {"/jobs", "/jobs/{id}", "/jobs/{id}/events", "/jobs/{id}/zip"} <= set(paths)
+
+
+def test_another_site_cannot_send_a_visitor_here(server):
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    assert server.client.post("/jobs", headers=headers).status_code == 403
+    assert server.client.get("/", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"attributes": "type,wheels"}, "wheels"),
+        ({"views": "5"}, "8 or 4"),
+        ({"known": "brand"}, "attribute:value"),
+        ({"known": "wheels:4"}, "wheels"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_wrong_field_is_refused(server, job, fields, says):
+    answer = server.post(SAMPLE.read_bytes(), **fields)
+    assert answer.status_code == 422
+    assert says in answer.json()["detail"]
+
+
+def test_the_server_connected_to_nothing(server, job):
+    assert server.connections == []
+
+
+def test_help_and_wrong_usage(capsys):
+    assert command.main(["serve", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--host=127.0.0.1" in text
+    assert len(text.splitlines()) < 30
+    assert command.main(["serve", "video.mp4"]) == 2
+    assert command.main(["serve", "--seconds=0"]) == 2
+    assert command.main(["serve", "--port=70000"]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_a_port_that_is_taken_is_one_line(server, capsys):
+    port = server.address.rpartition(":")[2]
+    assert command.main(["serve", f"--port={port}"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "give another --port" in error
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path, capsys):
+    (tmp_path / "model.safetensors").write_bytes(b"none")
+    with serving(tmp_path, f"--model={tmp_path / 'model.safetensors'}") as server:
+        assert server.process.wait(60) == 1
+
+
+def test_the_wheel_holds_the_page():
+    held = (ROOT / "pyproject.toml").read_text()
+    assert '"web/static/*"' in held

@@ -1,0 +1,312 @@
+"""What `carjax serve` refuses, and that it stays small and alive while it does."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+
+import av
+import httpx
+import numpy as np
+import pytest
+from web_server import SAMPLE, serving
+
+from carjax.errors import CarjaxError
+from carjax.web import limits as bounds
+from carjax.web import tasks
+from carjax.web.jobs import Busy, Jobs, Missing
+from carjax.web.limits import Limits
+from carjax.web.process import Child, TaskDied, TaskOverrun
+
+FLAGS = ("--megabytes=3", "--seconds=20", "--megapixels=1", "--queue=4", "--idle_seconds=2")
+# As RGB, a frame of the bomb below has 300 MB.
+BOMB_BYTES = 10_000 * 10_000 * 3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("limits"), *FLAGS) as server:
+        yield server
+
+
+def write_video(path, frames, size, rate=10, codec="libx264", pixels="yuv420p"):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = size
+        stream.pix_fmt = pixels
+        # One picture serves all: a large one takes its time to fill.
+        picture = av.VideoFrame(*size, pixels)
+        for plane in picture.planes:
+            plane.update(bytes(plane.buffer_size))
+        for i in range(frames):
+            picture.pts = i
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def detail(answer):
+    return answer.status_code, answer.json()["detail"]
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+
+
+def resident(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    return 0
+
+
+def test_a_small_file_of_huge_frames_is_refused_by_decoding(server, tmp_path):
+    bomb = write_video(tmp_path / "bomb.mov", 2, (10_000, 10_000), codec="png", pixels="gray")
+    assert bomb.stat().st_size < 500_000
+    status, says = detail(server.post(bomb.read_bytes(), "small.mp4"))
+    assert status == 422
+    assert "10000 × 10000" in says
+    assert "at most 1 megapixels" in says
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "says"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "car.mp4", "is an image"),
+        (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", "car.mp4", "not a video"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "car.mkv", "not a video"),
+        (b"", "car.mp4", "empty"),
+        (b"<html></html>" * 50, "../../../car.mov", "not a video"),
+    ],
+)
+def test_a_name_or_an_ending_says_nothing(server, content, name, says):
+    status, text = detail(server.post(content, name))
+    assert status == 422
+    assert says in text
+    assert "/" not in text
+
+
+def test_a_video_that_is_too_long_or_has_too_many_frames(server, tmp_path):
+    slow = write_video(tmp_path / "long.mp4", 25, (64, 48), rate=1)
+    status, says = detail(server.post(slow.read_bytes()))
+    assert (status, "25 s is too long: at most 20 s" in says) == (422, True)
+    fast = write_video(tmp_path / "fast.mp4", 300, (64, 48), rate=100)
+    limits = dataclasses.replace(Limits(), frames=200)
+    with pytest.raises(CarjaxError, match="300 frames are too many: at most 200"):
+        bounds.check(fast, limits)
+
+
+def test_a_body_over_the_limit_is_refused_and_leaves_nothing(server):
+    status, says = detail(server.post(bytes(4_000_000)))
+    assert status == 413
+    assert "larger than 3 MB" in says
+    assert server.job_folders() == []
+
+
+def connect(server):
+    address = urllib.parse.urlsplit(server.address)
+    return socket.create_connection((address.hostname, address.port), timeout=60)
+
+
+def head(length=None):
+    body = '--b\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\n'
+    size = f"Content-Length: {length}" if length else "Transfer-Encoding: chunked"
+    start = (
+        "POST /jobs HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\n{size}\r\n\r\n"
+    )
+    return start.encode(), body.encode()
+
+
+def chunk(data):
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def push(sock, block, most):
+    """Sends until the other side hangs up; returns how many bytes went."""
+    sent = 0
+    with contextlib.suppress(OSError):  # reset, or a broken pipe
+        while sent < most:
+            sock.sendall(block)
+            sent += len(block)
+    return sent
+
+
+def test_an_endless_stream_is_cut_off(server):
+    start, body = head()
+    with connect(server) as sock:
+        sock.sendall(start + chunk(body))
+        sent = push(sock, chunk(bytes(65_536)), 3_000_000_000)
+    assert sent < 3_000_000_000
+    wait_until(lambda: server.job_folders() == [])
+    held = max(resident(pid) for pid in server.processes()[:1])
+    assert held < 250_000_000
+
+
+def test_an_upload_that_stands_still_is_given_up(server):
+    start, body = head(length=1_000_000)
+    with connect(server) as sock:
+        sock.sendall(start + body + bytes(1000))
+        wait_until(lambda: server.job_folders() != [])
+        answer = sock.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert server.job_folders() == []
+
+
+def test_a_client_that_leaves_in_mid_upload_leaves_nothing(server):
+    start, body = head(length=1_000_000)
+    with connect(server) as sock:
+        sock.sendall(start + body + bytes(1000))
+        wait_until(lambda: server.job_folders() != [])
+    wait_until(lambda: server.job_folders() == [])
+    assert not server.client.get("/about").json()["busy"]
+
+
+def test_twenty_jobs_at_once_are_taken_or_told_that_it_is_busy(server):
+    video = SAMPLE.read_bytes()
+    ready = threading.Barrier(20)
+
+    def send(i):
+        with httpx.Client(base_url=server.address, timeout=120) as client:
+            ready.wait()
+            return client.post("/jobs", files={"video": (f"{i}.mp4", video)})
+
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(send, range(20)))
+    taken = [a.json()["id"] for a in answers if a.status_code == 202]
+    refused = [a for a in answers if a.status_code != 202]
+    # One may run already while the others come.
+    assert 5 <= len(taken) <= 6
+    assert {a.status_code for a in refused} == {503}
+    assert all(int(a.headers["retry-after"]) >= 1 for a in refused)
+    assert all("busy" in a.json()["detail"] for a in refused)
+    assert server.client.get("/about").json()["busy"]
+    positions = [server.client.get(f"/jobs/{job}").json()["position"] for job in taken]
+    assert len(set(positions)) >= len(taken) - 1
+    for job in taken:
+        assert server.client.delete(f"/jobs/{job}").status_code == 204
+    assert server.job_folders() == []
+    assert not server.client.get("/about").json()["busy"]
+
+
+def test_after_all_that_it_is_small_and_connected_to_nothing(server):
+    assert resident(server.process.pid) < 250_000_000
+    # The helpers, which met the bomb; the other child holds the model.
+    helpers = sorted(resident(pid) for pid in server.processes()[1:])[:-1]
+    assert max(helpers) < BOMB_BYTES
+    assert server.connections == []
+
+
+def test_a_video_that_says_less_than_it_holds_is_stopped(tmp_path):
+    (tmp_path / "video").mkdir()
+    write_video(tmp_path / "video" / "a.mp4", 120, (64, 48), rate=8)
+    limits = dataclasses.asdict(dataclasses.replace(Limits(), seconds=2))
+    reports = []
+
+    class Long:
+        """Stands for the pipeline on a video that goes on."""
+
+        @staticmethod
+        def select(model, path, out, options, *, progress):
+            for frames in range(0, 100, 12):
+                progress(frames)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("carjax.pipeline.select", Long.select)
+        patch.setattr(tasks, "_model", lambda *names: None)
+        patch.chdir(tmp_path)
+        with pytest.raises(CarjaxError, match="longer than it says"):
+            tasks.select(reports.append, str(tmp_path), "a.mp4", {"views": 8}, limits, None, None)
+    assert max(r["frames"] for r in reports) <= bounds.frames_allowed(Limits(**limits))
+
+
+def checked(folder):
+    """The arguments of the task `check` for the sample in `folder`."""
+    (folder / "video").mkdir()
+    (folder / "video" / "a.mp4").write_bytes(SAMPLE.read_bytes())
+    limits = dataclasses.asdict(Limits())
+    return {"folder": str(folder), "name": "a.mp4", "limits": limits}
+
+
+def test_the_system_refuses_a_child_more_memory():
+    code = (
+        "from carjax.web.child import limit_memory; limit_memory(300_000_000); "
+        "small = bytearray(50_000_000); big = bytearray(400_000_000)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert process.returncode == 1
+    assert process.stderr.strip().endswith(b"MemoryError")
+
+
+def test_a_child_that_dies_is_told_as_such_and_replaced(tmp_path):
+    arguments = checked(tmp_path)
+
+    async def run():
+        child = Child(3_000_000_000)
+        await child.run("check", arguments, seconds=60)
+        first = child.pid
+        os.kill(first, signal.SIGSTOP)  # so that the next task is still being done
+        task = asyncio.create_task(child.run("check", arguments, seconds=60))
+        await asyncio.sleep(0)
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(TaskDied, match="memory"):
+            await task
+        info = await child.run("check", arguments, seconds=60)
+        assert child.pid != first
+        await child.close()
+        return info
+
+    assert asyncio.run(run())["frames"] == 180
+
+
+def test_a_task_that_takes_too_long_is_ended_and_the_next_one_runs(tmp_path):
+    arguments = checked(tmp_path)
+
+    async def run():
+        child = Child(3_000_000_000)
+        with pytest.raises(TaskOverrun):
+            await child.run("check", arguments, seconds=0.01)
+        assert child.pid is None
+        info = await child.run("check", arguments, seconds=60)
+        await child.close()
+        return info
+
+    assert asyncio.run(run())["frames"] == 180
+
+
+def test_old_results_are_deleted_by_themselves(tmp_path):
+    async def run():
+        jobs = Jobs(dataclasses.replace(Limits(), keep_minutes=1e-6, queue=1))
+        jobs._root = tmp_path
+        first, second = jobs.reserve(), jobs.reserve()
+        with pytest.raises(Busy):
+            jobs.reserve()
+        first.change(state="done")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("carjax.web.jobs._SWEEP_SECONDS", 0.01)
+            sweeper = asyncio.create_task(jobs._sweep())
+            while first.folder.exists():
+                await asyncio.sleep(0.01)
+            sweeper.cancel()
+        with pytest.raises(Missing):
+            jobs.get(first.id)
+        assert second.folder.exists()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_limits_are_positive_numbers():
+    assert all(v > 0 for v in dataclasses.asdict(Limits()).values())
+    assert np.isclose(Limits(megabytes=1.5).bytes, 1.5e6)
