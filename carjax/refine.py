@@ -69,6 +69,7 @@ def next_frames(
     times_s: np.ndarray,
     count: int,
     *,
+    waiting: Sequence[int] = (),
     attributes: Sequence[str] | None = None,
     views: int = 8,
     min_gain: float = MIN_GAIN,
@@ -82,6 +83,7 @@ def next_frames(
         table: scores of the M frames scored so far, M ≥ 1.
         times_s: float64 [N]; presentation times of all frames of the video, strictly increasing.
         count: how many frames to return, at most.
+        waiting: frames that are being scored.
         attributes: names to better the photos of; None means all of the table's schema.
         views: 8 or 4 views around the object.
         min_gain: stop where no frame is expected to gain as much.
@@ -91,8 +93,10 @@ def next_frames(
         nothing is to be gained.
     """
     if not car_frames(table).any():  # it may be seen between them yet
-        return _widest_gaps(table.frame, times_s, count)
+        return _widest_gaps(np.append(table.frame, waiting).astype(int), times_s, count)
     model = _Model(table, times_s, attributes, views)
+    for index in waiting:
+        model.believe(index)
     chosen: list[int] = []
     while len(chosen) < count:
         gain = model.gains()

@@ -5,7 +5,6 @@ Decoding runs ahead in a thread while the devices score.
 
 from __future__ import annotations
 
-import collections
 import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,8 +24,6 @@ SCORED_SIDE = 640
 # On CPU the rate is the same from 8 to 32; small batches waste less on the last one.
 BATCH_SIZE = 12
 _IN_FLIGHT = 2
-# Batches of a round of refinement. One learns most from each frame; two keep decoding busy too.
-_ROUND = 1
 
 
 class Source(Protocol):
@@ -75,7 +72,8 @@ def score_video(
     if fps != "auto":
         decoder = video.Decoder(path, fps=fps, max_side=SCORED_SIDE)
         scan = _Scan(model, progress, watch)
-        scan.score(iter(decoder))
+        scan.start(iter(decoder))
+        scan.finish()
         return scan.table(), decoder
     for seek in (True, False):
         with watch("decode"):
@@ -93,24 +91,30 @@ def score_video(
 def _coarse_to_fine(
     scan: _Scan, reader: video.Reader, attributes: tuple[str, ...] | None, views: int
 ) -> ScoreTable:
-    scan.score(reader.sample(refine.coarse_rate(reader.info.duration_s)))
-    table = scan.table()
-    limit = refine.budget(reader.info.duration_s, len(table))
-    tried = len(table)
-    while tried < limit:
-        count = min(_ROUND * scan.batch_size, limit - tried)
+    scan.start(reader.sample(refine.coarse_rate(reader.info.duration_s)))
+    scan.finish()
+    limit = refine.budget(reader.info.duration_s, len(scan.table()))
+    tried = len(scan.table())
+    waiting: list[int] = []
+    while True:
         with scan.watch("choose"):
             frames = refine.next_frames(
-                table, reader.time_s, count, attributes=attributes, views=views
-            )
-        if not len(frames):
-            break
-        scan.score(reader.read(frames.tolist()))
+                scan.table(),
+                reader.time_s,
+                min(scan.batch_size, limit - tried),
+                waiting=waiting,
+                attributes=attributes,
+                views=views,
+            ).tolist()
         tried += len(frames)
-        if len(scan.table()) == len(table):  # all damaged: no more is to be learnt
-            break
-        table = scan.table()
-    return table
+        if frames:
+            # Decoded while those that wait are scored.
+            scan.start(reader.read(frames))
+        elif waiting:
+            scan.finish()
+        else:
+            return scan.table()
+        waiting = frames
 
 
 class _Scan:
@@ -125,6 +129,7 @@ class _Scan:
         self._progress = progress
         self._tables: list[ScoreTable] = []
         self._shape: tuple[int, ...] | None = None
+        self._pending: tuple[Any, video.Batch] | None = None
         self._scoring = scoring
         with watch("score"):
             self._scorer = scoring.Scorer(model, BATCH_SIZE)
@@ -135,24 +140,27 @@ class _Scan:
         self._tables = [concatenate(self._tables)]
         return self._tables[0]
 
-    def score(self, frames: Iterable[video.Frame]) -> None:
-        """Scores frames, the next ones being decoded meanwhile."""
-        pending: collections.deque[Any] = collections.deque()
+    def start(self, frames: Iterable[video.Frame]) -> None:
+        """Decodes frames and scores them; the last batch of them may still be at it."""
         batches = video.batches(frames, self.batch_size, shape=self._shape)
         with video.prefetch(batches, depth=_IN_FLIGHT) as stream:
             while True:
                 with self.watch("decode"):
                     batch = next(stream, None)
                 if batch is None:
-                    break
+                    return
                 self._shape = batch.images.shape[1:]
+                # Before the next batch, behind which the small programs of a table would wait.
+                self.finish()
                 with self.watch("score"):
-                    pending.append((self._scorer.dispatch(batch.images, batch.mask), batch))
-                    if len(pending) >= _IN_FLIGHT:
-                        self._collect(*pending.popleft())
+                    self._pending = self._scorer.dispatch(batch.images, batch.mask), batch
+
+    def finish(self) -> None:
+        """Waits for what is being scored."""
+        if self._pending is not None:
             with self.watch("score"):
-                while pending:
-                    self._collect(*pending.popleft())
+                self._collect(*self._pending)
+            self._pending = None
 
     def _collect(self, scores: Any, batch: video.Batch) -> None:
         # The whole batch becomes a table, padding and all: one shape, so nothing compiles again.
