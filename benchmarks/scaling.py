@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 import machine
 
@@ -44,6 +45,24 @@ def write_video(path: pathlib.Path, frames: int) -> None:
             image = ((ramp + 3 * i) % 200).astype(np.uint8)[..., None] + np.roll(noise, i, 0)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def repeat(path: pathlib.Path, times: int, out: pathlib.Path) -> None:
+    """Writes a video that shows another one many times, without coding it again."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        length = sum(packet.duration for packet in packets)
+        with av.open(str(out), "w") as copy:
+            target = copy.add_stream_from_template(stream)
+            for i in range(times):
+                for packet in packets:
+                    packet.stream = target
+                    if i:
+                        packet.pts, packet.dts = packet.pts + length, packet.dts + length
+                    copy.mux(packet)
 
 
 def make_model():
@@ -151,21 +170,22 @@ def rates(work: pathlib.Path, folders: dict[int, pathlib.Path]) -> dict:
     return figures
 
 
-def memory(work: pathlib.Path, folders: dict[int, pathlib.Path]) -> dict:
-    """Peak memory by the number of frames, and of one video of 1e5 frames."""
-    figures = {}
+def memory(work: pathlib.Path, folders: dict[int, pathlib.Path]) -> Iterator[dict]:
+    """Yields peak memory by the number of frames, and of one long video; more each time."""
+    figures: dict[str, dict] = {}
     cases = {f"{frames} frames": folder for frames, folder in folders.items()}
+    most = max(folders)
     long = work / "long"
     long.mkdir()
-    write_video(long / "long.mp4", max(folders))
-    for name, folder in {**cases, f"{max(folders)} frames, one video": long}.items():
+    repeat(work / "video.mp4", most // FRAMES_PER_VIDEO, long / "long.mp4")
+    least: dict[str, float] = {}
+    for name, folder in {**cases, f"{most} frames, one video": long}.items():
         row = measure(folder, work / f"memory {name}.parquet", 2)
-        figures[name] = {key: row[key] for key in ("peak_mb", "peak_after_compiling_mb")}
+        figures[name] = {key: row[key] for key in ("rows", "peak_mb", "peak_after_compiling_mb")}
+        least = least or {key: row[key] for key in ("peak_mb", "peak_after_compiling_mb")}
+        figures[name] |= {f"{key}_ratio": round(row[key] / least[key], 3) for key in least}
         print(f"{name:>25}:", figures[name], flush=True)
-    least = figures[f"{min(folders)} frames"]
-    for row in figures.values():
-        row |= {f"{key}_ratio": round(row[key] / least[key], 3) for key in least}
-    return figures
+        yield figures
 
 
 def main() -> None:
@@ -193,9 +213,10 @@ def main() -> None:
         figures["model"] = f"EfficientNet-Lite0 at {SIDE} px, five heads, random weights"
         if both or arguments.rates:
             figures["rates"] = rates(work, folders)
+            machine.save(path.name, figures)
         if both or arguments.memory:
-            figures["memory"] = memory(work, folders)
-    machine.save("scaling.json", figures)
+            for figures["memory"] in memory(work, folders):
+                machine.save(path.name, figures)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def shots(content: Mapping[str, Any]) -> list[str]:
             lines.append(f"film what shows the {name}: {choice['reason']}")
         elif choice.get("content") == "part":
             lines.append(f"film what shows the {name} from further away: the photo holds a part")
-        elif choice["value"] is not None and choice["certainty"] < _CLEAR:
+        elif choice["value"] is None or "known" in choice:
+            continue  # film as one may, the model does not know it better, or the seller does
+        elif choice["certainty"] < _CLEAR:
             lines.append(
                 f"film what shows the {name} more clearly: the best frame has a certainty of "
                 f"{percent(choice['certainty'])}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.export
@@ -20,9 +20,18 @@ from carjax.backbones.features import Features
 from carjax.model import Model, Spec
 from carjax.table import LUMA, ScoreTable
 
+if TYPE_CHECKING:
+    import pandas
+
+    from carjax.report.notebook import Figure
+
 # Frames on each device at a time. A fixed number, because results differ in the last bits between
 # batches of different sizes. On CPU larger ones are no faster; an accelerator wants many.
 DEVICE_BATCH = {"cpu": 8, "default": 256}
+# The backbone's factors by platform; heads and sums are float32 everywhere. bfloat16 moves
+# probabilities by several hundredths, float16 by less than one hundredth on 14 of 16 photos
+# (tests/test_precision.py). A TPU has no float16, and rounds float32 factors to bfloat16 itself.
+DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.bfloat16}
 # Sides of canvases, see `canvas`.
 _SIDES = (120, 180, 240, 320, 360, 480, 640, 720, 960, 1080, 1280, 1440, 1920, 2160, 2560, 3840)
 
@@ -80,6 +89,32 @@ class FrameScores:
     sharpness: jax.Array
     car_colour: jax.Array
     content_probs: jax.Array | None
+
+    def _repr_html_(self) -> str:
+        from carjax.report import notebook
+
+        return notebook.scores_html(self)
+
+    def to_pandas(self, spec: Spec | None = None) -> pandas.DataFrame:
+        """Returns a pandas frame with a row per frame that is no padding (needs pandas).
+
+        Args:
+            spec: `Model.spec`, whose class names then stand in the columns `type`, `brand`, …;
+                without it they hold the index of the most probable class.
+        """
+        from carjax.report import notebook
+
+        return notebook.scores_frame(self, None if spec is None else spec.schema)
+
+    def plot(self, time_s: np.ndarray | None = None) -> Figure:
+        """Returns charts of the certainties and the direction, as a notebook shows them.
+
+        Args:
+            time_s: float [N]; times of the frames in seconds, increasing; None counts frames.
+        """
+        from carjax.report import notebook
+
+        return notebook.scores_figure(self, time_s)
 
 
 # Exported programs (`jax.export`) name these types in their serialised form.
@@ -256,15 +291,14 @@ class Scorer:
             batch_size: frames of a batch, rounded up to a multiple of the devices (default:
                 `DEVICE_BATCH` for each).
             devices: default: all that there are.
-            dtype: type of the backbone's computation (default: bfloat16 on GPU and TPU, float32
-                elsewhere).
+            dtype: type of the factors in the backbone's products (default: of `DTYPE`).
         """
         devices = list(devices or jax.devices())
         platform = devices[0].platform
         if batch_size is None:
             batch_size = DEVICE_BATCH.get(platform, DEVICE_BATCH["default"]) * len(devices)
         if dtype is None:
-            dtype = jnp.float32 if platform == "cpu" else jnp.bfloat16
+            dtype = DTYPE.get(platform, jnp.float32)
         mesh = jax.sharding.Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
         self.model = model
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
@@ -328,14 +362,16 @@ class Scorer:
 
     def _take_buffer(self, shape: tuple[int, ...]) -> np.ndarray:
         """A host buffer of that shape that no device reads any more: an old one or a new one."""
+
+        def free(scores: FrameScores) -> bool:
+            return scores.mask.is_ready()  # type: ignore[attr-defined]
+
         for i, (buffer, scores) in enumerate(self._buffers):
-            if buffer.shape == shape and scores.mask.is_ready():
+            if buffer.shape == shape and free(scores):
                 del self._buffers[i]
                 return buffer
         # Buffers of sizes that are no longer asked for are let go of.
-        self._buffers = [
-            b for b in self._buffers if b[0].shape == shape or not b[1].mask.is_ready()
-        ]
+        self._buffers = [b for b in self._buffers if b[0].shape == shape or not free(b[1])]
         return np.zeros(shape, np.uint8)
 
     def __call__(self, frames: np.ndarray) -> FrameScores:

@@ -33,7 +33,10 @@ from carjax.known import Known
 from carjax.table import ScoreTable
 
 if TYPE_CHECKING:
+    import pandas
+
     from carjax.circular import Density
+    from carjax.report.notebook import Figure
 
 POLICIES = ("consensus", "entropy")
 VIEW_POLICIES = ("best", "first")
@@ -154,6 +157,27 @@ class Selection:
 
     attributes: dict[str, AttributeChoice]
     orientation: OrientationChoice | None
+
+    def _repr_html_(self) -> str:
+        from carjax.report import notebook
+
+        return notebook.selection_html(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Returns a pandas frame with a row per photo (needs pandas)."""
+        from carjax.report import notebook
+
+        return notebook.selection_frame(self)
+
+    def plot(self) -> Figure:
+        """Returns the coverage map with the photos' directions, as a notebook shows it.
+
+        Raises:
+            ValueError: the selection has no directions.
+        """
+        from carjax.report import notebook
+
+        return notebook.selection_figure(self)
 
 
 def select_photos(

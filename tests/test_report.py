@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import html.parser
 import itertools
@@ -231,7 +232,7 @@ def test_shows_every_number_of_the_selection(selection, table, tmp_path):
         assert f"Entropy {item['entropy']:.2f} nats Time {clock(item['time_s'])}" in page.text
         assert f"Frame {item['frame']} Next best moments" in page.text
         for other in item["alternatives"]:
-            row = f"{clock(other['time_s'])} {other['value']} {percent(other['certainty'])}"
+            row = f"{other['value']} {percent(other['certainty'])} {clock(other['time_s'])}"
             assert row in page.text
     for name, view in selection["orientation"]["views"].items():
         assert (
@@ -263,10 +264,11 @@ def test_thumbnails_are_the_chosen_frames_and_the_page_is_small(selection, table
         assert urllib.parse.unquote(link["href"]) in named
         data = base64.b64decode(image["src"].removeprefix("data:image/jpeg;base64,"))
         small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        assert small.shape == (180, 320, 3)
-        assert (image["width"], image["height"]) == ("320", "180")
+        assert small.shape == (270, 480, 3)
+        assert (image["width"], image["height"]) == ("480", "270")
         whole = frames[named[link["href"]]]
-        expected = whole.reshape(180, 2, 320, 2, 3).mean((1, 3))  # half size, and still BGR
+        threefold = whole.repeat(3, 0).repeat(3, 1)  # three quarters of the size, and still BGR
+        expected = threefold.reshape(270, 4, 480, 4, 3).mean((1, 3))
         assert np.abs(small - expected).mean() < 4
         assert image["alt"]
     assert {link["href"] for link in links} == set(named)
@@ -447,7 +449,7 @@ def test_portrait_thumbnails_stay_small(selection, table, tmp_path):
     selection["video"] |= {"width": 1080, "height": 1920}
     page = write(selection, table, tmp_path, grey_photos(selection, (1920, 1080)))
     assert page.all("body") == [{"class": "portrait"}]
-    assert {(i["width"], i["height"]) for i in page.all("img")} == {("180", "320")}
+    assert {(i["width"], i["height"]) for i in page.all("img")} == {("270", "480")}
 
 
 def test_a_photo_that_is_not_there_or_not_an_image_is_an_error(selection, table, tmp_path):
@@ -682,3 +684,44 @@ def test_certainty_bar_is_clipped():
 def test_selection_survives_json(selection, table, tmp_path):
     page = write(json.loads(json.dumps(selection)), table, tmp_path)
     assert "All 8 views found." in page.text
+
+
+# ------------------------------------------------------------------------------ what else it says
+
+
+def test_what_the_seller_knows_is_compared_with_what_the_video_shows(selection, table, tmp_path):
+    known = {"value": "BMW", "verdict": "disagrees", "looks_like": "Toyota"}
+    selection["attributes"]["brand"] |= {"value": "BMW", "known": known}
+    page = write(selection, table, tmp_path)
+    assert "Looks like Toyota, listing says BMW." in page.text
+
+
+def test_alternatives_are_shown_where_there_are_pictures(selection, table, tmp_path):
+    others = selection["attributes"]["type"]["alternatives"]
+    previews = {others[0]["frame"]: np.full((360, 640, 3), 90, np.uint8)}
+    photos = grey_photos(selection)
+    write_report(selection, table, photos, tmp_path, previews=previews)
+    text = (tmp_path / "report.html").read_text()
+    assert text.count('width="200" height="112"') == 1
+
+
+def test_says_how_it_was_filmed_and_links_to_the_annotated_video(selection, table, tmp_path):
+    photos = grey_photos(selection)
+    write_report(selection, table, photos, tmp_path, annotated="annotated.mp4")
+    text = (tmp_path / "report.html").read_text()
+    assert '<a href="annotated.mp4">' in text
+    assert "frames are good enough for a photo" in text
+    assert "640 × 360 pixels, and so are the photos" in text
+
+
+def test_a_long_video_still_makes_a_page_of_less_than_five_megabytes(selection, table, tmp_path):
+    rows = np.arange(40_000) % len(table)
+    long = dataclasses.replace(
+        table.take(rows), frame=np.arange(40_000), time_s=np.arange(40_000) / 30
+    )
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (360, 640, 3), np.uint8)  # the worst for JPEG
+    photos = dict.fromkeys(named_photos(selection), noise)
+    selection["video"]["duration_s"] = 40_000 / 30
+    write_report(selection, long, photos, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000

@@ -393,6 +393,25 @@ def test_other_settings_are_refused_and_overwritten_on_request(
     assert rows(out) != before
 
 
+@pytest.mark.parametrize("extra", [[], ["--part_rows=8"]], ids=["one file", "parts"])
+def test_a_bucket_takes_the_output_and_a_run_goes_on_there(
+    mixed, whole, weights, tmp_path, chdir, extra
+):
+    fsspec = pytest.importorskip("fsspec")
+    bucket = fsspec.filesystem("memory")
+    bucket.store.clear()
+    chdir(mixed)
+    out = f"memory://bucket/{len(extra)}/x.parquet"
+    for words in (["a.mp4", "c.mkv"], WORDS, WORDS):
+        assert score(*words, f"--out={out}", *extra, *weights) == 0
+    bucket.get(out, str(tmp_path / "x.parquet"), recursive=bool(extra))
+    bucket.get(f"{out}.errors.csv", str(tmp_path / "x.parquet.errors.csv"))
+    assert rows(tmp_path / "x.parquet") == rows(whole)
+    assert errors(tmp_path / "x.parquet") == errors(whole)
+    assert not bucket.exists(f"{out}.run")
+    bucket.store.clear()
+
+
 # --- what fails, fails in one line ---------------------------------------------------------------
 
 
@@ -420,6 +439,43 @@ def test_sources_that_were_scored_are_not_dropped(mixed, weights, tmp_path, caps
     assert score(mixed / "c.mkv", f"--out={out}", *weights) == 1
     assert "a.mp4" in last_line(capsys)
     assert len(rows(out)) == 7
+
+
+def test_a_source_that_is_gone_keeps_its_rows(mixed, weights, tmp_path):
+    photo = tmp_path / "photo.jpg"
+    shutil.copy(mixed / "photos" / "1.jpg", photo)
+    words = [photo, mixed / "a.mp4", f"--out={tmp_path / 'x.parquet'}", *weights]
+    assert score(*words) == 0
+    before = rows(tmp_path / "x.parquet")
+    photo.unlink()
+    assert score(*words) == 0
+    assert rows(tmp_path / "x.parquet") == before
+    assert errors(tmp_path / "x.parquet") == [[str(photo), "no such file"]]
+
+
+def test_one_file_and_parts_are_not_mixed_up(mixed, weights, tmp_path, capsys, monkeypatch):
+    words = [mixed / "a.mp4", f"--out={tmp_path / 'x.parquet'}", *weights]
+    assert score(*words) == 0
+    assert score(*words, "--part_rows=5") == 1
+    assert "is one file" in last_line(capsys)
+    words = [mixed / "a.mp4", f"--out={tmp_path / 'y.parquet'}", *weights]
+    monkeypatch.setattr(runs.Run, "end", lambda *_: None)  # as if killed before the end
+    assert score(*words) == 0
+    assert score(*words, "--part_rows=5") == 1
+    assert "begun as one file" in last_line(capsys)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(mixed, weights, capsys):
+    assert score(mixed / "a.mp4", "--out=/proc/x.parquet", *weights) == 1
+    assert "cannot write /proc/x.parquet" in last_line(capsys)
+
+
+def test_a_call_that_is_wrong_removes_nothing(mixed, weights, tmp_path, monkeypatch):
+    words = [mixed / "a.mp4", f"--out={tmp_path / 'x.parquet'}", *weights]
+    assert score(*words) == 0
+    assert score(*words, "--overwrite", "--columns=colour") == 2
+    assert score("none.mp4", *words[1:], "--overwrite") == 1
+    assert len(rows(tmp_path / "x.parquet")) == 7
 
 
 @pytest.mark.parametrize(

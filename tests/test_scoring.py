@@ -3,6 +3,10 @@
 import dataclasses
 import functools
 import logging
+import os
+import pathlib
+import subprocess
+import sys
 
 import cv2
 import jax
@@ -15,6 +19,7 @@ from carjax import circular, scoring
 from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
 from carjax.backbones import registry
 
+ROOT = pathlib.Path(__file__).parents[1]
 HEIGHT, WIDTH, BATCH = 48, 80, 4
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CATEGORICAL = [a for a in CAR if isinstance(a, Categorical)]
@@ -388,3 +393,126 @@ def test_score_frames_with_a_schema_of_one_attribute(whole_scores, only_doors):
     table = scoring.to_table(whole_scores, only_doors.spec, np.arange(BATCH), np.arange(BATCH) / 8)
     assert not table.kappa.any()
     assert not table.view_probs.any()
+
+
+# --- The loop over batches ------------------------------------------------------------------------
+
+
+SIZES = [(48, 80), (80, 48), (60, 130), (100, 100)]  # two canvases
+
+
+def random_batch(size, seed):
+    return np.random.default_rng(seed).integers(0, 256, (4, *size, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def warm(scorer):
+    """The scorer, with both canvases of SIZES compiled."""
+    assert len({scoring.canvas(*size) for size in SIZES}) == 2
+    for size in SIZES:
+        scorer(random_batch(size, 0))
+    return scorer
+
+
+def test_loop_over_mixed_sizes_compiles_nothing_and_copies_nothing_by_accident(warm):
+    compiled = []
+
+    def listen(event, seconds, **kwargs):
+        if "compile" in event:
+            compiled.append(event)
+
+    every = np.ones(4, bool)
+    started = []
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        with jax.transfer_guard("disallow"):
+            for seed in range(2):
+                started += [warm.dispatch(random_batch(size, seed), every) for size in SIZES]
+            rows = [scoring.to_host(scores) for scores in started]
+        assert compiled == []
+        jax.jit(lambda x: x + 43)(1.0)
+        assert compiled  # the listener would have heard of it
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    # Several batches were under way at once: none was written over by a later one.
+    want = [warm(random_batch(size, seed)) for seed in range(2) for size in SIZES]
+    jax.tree.map(np.testing.assert_array_equal, rows, want)
+
+
+def test_host_buffers_are_used_again(warm):
+    warm(random_batch((60, 130), 0))
+    before = {id(buffer) for buffer, _ in warm._buffers}
+    for seed in range(8):
+        warm(random_batch((60, 130), seed))
+    assert {id(buffer) for buffer, _ in warm._buffers} == before
+
+
+def test_scores_do_not_depend_on_the_canvas(warm, jitted, tiny_model):
+    frames, every = random_batch((60, 130), 1), np.ones(4, bool)
+    assert scoring.canvas(60, 130) == (120, 180)
+    want = jax.device_get(jitted(tiny_model.params, frames, every, spec=tiny_model.spec))
+    assert_close(warm(frames), want, 1e-4)
+
+
+def test_a_batch_of_frames_of_several_sizes(warm):
+    sizes = [(60, 130), (90, 121), (48, 180), (120, 150)]
+    frames = [random_frames_of(size, i) for i, size in enumerate(sizes)]
+    joined = np.zeros((4, 120, 180, 3), np.uint8)
+    for row, frame in zip(joined, frames, strict=True):
+        row[: frame.shape[0], : frame.shape[1]] = frame
+    got = scoring.to_host(warm.dispatch(joined, np.ones(4, bool), np.array(sizes)))
+    apart = scoring.concatenate([warm(frame[None]) for frame in frames])
+    assert_close(got, apart, 1e-4)
+    assert (got.box <= 1).all()
+
+
+def random_frames_of(size, seed):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size", "want"),
+    [((1, 1), (120, 120)), ((640, 360), (640, 360)), ((3841, 5000), (7680, 7680))],
+)
+def test_canvas(size, want):
+    assert scoring.canvas(*size) == want
+
+
+# The shipped model at 96 pixels, the car box at 64.
+_ROWS = """
+import dataclasses, sys
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+import numpy as np
+from carjax import model, scoring
+
+one = model.load()
+small = dataclasses.replace(one.spec.localise, input_size=64)
+one = dataclasses.replace(one, spec=dataclasses.replace(one.spec, localise=small, input_size=96))
+frames = np.random.default_rng(5).integers(0, 256, (19, 48, 80, 3), np.uint8)
+assert len(jax.devices()) == int(sys.argv[1])
+scores = scoring.Scorer(one, int(sys.argv[1]) * int(sys.argv[2]))(frames)
+np.savez(sys.argv[3], *jax.tree.leaves(scores))
+"""
+
+
+def rows_on(devices, each, folder):
+    """The scores of 19 frames in a process with that many devices and rows on each of them."""
+    out = folder / f"{devices}-{each}.npz"
+    command = [sys.executable, "-c", _ROWS, str(devices), str(each), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment["JAX_NUM_CPU_DEVICES"] = str(devices)
+    subprocess.run(command, check=True, env=environment)
+    with np.load(out) as f:
+        return [f[name] for name in f.files]
+
+
+def test_rows_are_the_same_bits_on_eight_devices_and_on_one(tmp_path):
+    one, eight = rows_on(1, 2, tmp_path), rows_on(8, 2, tmp_path)
+    for a, b in zip(one, eight, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_rows_at_another_batch_per_device_are_close(tmp_path):
+    assert_close(rows_on(1, 3, tmp_path), rows_on(8, 2, tmp_path))

@@ -25,7 +25,7 @@ class Line:
 
     Attributes:
         name: the class.
-        share: its probability in [0, 1].
+        share: its probability in [0, 1], to a thousandth.
         leads: whether it is the most probable one.
     """
 
@@ -53,7 +53,7 @@ def lines(classes: Sequence[str], probs: np.ndarray | None) -> list[Line]:
     if len(classes) > MOST:
         shown = np.argsort(-probs, kind="stable")[:TOP].tolist()
     best = int(np.argmax(probs))
-    return [Line(classes[i], float(probs[i]), i == best) for i in shown]
+    return [Line(classes[i], round(float(probs[i]), 3), i == best) for i in shown]
 
 
 def places(classes: Sequence[str], area: Rect) -> list[Rect]:

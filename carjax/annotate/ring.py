@@ -50,7 +50,7 @@ class Ring:
     @property
     def radius(self) -> float:
         """Of the rim."""
-        return self.map.w / 2 - 6
+        return self.map.w / 2 - 9
 
 
 def arrange(area: Rect, names: Sequence[str], aspect: float) -> Ring:

@@ -182,9 +182,7 @@ class Scene:
         for i, (place, line) in enumerate(
             zip(self._places[panel.name], bars.lines(classes, probs), strict=True)
         ):
-            # A quarter of a pixel of 200 is not seen.
-            shown = line.name, round(line.share * 800), percent(line.share), line.leads
-            if self._changed((panel.name, i), shown):
+            if self._changed((panel.name, i), line):
                 bars.draw_line(self._canvas, place, line, self._labels[panel.name])
 
     def _draw_best(self, panel: Panel, best: Best | None) -> None:

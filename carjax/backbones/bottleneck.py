@@ -6,7 +6,9 @@ times the arithmetic. So there large images are computed a tile at a time: strip
 halo that the depthwise kernel needs, split by channels, small enough for the tile to stay in the
 cache of its core. Small maps, of which a whole batch fits, and accelerators take the plain way.
 
-`jax.lax.platform_dependent` chooses when the program is lowered; the results differ by rounding.
+The type of the kernels is that of the products' factors; sums, biases and what leaves the block
+are float32. `jax.lax.platform_dependent` chooses when the program is lowered; the results differ by
+rounding.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def inverted_bottleneck(
         stride: of the depthwise convolution.
 
     Returns:
-        float [B, H', W', O]; without a residual.
+        float32 [B, H', W', O]; without a residual.
     """
     side = max(x.shape[1:3]) // _first_stride(first)
     small = side * side * project.kernel.shape[0] * x.dtype.itemsize < _SMALL_BYTES
@@ -76,7 +78,7 @@ def _first_stride(first: Weights) -> int:
 
 def _first(x: jax.Array, first: Weights) -> jax.Array:
     if first.kernel.ndim == 2:
-        return x @ first.kernel + first.bias
+        return layers.product(x, first.kernel) + first.bias
     return layers.conv(x, first.kernel, first.bias, _first_stride(first), "SAME")
 
 
@@ -87,9 +89,9 @@ def _staged(
     project: Weights,
     convolve: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
-    x = layers.relu6(_first(x, first))
+    x = layers.relu6(_first(x, first)).astype(depthwise.kernel.dtype)
     x = layers.relu6(convolve(x, depthwise.kernel) + depthwise.bias)
-    return x @ project.kernel + project.bias
+    return layers.product(x, project.kernel) + project.bias
 
 
 @functools.partial(jax.jit, static_argnames="stride", inline=True)
@@ -181,7 +183,7 @@ def tiled(
 
     # Activations outside the image are zero, which relu6(first(0)) is not: there the ceiling is 0.
     ceiling = jnp.pad(
-        jnp.full((height, width, 1), _CEILING, x.dtype), ((top, bottom), (left, right), (0, 0))
+        jnp.full((height, width, 1), _CEILING), ((top, bottom), (left, right), (0, 0))
     )
     pad1 = [layers.same_padding(n, k1, s1) for n in x.shape[1:3]]
     x = jnp.pad(
@@ -215,18 +217,19 @@ def tiled(
         patches = _patches(part, k1, s1, in_rows, in_width)
         sums = project.bias
         for i, (kernel1, bias1, kernel2, bias2) in zip(parts, weights, strict=True):
-            y = (patches @ kernel1).reshape(in_rows, in_width, block)
+            y = layers.product(patches, kernel1).reshape(in_rows, in_width, block)
             # The condition always holds. XLA does not fuse across it, and so computes each
             # activation once and not for every tap of the depthwise kernel that reads it.
             y = jax.lax.cond(index < tiles, activations, lambda y, *_: y, y, bias1, ceilings)
-            y = layers.shifted_products(y[None], kernel2, stride, rows, out_width)
+            y = y.astype(kernel2.dtype)[None]
+            y = layers.shifted_products(y, kernel2, stride, rows, out_width).astype(kernel2.dtype)
             y = layers.relu6(y + bias2).reshape(rows * out_width, block)
-            sums = sums + y @ project.kernel[i]
+            sums = sums + layers.product(y, project.kernel[i])
         sums = sums.reshape(1, rows, out_width, out_channels)
         return jax.lax.dynamic_update_slice(out, sums, (image, place * rows, zero, zero))
 
     tiles = len(x) * strips
-    out = jnp.zeros((len(x), strips * rows, out_width, out_channels), x.dtype)
+    out = jnp.zeros((len(x), strips * rows, out_width, out_channels), jnp.float32)
     return jax.lax.fori_loop(0, tiles, strip, out)[:, :out_height]
 
 

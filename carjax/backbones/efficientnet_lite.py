@@ -76,7 +76,7 @@ class EfficientNetLite(nn.Module):
     Attributes:
         blocks: the blocks, from `block_list`.
         num_classes: size of the ImageNet classifier.
-        dtype: type of the computation; parameters keep theirs.
+        dtype: type of the factors of products; sums and features are float32.
     """
 
     blocks: tuple[Block, ...]
@@ -88,7 +88,7 @@ class EfficientNetLite(nn.Module):
         self.stem = layers.Parameters((3, 3, 3, STEM_FILTERS), dtype=self.dtype)
         self.mbconv = [InvertedBottleneck(b, dtype=self.dtype) for b in self.blocks]
         self.top = layers.PointwiseConv(TOP_FILTERS, dtype=self.dtype)
-        self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)
+        self.classifier = nn.Dense(self.num_classes)
 
     @nn.nowrap
     def feature_shapes(self, input_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -115,7 +115,7 @@ class EfficientNetLite(nn.Module):
 
     def _maps(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Computes the top features before pooling, and the last stride-16 block's output."""
-        x = self.mbconv[0](images.astype(self.dtype), self.stem())
+        x = self.mbconv[0](images.astype(jnp.float32), self.stem())
         for i, block in enumerate(self.mbconv[1:], start=1):
             if i == self._last_stride:
                 grid = x

@@ -125,8 +125,7 @@ _AFTER_GRID = "mixed_7a"
 def _pool(x: jax.Array, kind: str) -> jax.Array:
     if kind == "max":
         return nn.max_pool(x, (3, 3), (2, 2), "VALID")
-    # Its division by the number of cells would promote bfloat16.
-    return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False).astype(x.dtype)
+    return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
 def _layer(op: Conv, dtype: jnp.dtype, name: str | None = None) -> nn.Module:
@@ -153,7 +152,7 @@ class InceptionResNetV2(nn.Module):
     Attributes:
         blocks: what follows the stem.
         num_classes: size of the ImageNet classifier.
-        dtype: type of the computation; parameters keep theirs.
+        dtype: type of the factors of products; sums and features are float32.
     """
 
     blocks: tuple[Block, ...] = BLOCKS
@@ -168,7 +167,7 @@ class InceptionResNetV2(nn.Module):
         for block in self.blocks:
             setattr(self, block.name, InceptionBlock(block, dtype=self.dtype))
         self.conv2d_7b = _layer(Conv(TOP_FILTERS), self.dtype)
-        self.classifier = nn.Dense(self.num_classes, dtype=self.dtype)
+        self.classifier = nn.Dense(self.num_classes)
 
     @nn.nowrap
     def feature_shapes(self, input_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -198,7 +197,7 @@ class InceptionResNetV2(nn.Module):
     def _maps(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Computes the top features before pooling, and the output of the 17×17 stage."""
         _grid_side(min(images.shape[1:3]))  # raises where the images are too small
-        x = images.astype(self.dtype)
+        x = images.astype(jnp.float32)
         for name, op in STEM:
             x = _pool(x, op.kind) if isinstance(op, Pool) else layers.relu(getattr(self, name)(x))
         grid = x

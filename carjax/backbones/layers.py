@@ -58,13 +58,13 @@ def depthwise_conv_shifted(x: jax.Array, kernel: jax.Array, stride: int) -> jax.
     out_height, out_width = -(-height // stride), -(-width // stride)
     pad = [(0, 0), same_padding(height, k, stride), same_padding(width, k, stride), (0, 0)]
     x = jnp.pad(x, pad)
-    return shifted_products(x, kernel, stride, out_height, out_width)
+    return shifted_products(x, kernel, stride, out_height, out_width).astype(x.dtype)
 
 
 def shifted_products(
     x: jax.Array, kernel: jax.Array, stride: int, height: int, width: int
 ) -> jax.Array:
-    """Depthwise convolution of padded activations [B, H, W, C] to [B, height, width, C]."""
+    """Depthwise convolution of padded activations [B, H, W, C] to float32 [B, height, width, C]."""
     k = kernel.shape[0]
 
     def term(i: int, j: int) -> jax.Array:
@@ -72,9 +72,15 @@ def shifted_products(
         window = jax.lax.slice(
             x, (0, i, j, 0), (x.shape[0], bottom, right, x.shape[3]), (1, stride, stride, 1)
         )
-        return window * kernel[i, j]
+        # Summed in float32, as accelerators do.
+        return window.astype(jnp.float32) * kernel[i, j].astype(jnp.float32)
 
     return functools.reduce(operator.add, (term(i, j) for i in range(k) for j in range(k)))
+
+
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Matrix product of values rounded to the kernel's type, summed in float32: [..., O]."""
+    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames="stride", inline=True)
@@ -95,17 +101,17 @@ def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, padding:
     """Dense convolution with a bias.
 
     Args:
-        x: float [B, H, W, I].
+        x: float [B, H, W, I]; rounded to the kernel's type.
         kernel: float [h, w, I, O].
-        bias: float [O].
+        bias: float32 [O].
         stride: of both axes.
         padding: 'SAME', as TensorFlow pads, or 'VALID'.
 
     Returns:
-        float [B, H', W', O].
+        float32 [B, H', W', O].
     """
     y = jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+        x.astype(kernel.dtype), kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
     )
     return y + bias
 
@@ -118,7 +124,7 @@ class Weights(NamedTuple):
 
 
 class Parameters(nn.Module):
-    """The kernel and bias of a convolution, for a caller that convolves itself."""
+    """The kernel, of type `dtype`, and the bias, for a caller that convolves itself."""
 
     shape: tuple[int, ...]
     dtype: jnp.dtype = jnp.float32
@@ -128,7 +134,7 @@ class Parameters(nn.Module):
         """Returns the kernel of `shape`, and the bias of its last axis."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape)
         bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
-        return Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
+        return Weights(kernel.astype(self.dtype), bias)
 
 
 class Conv(nn.Module):
@@ -147,7 +153,7 @@ class Conv(nn.Module):
         height, width = (k, k) if isinstance(k, int) else k
         shape = (height, width, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return conv(x, kernel, bias, self.stride, self.padding)
 
 
@@ -162,4 +168,4 @@ class PointwiseConv(nn.Module):
         """Maps [B, H, W, C] to [B, H, W, features]."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return product(x, kernel.astype(self.dtype)) + bias

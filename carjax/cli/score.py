@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -71,7 +72,8 @@ def main(argv: list[str]) -> int:
     fps = video.parse_fps(values.fps)
     check_processes(values)
 
-    # What can be wrong with the call is found before JAX is imported.
+    # What can be wrong with the call is found before JAX is imported, and before --overwrite
+    # removes anything.
     from carjax.engine import run as runs
     from carjax.engine.output import Share
     from carjax.sources import expand
@@ -79,18 +81,24 @@ def main(argv: list[str]) -> int:
     sources, problems = expand.expand(words)
     sources, missing = expand.existing(sources)
     problems += missing
-    common.set_up_jax()
-    share = Share(values.process_id or 0, values.processes or 1)
-    if values.distributed and sources:
-        share = Share(*join_pod())
-    target = runs.Target(values.out, share, values.part_rows, values.checkpoint_s, values.overwrite)
-    run = runs.Run(target)
     if not sources:
-        run.write_errors([(p.source, p.reason) for p in problems], [])
+        runs.only_errors(values.out, problems)
         first = f"{problems[0].source}: {problems[0].reason}" if problems else "no source is named"
         raise CarjaxError(f"nothing to score: {first}")
+    share = Share(values.process_id or 0, values.processes or 1)
+    target = runs.Target(values.out, share, values.part_rows, values.checkpoint_s, values.overwrite)
+    if not values.overwrite:
+        runs.Run(target)
+
+    common.set_up_jax()
+    if values.distributed:
+        target = dataclasses.replace(target, share=Share(*join_pod()))
+    from carjax import parquet
+
     model = load(values)
-    summary = score(values, fps, model, sources, problems, run)
+    columns = parquet.kept_columns(model.spec.schema, values.columns)
+    run = runs.Run(target)
+    summary = score(values, fps, model, columns, sources, problems, run)
     return report(summary, values.out, run.errors_name)
 
 
@@ -143,6 +151,7 @@ def score(
     values: flags.FlagValues,
     fps: video.Fps,
     model: Model,
+    columns: list[str],
     sources: list[Any],
     problems: list[Any],
     run: Run,
@@ -152,7 +161,6 @@ def score(
     from carjax.engine import local
     from carjax.engine import run as runs
 
-    columns = parquet.kept_columns(model.spec.schema, values.columns)
     schema = parquet.arrow_schema(model.spec.schema, columns)
     options = local.Options(fps, values.batch, values.threads, tuple(columns))
 

@@ -137,9 +137,9 @@ def main(argv: list[str]) -> int:
         def drawn(frames: int) -> None:
             nonlocal drawing
             if drawing is None:
-                total = bar.tasks[task].completed
-                drawing = bar.add_task("drawing", total=total)
-            bar.update(drawing, completed=frames)
+                drawing = bar.add_task("drawing", total=bar.tasks[task].completed)
+            total = max(frames, bar.tasks[task].completed)  # the final choice takes some more
+            bar.update(drawing, completed=frames, total=total)
 
         content, warnings = pipeline.select(
             model,

@@ -8,6 +8,7 @@ actors come free and holds back where rows are not taken; the driver writes them
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -75,11 +76,10 @@ class RayEngine:
         actors, resources = _actors()
         scored = data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
             _Worker,
-            fn_constructor_args=(self._model, self._options),
+            # An actor that dies is started again, and its tasks are done again, without limit.
+            fn_constructor_args=(self._model, self._options, os.getcwd()),
             batch_size=1,
             compute=data.ActorPoolStrategy(size=min(actors, len(tasks))),
-            max_restarts=-1,
-            max_task_retries=-1,
             **resources,
         )
         for row in scored.iter_rows():
@@ -96,9 +96,11 @@ class RayEngine:
 class _Worker:
     """An actor: one device, and the engine of one process on it."""
 
-    def __init__(self, model: Any, options: Options) -> None:
+    def __init__(self, model: Any, options: Options, folder: str) -> None:
         import ray
 
+        with contextlib.suppress(OSError):
+            os.chdir(folder)  # so that relative paths are the caller's, where the machine has them
         from carjax.cli.common import set_up_jax
         from carjax.engine.local import LocalEngine
 

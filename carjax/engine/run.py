@@ -127,6 +127,11 @@ class Run:
                     f"{out}: is one file, and parts need a folder: give another --out, "
                     "or --overwrite"
                 )
+            if self.store.is_folder(self._joining):
+                raise CarjaxError(
+                    f"{out}: was begun as one file: go on without --part_rows and --processes, "
+                    "give another --out, or --overwrite"
+                )
             if self.store.is_folder(self.name) and not self._is_ours():
                 files = self.store.names(self.name)
                 if files and not self.store.is_folder(self.state):
@@ -157,16 +162,11 @@ class Run:
         """Yields a local folder for unfinished files; only one run at a time has it.
 
         Raises:
-            CarjaxError: another run has it, or the output cannot be written.
+            CarjaxError: another run has it.
         """
-        try:
-            name = f"{self.state}/scratch-{self.target.share.process:05d}"
-            with self.store.scratch(name) as scratch:
-                yield scratch
-        except OSError as error:
-            raise CarjaxError(
-                f"cannot write {self.target.out}: {error.strerror or error}; give another --out"
-            ) from error
+        name = f"{self.state}/scratch-{self.target.share.process:05d}"
+        with self.store.scratch(name) as scratch:
+            yield scratch
 
     def output(self, scratch: pathlib.Path, schema: pa.Schema) -> Output:
         """The parts of this process."""
@@ -262,6 +262,25 @@ class Run:
             written = rows
 
 
+def only_errors(out: str, problems: Sequence[Problem]) -> None:
+    """Writes the errors file of a run that has nothing to score, and changes nothing else."""
+    store, name = open_store(out)
+    rows = sorted((problem.source, problem.reason) for problem in problems)
+    with _writable(out):
+        store.write(f"{name}.errors.csv", manifest.errors_csv(rows))
+
+
+@contextlib.contextmanager
+def _writable(out: str) -> Iterator[None]:
+    """Whatever the disk or the bucket refuses is one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise CarjaxError(
+            f"cannot write {out}: {error.strerror or error}; give another --out"
+        ) from error
+
+
 def score_sources(
     sources: Sequence[Source],
     problems: Sequence[Problem],
@@ -288,6 +307,19 @@ def score_sources(
     Raises:
         CarjaxError: the output cannot be written, or was begun with other settings or sources.
     """
+    with _writable(run.target.out):
+        return _score_sources(sources, problems, run, settings, schema, engine, progress)
+
+
+def _score_sources(
+    sources: Sequence[Source],
+    problems: Sequence[Problem],
+    run: Run,
+    settings: Mapping[str, Any],
+    schema: pa.Schema,
+    engine: Callable[[], Engine],
+    progress: Callable[[int, int, int], None],
+) -> Summary:
     run.check_settings(settings)
     names = [source.name for source in sources]
     known = [(problem.source, problem.reason) for problem in problems]
@@ -295,7 +327,7 @@ def score_sources(
     with run.writing() as scratch:
         commits = run.commits()
         done = {n: r for n, r in run.current(commits).items() if not r.failed}
-        _check_wanted(done, names, run.target.out)
+        _check_wanted(done, [*names, *(name for name, _ in known)], run.target.out)
         stale = _changed([s for s in sources if s.name in done], done)
         if run.rolling:
             remove_leftovers(run.store, run.folder, [c for _, c in commits], run.target.share)

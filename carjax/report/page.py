@@ -34,6 +34,7 @@ MAX_READ = 9000
 _JPEG_QUALITY = 82
 _START = 'enliven(document, JSON.parse(document.getElementById("series").textContent));\n'
 _FOLDER = pathlib.Path(__file__).parent
+STYLE = (_FOLDER / "style.css").read_text(encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ def render(
     environment.filters["notice"] = known.notice
     environment.filters["bar"] = lambda value: markupsafe.Markup(charts.certainty_bar(value))
     return environment.get_template("page.html").render(
-        style=markupsafe.Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
+        style=markupsafe.Markup(STYLE),
         video=video,
         name=pathlib.PurePath(video["path"]).name or video["path"],
         model=selection["model"],

@@ -31,9 +31,9 @@ def normalize(images: np.ndarray) -> np.ndarray:
 
 
 class Reference:
-    """The torch model with 1001 classes, for inputs of any size."""
+    """The torch model, by default with its background class, for inputs of any size."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 1001) -> None:
         import torch
 
         # The package imports torchvision, whose build must match torch's; this file does not.
@@ -43,7 +43,7 @@ class Reference:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self.torch = torch
-        self.model = module.InceptionResNetV2(num_classes=1001).eval()
+        self.model = module.InceptionResNetV2(num_classes=classes).eval()
         self.grid = None
         self.model.repeat_1.register_forward_hook(self._keep_grid)
 

@@ -1,0 +1,257 @@
+"""The parts of a scoring run, each alone: queues, batches, rows, parts and their joining."""
+
+import dataclasses
+import threading
+import weakref
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carjax.engine import join, manifest, output, rows, run, store
+from carjax.engine.batching import Buffers, batches
+from carjax.engine.channel import Channel
+from carjax.engine.feed import Decoded, End, Feed
+from carjax.engine.manifest import Commit, Record
+from carjax.errors import CarjaxError
+from carjax.sources.base import Sample
+from carjax.sources.expand import source
+
+SCHEMA = pa.schema([("source", pa.string()), ("frame", pa.int64())])
+
+
+def frame(unit, row, shape=(4, 6)):
+    return Decoded(
+        unit, row, Sample(f"{unit}", row, 0.0, np.full((*shape, 3), row % 251, np.uint8))
+    )
+
+
+# --- channel, feed -------------------------------------------------------------------------------
+
+
+def test_a_channel_holds_no_more_than_its_depth():
+    channel, put = Channel(3), []
+    writer = threading.Thread(target=lambda: [put.append(i) for i in range(50) if channel.put(i)])
+    writer.start()
+    taken = []
+    for item in channel:
+        taken.append(item)
+        assert len(put) <= len(taken) + 3
+        if item == 49:
+            channel.finish()
+    writer.join()
+    assert taken == list(range(50))
+
+
+def test_a_channel_that_is_shut_frees_its_writers_and_passes_failures_on():
+    channel = Channel(1)
+    assert channel.put(1)
+    writer = threading.Thread(target=channel.put, args=(2,))
+    writer.start()
+    channel.shut()
+    writer.join()
+    assert not channel.put(3)
+    failing = Channel(2)
+    failing.put(1)
+    failing.finish(ValueError("why"))
+    items = iter(failing)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="why"):
+        next(items)
+
+
+def test_a_feed_can_be_left_and_survives_whatever_a_source_raises(tmp_path, monkeypatch):
+    for i in range(30):
+        (tmp_path / f"{i}.jpg").write_bytes(b"x")
+
+    def read(one, fps):
+        if one.path.endswith("3.jpg"):
+            raise MemoryError
+        for i in range(5):
+            yield Sample(one.name, i, 0.0, np.zeros((2, 2, 3), np.uint8))
+
+    monkeypatch.setattr("carjax.sources.readers.read", read)
+    sources = [source(str(path)) for path in sorted(tmp_path.iterdir())]
+    with Feed(sources, "all", threads=4, depth=2) as feed:
+        items = [item for item in feed if item is not None]
+    ends = {item.unit: item for item in items if isinstance(item, End)}
+    assert len(ends) == 30
+    assert {end.failure for end in ends.values()} == {None, "MemoryError"}
+    assert sum(isinstance(item, Decoded) for item in items) == 27 * 5
+    with Feed(sources, "all", threads=4, depth=2) as feed:
+        next(iter(feed))  # and the threads end
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=60),
+    st.integers(1, 7),
+    st.integers(0, 20),
+)
+def test_every_frame_is_in_one_batch_of_its_size(steps, size, most):
+    shapes = [(4, 6), (6, 4), (5, 5), (2, 2)]
+    count, stream = {}, []
+    for shape, unit in steps:
+        stream.append(frame(unit, count.get(unit, 0), shapes[shape]))
+        count[unit] = count.get(unit, 0) + 1
+    waiting = 0
+    seen = []
+    buffers = Buffers(2)
+    for batch in batches(iter(stream), size, buffers, most_waiting=most):
+        assert len(batch.images) == size == len(batch.mask)
+        assert batch.mask.sum() == len(batch.frames)
+        for image, one in zip(batch.images, batch.frames, strict=False):
+            assert (image == one.row % 251).all()
+        assert not batch.images[~batch.mask].any()
+        seen += [(one.unit, one.row) for one in batch.frames]
+        waiting += len(batch.frames)
+        buffers.give(batch.images)
+    assert sorted(seen) == sorted((one.unit, one.row) for one in stream)
+
+
+def test_rare_sizes_wait_but_not_for_ever():
+    stream = [frame(9, 0, (9, 9)), *(frame(0, i) for i in range(1000))]
+    found = [batch.frames[0].unit for batch in batches(stream, 10, Buffers(2), most_waiting=100)]
+    assert 9 in found[:70]
+    assert found[0] == 0
+    idle = [frame(9, 0, (9, 9)), frame(0, 0), None, frame(0, 1)]
+    sizes = [len(batch.frames) for batch in batches(idle, 10, Buffers(2), most_waiting=100)]
+    assert sizes == [1, 1, 1]
+
+
+def test_images_are_let_go_once_they_are_copied():
+    kept = []
+
+    def stream():
+        for i in range(64):
+            one = frame(0, i)
+            kept.append(weakref.ref(one.sample.image))
+            yield one
+
+    buffers = Buffers(2)
+    arrays = set()
+    for batch in batches(stream(), 4, buffers, most_waiting=8):
+        assert sum(ref() is not None for ref in kept) <= 6
+        arrays.add(id(batch.images))
+        buffers.give(batch.images)
+    assert len(arrays) == 1  # one array, used again
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def table(name, *frames):
+    return pa.table({"source": [name] * len(frames), "frame": list(frames)}, SCHEMA)
+
+
+@pytest.mark.parametrize("spilled", [True, False])
+def test_rows_are_in_order_in_whatever_order_they_come(tmp_path, monkeypatch, spilled):
+    if spilled:
+        monkeypatch.setattr(rows, "_SPILL_ROWS", 3)
+    collector = rows.Collector(tmp_path)
+    assert collector.add(0, 2, table("a", 2, 3)) is None
+    assert collector.end(End(0, 6, "", ())) is None
+    assert collector.add(1, 0, table("b", 0)) is None
+    assert collector.add(0, 0, table("a", 0, 1)) is None
+    end, whole = collector.add(0, 4, table("a", 4, 5))
+    assert end.unit == 0
+    assert [f for t in whole.chunks() for f in t["frame"].to_pylist()] == list(range(6))
+    whole.drop()
+    assert list(tmp_path.iterdir()) == []
+    assert collector.end(End(1, 1, "", ()))[1].first == "b"
+
+
+# --- parts and their joining ---------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    st.integers(1, 12),
+    st.integers(0, 1000),
+)
+def test_parts_hold_every_row_once_sorted_and_join_to_one_file(
+    tmp_path_factory, counts, most, seed
+):
+    folder = tmp_path_factory.mktemp("parts")
+    place = store.LocalStore(folder)
+    share = output.Share()
+    out = output.Output(
+        place, "run", "run", folder, share, SCHEMA, part_rows=most, checkpoint_s=1000
+    )
+    names = [f"{i:02d}" for i in range(len(counts))]
+    order = np.random.default_rng(seed).permutation(len(counts))
+    for i in order:
+        unit = rows.UnitRows(folder / "spill")
+        if counts[i]:
+            unit.add(0, table(names[i], *range(counts[i])))
+        out.add(Record(names[i], "", counts[i], names[i]), unit)
+    out.commit()
+    parts = [pq.read_table(p) for p in sorted((folder / "run").glob("part-*.parquet"))]
+    assert all(0 < len(part) <= most for part in parts)
+    assert all(
+        part.equals(part.sort_by([("source", "ascending"), ("frame", "ascending")]))
+        for part in parts
+    )
+    commits = [("run", commit) for commit in manifest.read_commits(place, "run")]
+    joined = []
+    for _, tables in join.rows_of(place, commits):
+        joined += [row for t in tables for row in t.to_pylist()]
+    expected = [
+        {"source": n, "frame": f} for n, c in zip(names, counts, strict=True) for f in range(c)
+    ]
+    assert joined == expected
+
+
+def test_of_two_records_the_later_counts_and_of_two_processes_the_one_that_is_done():
+    done = Record("a", "1", 1, "a")
+    failed = Record("a", "2", 0, "a", (("a", "why"),), failed=True)
+    first, second = Commit("1", (), (done,)), Commit("2", (), (failed,))
+    assert manifest.current([first, second], one_writer=True)["a"] is failed
+    assert manifest.current([first, second], one_writer=False)["a"] is done
+    assert manifest.current([second, first], one_writer=False)["a"] is done
+    again = dataclasses.replace(first, records=(dataclasses.replace(done),))
+    with pytest.raises(CarjaxError, match="two processes"):
+        manifest.current([first, again], one_writer=False)
+
+
+def test_shares_are_disjoint_and_whole():
+    items = list(range(11))
+    shares = [output.Share(i, 3).of(items) for i in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_run_at_a_time_writes_an_output(tmp_path):
+    target = run.Target(str(tmp_path / "x.parquet"))
+    with (
+        run.Run(target).writing(),
+        pytest.raises(CarjaxError, match="another carjax score"),
+        run.Run(target).writing(),
+    ):
+        pass
+
+
+def test_a_bucket_holds_what_a_folder_holds(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").store.clear()
+    for out in (str(tmp_path / "out" / "x"), "memory://out/x"):
+        place, name = store.open_store(out)
+        assert place.names(name) == []
+        place.write(f"{name}/b", b"1")
+        with place.scratch(f"{name}/scratch") as scratch:
+            (scratch / "file").write_bytes(b"22")
+            place.put(scratch / "file", f"{name}/a")
+        assert place.names(name) == ["a", "b"]
+        assert (place.size(f"{name}/a"), place.size(f"{name}/c")) == (2, None)
+        place.move(f"{name}/a", f"{name}/b")
+        with place.open(f"{name}/b") as file:
+            assert file.read() == b"22"
+        assert place.is_folder(name)
+        place.remove(name)
+        assert not place.is_folder(name)
+        place.remove(name)
