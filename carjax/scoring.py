@@ -362,14 +362,16 @@ class Scorer:
 
     def _take_buffer(self, shape: tuple[int, ...]) -> np.ndarray:
         """A host buffer of that shape that no device reads any more: an old one or a new one."""
+
+        def free(scores: FrameScores) -> bool:
+            return scores.mask.is_ready()  # type: ignore[attr-defined]
+
         for i, (buffer, scores) in enumerate(self._buffers):
-            if buffer.shape == shape and scores.mask.is_ready():
+            if buffer.shape == shape and free(scores):
                 del self._buffers[i]
                 return buffer
         # Buffers of sizes that are no longer asked for are let go of.
-        self._buffers = [
-            b for b in self._buffers if b[0].shape == shape or not b[1].mask.is_ready()
-        ]
+        self._buffers = [b for b in self._buffers if b[0].shape == shape or not free(b[1])]
         return np.zeros(shape, np.uint8)
 
     def __call__(self, frames: np.ndarray) -> FrameScores:
