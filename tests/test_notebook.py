@@ -106,6 +106,7 @@ def test_figures_are_whole_svg_files(scores, chosen, tmp_path):
         for inner in root.findall("{http://www.w3.org/2000/svg}svg"):
             assert float(inner.get("x")) + float(inner.get("width")) <= width
             assert float(inner.get("y")) + float(inner.get("height")) <= height
+        assert ".density {" in figure.svg  # the report's colours
         used = set(re.findall(r"var\((--\w+)\)", figure.svg))
         assert used <= set(re.findall(r"(--\w+):", figure.svg))
         assert figure._repr_svg_() == figure.svg

@@ -42,7 +42,7 @@ class Mp4Writer:
         self._container = av.open(
             os.path.abspath(path), "w", format="mp4", options={"movflags": "+faststart"}
         )
-        options = {"preset": "veryfast", "crf": "20"} if name == "libx264" else {}
+        options = {"preset": "superfast", "crf": "21"} if name == "libx264" else {}
         average = fractions.Fraction(rate).limit_denominator(1001)
         stream = self._container.add_stream(name, rate=average, options=options)
         assert isinstance(stream, av.VideoStream)  # for the type checker: all three encode video

@@ -248,8 +248,8 @@ def _chart_style() -> str:
     """The part of the report's style sheet that colours its charts."""
     from carjax.report.page import STYLE
 
-    start, end = STYLE.index("/* Charts */"), STYLE.index("footer {")
-    return STYLE[start:end]
+    start = STYLE.index("/* Charts */")
+    return STYLE[start : STYLE.index("\nfooter {", start)]
 
 
 def _table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
