@@ -7,7 +7,8 @@ are made by `make_clip.py`. The peers, where they are at hand, pick twelve frame
 
     python -m venv VENV && VENV/bin/pip install katna scenedetect    # --peers=VENV/bin/python
 
-Prints one table and writes results/end_to_end.json; clips that are not asked for keep their figures.
+Prints one table and writes results/end_to_end.json; clips not asked for keep their figures. (katna
+brings another build of OpenCV, so it gets an environment of its own.)
 """
 
 import argparse
