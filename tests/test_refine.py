@@ -1,0 +1,154 @@
+"""Coarse-to-fine sampling: which frames are scored next, on score tables that are known in full."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carjax import refine, selection
+from carjax.attributes import Angular, Categorical
+from carjax.eligibility import time_weights
+from carjax.table import ScoreTable, concatenate
+
+DOORS = Categorical("doors", ("3", "5"))
+RATE = 30
+
+
+def walk(seconds=60.0, degrees=360.0, peak_s=20.0, rate=RATE, car=0.9):
+    """A steady walk around a car whose doors are seen best at one moment."""
+    time_s = np.arange(round(seconds * rate)) / rate
+    n = len(time_s)
+    azimuth = (degrees * time_s / seconds) % 360
+    probability = 0.6 + 0.39 * np.exp(-(((time_s - peak_s) / 3) ** 2))
+    probs = np.stack([1 - probability, probability], axis=1)
+    half = np.radians(22.5)
+    off = np.radians((azimuth[:, None] - np.arange(8) * 45 + 180) % 360 - 180)
+    sigma = 0.1
+    erf = np.vectorize(math.erf)
+    mass = (erf((half - off) / sigma / 2**0.5) + erf((half + off) / sigma / 2**0.5)) / 2
+    return ScoreTable(
+        schema=(DOORS, Angular("orientation")),
+        frame=np.arange(n),
+        time_s=time_s,
+        probs={"doors": probs.astype(np.float32)},
+        entropy={"doors": -(probs * np.log(probs)).sum(1).astype(np.float32)},
+        azimuth_deg=azimuth.astype(np.float32),
+        kappa=np.full(n, 1 / sigma**2, np.float32),
+        azimuth_floor=np.zeros(n, np.float32),
+        azimuth_entropy=np.zeros(n, np.float32),
+        view_probs=mass.astype(np.float32),
+        car_probability=np.full(n, car, np.float32),
+        box=np.tile(np.array([0.2, 0.2, 0.8, 0.8], np.float32), (n, 1)),
+        sharpness=np.full(n, 0.5, np.float32),
+    )
+
+
+def sampled(dense, first, limit, **options):
+    """Refines from the frames `first` on until nothing is to be gained."""
+    table = dense.take(np.asarray(first))
+    while len(table) < limit:
+        count = min(12, limit - len(table))
+        frames = refine.next_frames(table, dense.time_s, count, **options)
+        if not len(frames):
+            break
+        assert len(frames) <= count
+        assert not np.isin(frames, table.frame).any()
+        table = concatenate([table, dense.take(frames)])
+        assert (np.diff(table.frame) > 0).all()
+    return table
+
+
+def test_the_photos_are_those_of_every_frame_at_a_tenth_of_the_frames():
+    dense = walk()
+    table = sampled(dense, np.arange(0, len(dense), RATE), refine.budget(60.0, 60))
+    assert len(table) <= len(dense) / 6
+    fine, every = selection.select_photos(table), selection.select_photos(dense)
+    assert fine.orientation.missing == every.orientation.missing == ()
+    a, b = fine.attributes["doors"], every.attributes["doors"]
+    assert a.value == b.value
+    assert a.certainty >= b.certainty - 0.005
+    for name, view in fine.orientation.views.items():
+        assert view.probability > every.orientation.views[name].probability - 0.01
+        off = (view.azimuth_deg - 45 * list(fine.orientation.views).index(name) + 180) % 360 - 180
+        assert abs(off) < 6
+
+
+def test_a_view_that_is_passed_between_two_frames_is_looked_for_where_it_is_passed():
+    dense = walk(seconds=12, degrees=90)
+    frames = refine.next_frames(
+        dense.take(np.array([0, 359])), dense.time_s, 3, attributes=["orientation"]
+    )
+    # 45 degrees at half of the way.
+    assert np.abs(frames - 180).min() <= 3
+
+
+def test_nothing_is_gained_where_all_is_scored_or_nothing_asked():
+    dense = walk(seconds=3)
+    assert not len(refine.next_frames(dense, dense.time_s, 12))
+    some = dense.take(np.array([0, 40, 89]))
+    assert not len(refine.next_frames(some, dense.time_s, 12, attributes=[]))
+
+
+def test_without_a_car_the_widest_gaps_are_halved():
+    dense = walk(seconds=10, car=0.01)
+    frames = refine.next_frames(dense.take(np.array([0, 100, 299])), dense.time_s, 3)
+    assert frames.tolist() == [50, 150, 200] or np.abs(np.diff(frames)).min() >= 45
+    assert len(sampled(dense, [0], 20)) == 20
+
+
+def test_frames_that_wait_are_not_asked_for_again():
+    dense = walk()
+    some = dense.take(np.arange(0, len(dense), RATE))
+    first = refine.next_frames(some, dense.time_s, 12)
+    second = refine.next_frames(some, dense.time_s, 12, waiting=first.tolist())
+    assert not np.isin(second, first).any()
+
+
+def test_one_frame_and_scores_that_are_not_finite():
+    dense = walk(seconds=2)
+    one = dense.take(np.array([0]))
+    assert len(refine.next_frames(one, dense.time_s, 4)) <= 4
+    broken = dataclasses.replace(
+        dense,
+        entropy={"doors": np.full(len(dense), np.nan, np.float32)},
+        azimuth_deg=np.full(len(dense), np.nan, np.float32),
+    ).take(np.arange(0, 60, 10))
+    refine.next_frames(broken, dense.time_s, 4)  # says nothing, and fails at nothing
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 3.0, 15.0, 60.0, 600.0])
+def test_the_budget_is_kept(seconds):
+    frames = seconds * RATE
+    coarse = round(seconds * refine.coarse_rate(seconds))
+    budget = refine.budget(seconds, coarse)
+    assert budget >= coarse
+    if seconds >= 5:
+        assert budget <= frames / 6
+    assert budget - coarse <= refine.BUDGET_REFINED
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_uneven_sampling_hardly_moves_the_averages(seed):
+    """Denser sampling of a stretch weighs no more: averages and coverage follow time."""
+    dense = walk()
+    rng = np.random.default_rng(seed)
+    start = int(rng.integers(0, len(dense) - 300))
+    rows = np.union1d(np.arange(0, len(dense), 15), np.arange(start, start + 300, 2))
+    rows = np.union1d(rows, [len(dense) - 1])
+    thin = dense.take(rows)
+    even, uneven = (
+        np.average(t.probs["doors"], axis=0, weights=time_weights(t.time_s)) for t in (dense, thin)
+    )
+    np.testing.assert_allclose(uneven, even, atol=0.01)
+    mean = [time_weights(t.time_s) @ t.view_probs for t in (dense, thin)]
+    np.testing.assert_allclose(mean[1], mean[0], atol=0.01)
+
+
+def test_a_table_is_joined_in_order_of_frame():
+    dense = walk(seconds=1)
+    joined = concatenate([dense.take(np.arange(1, 30, 2)), dense.take(np.arange(0, 30, 2))])
+    assert joined.frame.tolist() == list(range(30))
+    np.testing.assert_array_equal(joined.view_probs, dense.view_probs)
