@@ -132,6 +132,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()  # from here on who calls waits, and is not refused
     except OSError as error:
         raise CarjaxError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; give another --port"

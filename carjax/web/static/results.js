@@ -88,7 +88,7 @@ function head(state) {
   const { selection, job } = state;
   const views = Object.values(selection.orientation?.views ?? {});
   const count = Object.values(photosOf(selection)).filter((photo) => photo.choice).length;
-  const parts = [`${count} photos from ${clock(selection.video.duration_s)} of video`];
+  const parts = [`${count} ${count === 1 ? "photo" : "photos"} from ${Math.round(selection.video.duration_s)} s of video`];
   if (views.length) parts.push(`${views.filter(Boolean).length} of ${views.length} views found`);
   return h(
     "section.result-head",
@@ -156,7 +156,8 @@ function card(state, name, choice) {
     );
   }
   const certain = `${percent(choice.certainty)} certain`;
-  const notes = [`${sureness(choice.certainty)}, at ${clock(choice.time_s)}`];
+  const sure = choice.value === null ? `of the nearest ${name} that the model knows` : sureness(choice.certainty);
+  const notes = [`${sure}, at ${clock(choice.time_s)}`];
   if (choice.content === "part") notes.push("shows a part of the car");
   return h(
     "article.card",

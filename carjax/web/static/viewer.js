@@ -107,6 +107,7 @@ function words(state, name, shown) {
   const at = `${clock(shown.item.time_s)}, frame ${shown.frame}`;
   if (shown.chosen && !view) {
     const video = choice.video_probability;
+    if (choice.value === null) return `${verdict(name, choice)}. At ${at}.`;
     return `${verdict(name, choice)}: ${percent(choice.certainty)} certain, ${sureness(choice.certainty)}. The video as a whole gives it ${percent(video)}. At ${at}.`;
   }
   if (shown.chosen) return `${percent(choice.probability)} sure that it shows this side; the direction is ${Math.round(choice.azimuth_deg) % 360}°. At ${at}.`;
