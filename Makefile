@@ -4,15 +4,19 @@ BIN := .venv/bin
 SAMPLE := data/prius_walkaround.mp4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all lint types wheel crossval reference clean
+.PHONY: demo serve test test-all lint types wheel crossval reference clean
 
 demo: .venv/base
 	$(BIN)/carjax select $(SAMPLE) --out=out/demo
 
+# The page, at http://127.0.0.1:8000; ARGS are flags of `carjax serve`.
+serve: .venv/web
+	$(BIN)/carjax serve $(ARGS)
+
 test: .venv/test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
 
-test-all: .venv/test-all
+test-all: .venv/test-all .venv/npm
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/test
@@ -41,6 +45,15 @@ reference: .venv/test
 	@echo "installing carjax into .venv (about a minute the first time)"
 	$(BIN)/python -m pip install -q -e .
 	@touch $@
+
+.venv/web: .venv/bin/python pyproject.toml
+	@echo "installing carjax and its page into .venv (about a minute the first time)"
+	$(BIN)/python -m pip install -e '.[web]'
+	@touch $@ .venv/base
+
+# axe-core, for the accessibility test of the page; it skips, saying so, without it.
+.venv/npm: .venv/bin/python
+	-npm install --silent --no-fund --no-audit --prefix $@ axe-core@4 || mkdir -p $@
 
 .venv/test: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[test]'

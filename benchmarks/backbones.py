@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import multiprocessing
 import os
 import pathlib
@@ -31,7 +32,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
-BATCHES = {"efficientnet_lite0": 32, "efficientnet_lite2": 32, "inception_resnet_v2": 16}
+BATCHES = {"efficientnet_lite0": 32, "efficientnet_lite2": 32, "inception_resnet_v2": 8}
 GPU_BATCH = 256
 SIZES = {"efficientnet_lite0": 224, "efficientnet_lite2": 260, "inception_resnet_v2": 299}
 PACKAGES = {
@@ -320,7 +321,7 @@ def installed() -> dict[str, Callable[..., Step]]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--platform", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--models", default="", help="of BATCHES, and 'scoring'; default: all")
+    parser.add_argument("--models", default="", help="efficientnet_lite2,…,scoring; default: all")
     parser.add_argument("--turns", type=int, default=7)
     arguments = parser.parse_args()
     gpu = arguments.platform == "cuda"
@@ -351,10 +352,14 @@ def main() -> None:
                 )
             figures[name] = {"batch": batch, **rows}
     versions = {p: importlib.metadata.version(PACKAGES[p]) for p in peers}
+    file = "backbones_speed_cuda.json" if gpu else "backbones_speed.json"
+    if arguments.models and (machine.RESULTS / file).is_file():  # the others' figures stay
+        before = json.loads((machine.RESULTS / file).read_text())
+        figures = {k: v for k, v in before.items() if k in every} | figures
     machine.save(
-        "backbones_speed_cuda.json" if gpu else "backbones_speed.json",
+        file,
         {
-            "command": " ".join(["python benchmarks/backbones.py", *sys.argv[1:]]),
+            "command": "python benchmarks/backbones.py" + " --platform=cuda" * gpu,
             "threads": CORES,
             "turns": arguments.turns,
             "dtype": "bfloat16" if gpu else "float32",

@@ -5,7 +5,7 @@ python benchmarks/scaling.py --rates     # only the rates
 python benchmarks/scaling.py --memory    # only memory
 
 EfficientNet-Lite0 at 96 pixels with random weights, which change neither time nor memory, and the
-car's five heads, without the car box. Frames come from H.264 videos of 1,000 frames of 96×96
+car's five heads, without the car box. Frames come from H.264 videos of 100 frames of 96×96
 through the whole pipeline: decoding, batches, devices, rows, Parquet, manifest. Every figure is a
 process of its own. The peer of a rate is the bare `Scorer` on frames in memory, in the same
 process. Memory is VmHWM: of the whole process, and again from after compilation on
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 
 import machine
 
-FRAMES_PER_VIDEO = 1000
+FRAMES_PER_VIDEO = 100
 SIDE = 96
 SEED = 0
 
@@ -206,7 +206,7 @@ def main() -> None:
             folders[frames] = work / str(frames)
             folders[frames].mkdir()
             for i in range(frames // FRAMES_PER_VIDEO):
-                shutil.copy(work / "video.mp4", folders[frames] / f"{i:03d}.mp4")
+                shutil.copy(work / "video.mp4", folders[frames] / f"{i:04d}.mp4")
         path = machine.RESULTS / "scaling.json"
         figures = json.loads(path.read_text()) if path.exists() else {}
         figures.pop("machine", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import datetime
@@ -13,23 +12,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from carjax import photos as listing
-from carjax import redaction, video
+from carjax import redaction, refine, video
 from carjax.errors import CarjaxError
 from carjax.files import replacing
-from carjax.table import ScoreTable
+from carjax.scan import score_video
+from carjax.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from carjax.model import Model
+    from carjax.table import ScoreTable
 
-# Frames are shrunk to this before scoring: enough for a crop of a third of the picture to fill
-# the backbone's input. Photos are cut from the full-resolution frames.
-SCORED_SIDE = 640
-# On CPU the rate is the same from 8 to 32; small batches waste less on the last one.
-BATCH_SIZE = 12
-_IN_FLIGHT = 2
 # Alternatives are shown in the report, and nowhere else.
 _PREVIEW_SIDE = 640
 _MANIFEST = "selection.json"
@@ -54,55 +47,6 @@ class Options:
     annotate: str | None = None
 
 
-def score_video(
-    model: Model,
-    path: str | os.PathLike[str],
-    *,
-    fps: video.Fps = "auto",
-    progress: Callable[[int], None] = lambda frames: None,
-) -> tuple[ScoreTable, video.Decoder]:
-    """Scores the sampled frames of a video, decoding and scoring at the same time.
-
-    Args:
-        model: from `carjax.load_model`.
-        path: a video file.
-        fps: 'auto', 'all' or frames per second.
-        progress: called with the number of frames scored so far.
-
-    Returns:
-        (the score table, the decoder, whose `info` and `warnings` are now those of the whole pass).
-
-    Raises:
-        CarjaxError: the file is missing, not a video, or has no frame that can be decoded.
-    """
-    from carjax import scoring
-
-    decoder = video.Decoder(path, fps=fps, max_side=SCORED_SIDE)
-    scorer = scoring.Scorer(model, BATCH_SIZE)
-    pending: collections.deque[Any] = collections.deque()
-    parts, index, time_s = [], [], []
-
-    def collect() -> None:
-        scores, batch = pending.popleft()
-        rows = int(batch.mask.sum())
-        parts.append(scoring.to_host(scores, rows))
-        index.append(batch.index[:rows])
-        time_s.append(batch.time_s[:rows])
-        progress(sum(len(i) for i in index))
-
-    batches = video.batches(iter(decoder), scorer.batch_size)
-    with video.prefetch(batches, depth=_IN_FLIGHT) as stream:
-        for batch in stream:
-            pending.append((scorer.dispatch(batch.images, batch.mask), batch))
-            if len(pending) >= _IN_FLIGHT:
-                collect()
-        while pending:
-            collect()
-    scores = scoring.concatenate(parts)
-    table = scoring.to_table(scores, model.spec, np.concatenate(index), np.concatenate(time_s))
-    return table, decoder
-
-
 def select(
     model: Model,
     path: str | os.PathLike[str],
@@ -112,6 +56,7 @@ def select(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda frames: None,
     drawing: Callable[[int], None] = lambda frames: None,
+    watch: Stopwatch | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Chooses the best photos of a video and writes them, the scores and the report to a folder.
 
@@ -126,6 +71,7 @@ def select(
         overwrite: write into a folder that carjax did not write.
         progress: called with the number of frames scored so far.
         drawing: called with the number of frames of the annotated video drawn so far.
+        watch: is told what the time is spent on.
 
     Returns:
         (the content of selection.json, what was lost of a damaged video: one line each).
@@ -139,25 +85,34 @@ def select(
 
     target = pathlib.Path(out)
     check_out(target, overwrite)
+    watch = watch or Stopwatch()
     if options.redact:
         info = video.probe(path)
         boxes = [redaction.fractions(box, info.width, info.height) for box in options.redact]
     else:
         boxes = []
-    fps: video.Fps = "all" if options.annotate else options.fps
-    table, decoder = score_video(model, path, fps=fps, progress=progress)
-    info = decoder.info
-    chosen = selection.select_photos(
-        table,
+    table, source = score_video(
+        model,
+        path,
+        fps="all" if options.annotate else options.fps,
         attributes=options.attributes,
-        policy=options.policy,
-        view_policy=options.view_policy,
-        view_threshold=options.view_threshold,
         views=options.views,
-        duration_s=info.duration_s,
-        unknown_above=model.spec.unknown_above,
-        known=options.known,
+        progress=progress,
+        watch=watch,
     )
+    info = source.info
+    with watch("choose"):
+        chosen = selection.select_photos(
+            table,
+            attributes=options.attributes,
+            policy=options.policy,
+            view_policy=options.view_policy,
+            view_threshold=options.view_threshold,
+            views=options.views,
+            duration_s=info.duration_s,
+            unknown_above=model.spec.unknown_above,
+            known=options.known,
+        )
     name = pathlib.PurePath(info.path).name if options.strip_paths else info.path
     frames = selection.chosen_frames(chosen)
     paths = {name: f"photos/{name}.{options.format}" for name in frames}
@@ -174,11 +129,12 @@ def select(
         model={key: model.card[key] for key in ("backbone", "bundle", "version")},
         photos=paths,
     )
-    warnings = decoder.warnings
+    warnings = source.warnings
     previews = selection.alternative_frames(chosen) - set(frames.values())
-    images = decoder.grab(
-        {*frames.values(), *previews}, max_sides=dict.fromkeys(previews, _PREVIEW_SIDE)
-    )
+    with watch("decode"):
+        images = source.grab(
+            {*frames.values(), *previews}, max_sides=dict.fromkeys(previews, _PREVIEW_SIDE)
+        )
     images = {frame: redaction.blurred(image, boxes) for frame, image in images.items()}
     photos = {
         paths[name]: listing.cropped(
@@ -187,7 +143,7 @@ def select(
         for name, frame in frames.items()
     }
     failure: BaseException | None = None
-    with writing(target) as folder:
+    with watch("write"), writing(target) as folder:
         recorded = video.recorded_at(path)
         for name, frame in frames.items():
             taken = recorded and recorded + datetime.timedelta(
@@ -294,5 +250,8 @@ def _annotate(
 
 def expected_frames(info: video.VideoInfo, fps: video.Fps) -> int:
     """Estimates how many frames will be scored, for a progress bar."""
-    rate = {"auto": video.AUTO_FPS, "all": info.average_rate}.get(str(fps), fps)
+    if fps == "auto":
+        coarse = round(info.duration_s * refine.coarse_rate(info.duration_s))
+        return max(1, min(info.frames, refine.budget(info.duration_s, coarse)))
+    rate = info.average_rate if fps == "all" else fps
     return max(1, round(min(info.frames, info.duration_s * float(rate))))

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 # Frames on each device at a time. A fixed number, because results differ in the last bits between
 # batches of different sizes. On CPU larger ones are no faster; an accelerator wants many.
 DEVICE_BATCH = {"cpu": 8, "default": 256}
-# The backbone's factors by platform; heads and sums are float32 everywhere. bfloat16 moves
-# probabilities by several hundredths, float16 by less than one hundredth on 14 of 16 photos
-# (tests/test_precision.py). A TPU has no float16, and rounds float32 factors to bfloat16 itself.
+# The backbone's factors by platform; heads and sums are float32 everywhere. On 16 photos bfloat16
+# moves probabilities by up to 0.09, float16 by up to 0.005 (tests/test_precision.py), so a GPU,
+# which computes both at one rate, gets float16. A TPU has no float16.
 DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.bfloat16}
+# Host buffers that are kept; more only while they are read.
+_BUFFERS = 8
 # Sides of canvases, see `canvas`.
 _SIDES = (120, 180, 240, 320, 360, 480, 640, 720, 960, 1080, 1280, 1440, 1920, 2160, 2560, 3840)
 
@@ -188,7 +190,7 @@ def score(
             (default: none is). Beyond rounding, scores do not depend on it.
         spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
             'localise'.
-        dtype: type of the backbone's computation, static; everything else is float32.
+        dtype: type of the factors in the backbone's products, static; all else is float32.
 
     Returns:
         FrameScores with B rows.
@@ -317,7 +319,7 @@ class Scorer:
             )
         )
         self._programs: dict[tuple[int, ...], Callable[..., FrameScores]] = {}
-        self._buffers: list[tuple[np.ndarray, FrameScores]] = []
+        self._buffers: list[tuple[np.ndarray, Any]] = []
 
     def dispatch(
         self, frames: np.ndarray, mask: np.ndarray, valid: np.ndarray | None = None
@@ -370,8 +372,8 @@ class Scorer:
             if buffer.shape == shape and free(scores):
                 del self._buffers[i]
                 return buffer
-        # Buffers of sizes that are no longer asked for are let go of.
-        self._buffers = [b for b in self._buffers if b[0].shape == shape or not free(b[1])]
+        while len(self._buffers) >= _BUFFERS and free(self._buffers[0][1]):
+            del self._buffers[0]
         return np.zeros(shape, np.uint8)
 
     def __call__(self, frames: np.ndarray) -> FrameScores:

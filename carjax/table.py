@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,22 @@ class ScoreTable:
     def angular(self) -> Angular | None:
         """The attribute that is a direction, if the schema has one."""
         return next((a for a in self.schema if isinstance(a, Angular)), None)
+
+
+def concatenate(tables: Sequence[ScoreTable]) -> ScoreTable:
+    """Joins scores of one video by one model, in order of frame.
+
+    Args:
+        tables: at least one; no frame is in two of them.
+    """
+
+    def of(values: list[Any]) -> Any:
+        if isinstance(values[0], np.ndarray):
+            return np.concatenate(values)
+        if isinstance(values[0], dict):
+            return {name: np.concatenate([v[name] for v in values]) for name in values[0]}
+        return values[0]
+
+    names = [f.name for f in dataclasses.fields(ScoreTable)]
+    joined = ScoreTable(**{name: of([getattr(t, name) for t in tables]) for name in names})
+    return joined.take(np.argsort(joined.frame, kind="stable"))

@@ -169,7 +169,10 @@ def test_bfloat16_computation_stays_close(random_tree):
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [((1, 3), 1, "SAME"), (3, 2, "VALID")])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((1, 3), 1, "SAME"), (3, 2, "VALID"), (3, 1, "VALID"), ((2, 5), 1, "VALID")],
+)
 def test_convolution_layer_is_that_of_scipy(kernel, stride, padding):
     signal = pytest.importorskip("scipy.signal")
     rng = np.random.default_rng(0)

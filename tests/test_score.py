@@ -184,7 +184,7 @@ def test_rows_are_exactly_those_of_select(mixed, weights, tmp_path):
     """Batches that many sources share give what a video alone gives, bit for bit."""
     model = models.load(weights[0][8:], backbone_weights=weights[1][19:])
     for name in ("a.mp4", "b.mp4"):
-        table, _ = pipeline.score_video(model, mixed / name)
+        table, _ = pipeline.score_video(model, mixed / name, fps=video.AUTO_FPS)
         expected = parquet.to_arrow(table, str(mixed / name))
         out = tmp_path / f"{name}.parquet"
         assert score(mixed / "photos", mixed / name, f"--out={out}", *weights) == 0

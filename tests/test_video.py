@@ -20,6 +20,7 @@ import pytest
 
 from carjax import video
 from carjax.errors import CarjaxError, UsageError
+from carjax.video.timing import Clock
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
 X264 = {"preset": "ultrafast", "crf": "12"}
@@ -176,7 +177,7 @@ def test_frames_hidden_by_an_edit_list_are_no_frames(tmp_path, steady_mp4):
 
 
 def clock_times(stamps, tick_s=0.01, frame_s=0.1):
-    clock = video._Clock(tick_s, frame_s)
+    clock = Clock(tick_s, frame_s)
     return [clock.read(stamp) for stamp in stamps]
 
 

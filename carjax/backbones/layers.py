@@ -110,10 +110,29 @@ def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, padding:
     Returns:
         float32 [B, H', W', O].
     """
-    y = jax.lax.conv_general_dilated(
-        x.astype(kernel.dtype), kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
-    )
+    x = x.astype(kernel.dtype)
+    if padding == "VALID" and stride == 1:
+        # XLA's fast CPU routine takes SAME paddings only: it is three to five times as fast.
+        y = jax.lax.platform_dependent(
+            x, kernel, cpu=_conv_cropped, default=functools.partial(_conv, padding="VALID")
+        )
+    else:
+        y = _conv(x, kernel, stride, padding)
     return y + bias
+
+
+def _conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "SAME") -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+    )
+
+
+def _conv_cropped(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The VALID convolution as the middle of the SAME one."""
+    height, width = kernel.shape[:2]
+    top, left = (height - 1) // 2, (width - 1) // 2
+    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
+    return _conv(x, kernel)[:, top : top + rows, left : left + columns]
 
 
 class Weights(NamedTuple):

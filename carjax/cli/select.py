@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+import time
 import webbrowser
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from carjax import known, photos, pipeline, plan, redaction, video
 from carjax.cli import common
 from carjax.errors import UsageError
+from carjax.stopwatch import Stopwatch
 
 SYNOPSIS = """usage: carjax select VIDEO --out=DIR
 
@@ -47,7 +49,9 @@ def define_flags() -> flags.FlagValues:
     )
     flags.DEFINE_float("view_threshold", 0.8, "mass that fills a view, 0 to 1", flag_values=values)
     flags.DEFINE_integer("views", 8, "views around the car: 8 or 4", flag_values=values)
-    flags.DEFINE_string("fps", "auto", "frames a second: auto (8), all, or N", flag_values=values)
+    flags.DEFINE_string(
+        "fps", "auto", "frames a second: auto (coarse to fine), all, N", flag_values=values
+    )
     flags.DEFINE_string("model", None, "a bundle's name or file", flag_values=values)
     flags.DEFINE_string(
         "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
@@ -115,14 +119,17 @@ def main(argv: list[str]) -> int:
         markup=False,
     )
 
-    common.set_up_jax()
-    from carjax import model as models
+    watch = Stopwatch()
+    start = time.perf_counter()
+    with watch("load"):
+        common.set_up_jax()
+        from carjax import model as models
 
-    model = models.load(values.model, backbone_weights=values.backbone_weights)
-    check_attributes(model.spec.schema, options.attributes)
-    known.check(model.spec.schema, options.known)
-    check_annotate(model.spec.schema, options)
-    model = model.with_localise(values.localise)
+        model = models.load(values.model, backbone_weights=values.backbone_weights)
+        check_attributes(model.spec.schema, options.attributes)
+        known.check(model.spec.schema, options.known)
+        check_annotate(model.spec.schema, options)
+        model = model.with_localise(values.localise)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -148,9 +155,16 @@ def main(argv: list[str]) -> int:
             options,
             overwrite=values.overwrite,
             progress=lambda frames: bar.update(task, completed=frames),
+            watch=watch,
             drawing=drawn,
         )
         bar.update(task, total=content["video"]["scored_frames"])
+    console.print(
+        f"{content['video']['scored_frames']} of {content['video']['frames']} frames scored; "
+        f"{time.perf_counter() - start:.2f} s: {watch}",
+        highlight=False,
+        markup=False,
+    )
     for warning in warnings:
         print(f"carjax: {warning}", file=sys.stderr)
     show(content, out)

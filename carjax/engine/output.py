@@ -10,19 +10,19 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from carjax.engine import manifest
 from carjax.engine.manifest import Commit, Record
-from carjax.engine.rows import UnitRows
+from carjax.engine.rows import ORDER, Pool, UnitRows
 from carjax.engine.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # Rows of a column lie together for this many rows: large enough to compress, small to hold.
-_GROUP_ROWS = 16384
+_GROUP_ROWS = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,9 @@ class Output:
         self._prefix = f"{share.process:05d}"
         self._parts = self._next(folder, "part")
         self._commits = self._next(state, "commit")
+        # Of each source that waits: its rows, if they lie on the disk; else they are in the pool.
         self._pending: list[tuple[Record, UnitRows | None]] = []
+        self._pool = Pool()
         self._rows = 0
         self._last = time.monotonic()
 
@@ -123,6 +125,10 @@ class Output:
         made = []
         if self._rows and self._rows + record.rows > self._part_rows:
             made.append(self.commit())
+        if rows is not None and not rows.spilled:
+            for table in rows.chunks():
+                self._pool.add(table)
+            rows = None
         self._pending.append((record, rows))
         self._rows += record.rows
         late = time.monotonic() - self._last >= self._checkpoint_s
@@ -136,13 +142,27 @@ class Output:
         if not self._pending:
             return None
         pending = sorted(self._pending, key=lambda pair: pair[0].first)
-        parts = self._write(chunk for _, rows in pending if rows for chunk in rows.chunks())
+        parts = self._write(self._in_order(pending))
         commit = self._record(parts, tuple(record for record, _ in pending))
         for _, rows in pending:
             if rows is not None:
                 rows.drop()
         self._pending, self._rows = [], 0
         return commit
+
+    def _in_order(self, pending: list[tuple[Record, UnitRows | None]]) -> Iterator[pa.Table]:
+        """Yields the rows of sorted records, from the disk and from the pool."""
+        import pyarrow as pa
+
+        tables = self._pool.take()
+        pooled = pa.concat_tables(tables).sort_by(ORDER) if tables else None
+        start = 0
+        for record, rows in pending:
+            if rows is not None:
+                yield from rows.chunks()
+            elif record.rows and pooled is not None:
+                yield pooled.slice(start, record.rows)
+                start += record.rows
 
     def replace(self, old: Commit, records: tuple[Record, ...], tables: Iterable[pa.Table]) -> None:
         """Writes the parts of a commit anew, with fewer of its sources."""

@@ -13,7 +13,36 @@ if TYPE_CHECKING:
 
 # A source with more rows waits on the disk: an hour of video has 30,000.
 _SPILL_ROWS = 4096
-_ORDER = [("source", "ascending"), ("frame", "ascending")]
+# A table of a few rows weighs a hundred times its numbers: so many are copied into one.
+_MOST_TABLES = 64
+ORDER = [("source", "ascending"), ("frame", "ascending")]
+
+
+class Pool:
+    """Rows of many tables, in few large ones."""
+
+    def __init__(self) -> None:
+        self._large: list[pa.Table] = []
+        self._small: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Adds rows."""
+        self._small.append(table)
+        if len(self._small) == _MOST_TABLES:
+            self._compact()
+
+    def _compact(self) -> None:
+        import pyarrow as pa
+
+        if self._small:
+            self._large.append(pa.concat_tables(self._small).combine_chunks())
+            self._small = []
+
+    def take(self) -> list[pa.Table]:
+        """Returns all rows as they came, and forgets them."""
+        self._compact()
+        large, self._large = self._large, []
+        return large
 
 
 class UnitRows:
@@ -22,40 +51,45 @@ class UnitRows:
     def __init__(self, spill: pathlib.Path) -> None:
         self.count = 0
         self.first = ""  # the `source` of the first row in order
-        self._tables: list[pa.Table] = []
+        self._pool = Pool()
         self._held = 0
         self._in_order = True
         self._spill = spill
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
 
+    @property
+    def spilled(self) -> bool:
+        """Whether rows lie on the disk."""
+        return self._writer is not None
+
     def add(self, row: int, table: pa.Table) -> None:
         """Adds a run of rows, the first of them the `row`-th of the source."""
         self._in_order &= row == self.count
-        names = table.column("source")
-        self.first = min(names[0].as_py(), self.first or names[0].as_py())
+        name = table.column("source")[0].as_py()
+        self.first = min(name, self.first or name)
         self.count += len(table)
         self._held += len(table)
-        self._tables.append(table)
+        self._pool.add(table)
         if self._held >= _SPILL_ROWS:
             self._write()
 
     def _write(self) -> None:
         import pyarrow as pa
 
-        table = pa.concat_tables(self._tables)
-        if self._writer is None:
-            self._writer = pa.ipc.new_stream(self._spill, table.schema)
-        self._writer.write_table(table)
-        self._tables, self._held = [], 0
+        for table in self._pool.take():
+            if self._writer is None:
+                self._writer = pa.ipc.new_stream(self._spill, table.schema)
+            self._writer.write_table(table)
+        self._held = 0
 
     def chunks(self) -> Iterator[pa.Table]:
-        """Yields all rows in order of source and frame."""
+        """Yields all rows in order of source and frame, once."""
         import pyarrow as pa
 
         if self._in_order:
             yield from self._as_they_came()
         elif self.count:
-            yield pa.concat_tables(self._as_they_came()).sort_by(_ORDER)
+            yield pa.concat_tables(self._as_they_came()).sort_by(ORDER)
 
     def _as_they_came(self) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -65,11 +99,11 @@ class UnitRows:
             with pa.OSFile(str(self._spill)) as file, pa.ipc.open_stream(file) as reader:
                 for batch in reader:
                     yield pa.Table.from_batches([batch])
-        yield from self._tables
+        yield from self._pool.take()
 
     def drop(self) -> None:
         """Forgets the rows."""
-        self._tables = []
+        self._pool.take()
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -23,7 +23,8 @@ from carjax.sources.base import Problem, Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_ROWS = 100_000
+# Rows of a part: as many as they come where they stay parts; few where they become one file.
+PART_ROWS, _JOINED_ROWS = 100_000, 10_000
 CHECKPOINT_S = 60.0
 _LOOKUPS = 32
 
@@ -177,7 +178,7 @@ class Run:
             scratch,
             self.target.share,
             schema,
-            part_rows=self.target.part_rows or PART_ROWS,
+            part_rows=self.target.part_rows or (PART_ROWS if self.rolling else _JOINED_ROWS),
             checkpoint_s=self.target.checkpoint_s,
         )
 

@@ -196,7 +196,7 @@ def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
 def _sample(model: Model, path: pathlib.Path) -> list[Footage]:
     from carjax import pipeline, video
 
-    table, _ = pipeline.score_video(model, path)
+    table, _ = pipeline.score_video(model, path, fps=video.AUTO_FPS)
 
     def read(i: int) -> np.ndarray:
         frame = int(table.frame[i])

@@ -19,7 +19,7 @@ class Sample:
             `NAME/MEMBER`.
         frame: 0-based index in that source.
         time_s: presentation time in seconds; 0 for a still.
-        image: uint8 [H, W, 3]; RGB, upright, no side above `pipeline.SCORED_SIDE`.
+        image: uint8 [H, W, 3]; RGB, upright, no side above `scan.SCORED_SIDE`.
     """
 
     source: str

@@ -10,7 +10,7 @@ import cv2
 
 from carjax import video
 from carjax.errors import CarjaxError
-from carjax.pipeline import SCORED_SIDE
+from carjax.scan import SCORED_SIDE
 from carjax.sources.base import Item, Problem, Sample, Source
 
 

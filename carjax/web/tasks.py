@@ -40,9 +40,9 @@ def warm(report: Report, model: str | None, weights: str | None, shape: str) -> 
     """Compiles the scoring program for a shape of `_USUAL_SIZES`."""
     import numpy as np
 
-    from carjax import pipeline, scoring
+    from carjax import scan, scoring
 
-    scorer = scoring.Scorer(_model(model, weights), pipeline.BATCH_SIZE)
+    scorer = scoring.Scorer(_model(model, weights), scan.BATCH_SIZE)
     images = np.zeros((scorer.batch_size, *_USUAL_SIZES[shape], 3), np.uint8)
     scoring.to_host(scorer.dispatch(images, np.ones(scorer.batch_size, bool)), 1)
 

@@ -1,0 +1,46 @@
+"""Frames of a video file: true timestamps, upright pictures, constant memory.
+
+Decoding is PyAV's (FFmpeg). Nothing here imports JAX, so that a bad path fails at once.
+
+Every frame has one identity: its 0-based index in presentation order at the video's own rate,
+whatever is sampled. Frames are counted as `ffprobe -count_frames` counts them: what an edit list
+hides is no frame.
+"""
+
+from carjax.prefetch import Prefetch, prefetch
+from carjax.video.batch import Batch, batches
+from carjax.video.decoder import (
+    Decoder,
+    Frame,
+    VideoInfo,
+    coded_size,
+    frames,
+    grab,
+    probe,
+    recorded_at,
+)
+from carjax.video.reader import Reader, UnprovenIndexError
+from carjax.video.timeline import Timeline, read_timeline
+from carjax.video.timing import AUTO_FPS, Fps, parse_fps
+
+__all__ = [
+    "AUTO_FPS",
+    "Batch",
+    "Decoder",
+    "Fps",
+    "Frame",
+    "Prefetch",
+    "Reader",
+    "Timeline",
+    "UnprovenIndexError",
+    "VideoInfo",
+    "batches",
+    "coded_size",
+    "frames",
+    "grab",
+    "parse_fps",
+    "prefetch",
+    "probe",
+    "read_timeline",
+    "recorded_at",
+]

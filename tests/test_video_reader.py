@@ -1,0 +1,208 @@
+"""Frames by index, decoded from the key frame before them, against decoding from the start."""
+
+import shutil
+import subprocess
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from carjax import video
+from carjax.errors import CarjaxError
+
+COUNT, RATE = 75, 25
+
+
+def pictures(count=COUNT, size=(96, 64)):
+    """A texture that drifts, so that frames refer to each other, with noise of its own in each."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 255, (size[1] // 4, size[0] // 4, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    for i in range(count):
+        noise = rng.integers(-8, 8, base.shape)
+        yield np.clip(np.roll(base, i, axis=1).astype(int) + noise, 0, 255).astype(np.uint8)
+
+
+def write(path, codec="libx264", options=None, pix_fmt="yuv420p", ticks=None, mux=None):
+    with av.open(str(path), "w", options=mux or {}) as container:
+        stream = container.add_stream(codec, rate=RATE, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        stream.codec_context.time_base = Fraction(1, 600)
+        for i, image in enumerate(pictures()):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pix_fmt)
+            frame.pts = 24 * i if ticks is None else ticks[i]
+            frame.time_base = Fraction(1, 600)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def x264(**options):
+    return {"codec": "libx264", "options": {"preset": "fast", "g": "12", **options}}
+
+
+def x265(params):
+    params = f"log-level=none:pools=1:{params}"
+    return {"codec": "libx265", "options": {"preset": "fast", "x265-params": params}}
+
+
+IRREGULAR = np.cumsum(np.random.default_rng(3).integers(5, 90, COUNT)).tolist()
+VIDEOS = {
+    "closed.mp4": x264(),
+    "closed.mkv": x264(),
+    "b_pyramid.mp4": x264(bf="5", **{"x264-params": "b-pyramid=normal:b-adapt=0"}),
+    "open.mp4": x264(**{"x264-params": "open-gop=1:b-adapt=0:bframes=3:scenecut=0"}),
+    "open.mkv": x264(**{"x264-params": "open-gop=1:b-adapt=0:bframes=3:scenecut=0"}),
+    "one_key.mp4": x264(g="1000"),
+    "all_key.mov": x264(g="1"),
+    "irregular.mp4": {**x264(), "ticks": IRREGULAR},
+    "hevc_open.mp4": x265("keyint=12:open-gop=1:bframes=3:b-adapt=0"),
+    "hevc_closed.mkv": x265("keyint=12:open-gop=0:bframes=4"),
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "12", "cpu-used": "8"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "12", "g": "12"}},
+    "motion.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+}
+# These do not tell, or are not believed: every frame is decoded from the start.
+WHOLE = {
+    "a.ts": x264(),
+    "a.avi": {"codec": "mpeg4", "options": {"g": "12"}},
+    "a.mp4": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
+    "vp8.webm": {"codec": "libvpx", "options": {"g": "12", "auto-alt-ref": "1"}},
+}
+PICKS = [{0}, {74}, {11, 12, 13}, {10}, {24, 60}, {3, 17, 18, 35, 36, 37, 47, 71}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("reader")
+
+
+def written(folder, name, **how):
+    path = folder / name
+    if not path.exists():
+        try:
+            write(path, **how)
+        except av.codec.codec.UnknownCodecError:
+            pytest.skip(f"PyAV was built without {how['codec']}")
+    return path
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_frames_by_index_are_those_of_a_pass_from_the_start(folder, name):
+    path = written(folder, name, **VIDEOS[name])
+    expected = list(video.frames(path, fps="all"))
+    with video.Reader(path) as reader:
+        assert reader.seeks
+        np.testing.assert_array_equal(reader.time_s, [frame.time_s for frame in expected])
+        assert reader.info.frames == len(expected)
+        for pick in PICKS:
+            got = list(reader.read(pick))
+            assert [frame.index for frame in got] == sorted(pick)
+            for frame in got:
+                assert frame.time_s == expected[frame.index].time_s
+                np.testing.assert_array_equal(frame.image, expected[frame.index].image)
+        assert [frame.index for frame in reader.read(range(COUNT))] == list(range(COUNT))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_other_files_are_decoded_from_the_start(folder, name):
+    path = written(folder, name, **WHOLE[name])
+    expected = list(video.frames(path, fps="all"))
+    with video.Reader(path) as reader:
+        assert not reader.seeks
+        with pytest.raises(RuntimeError, match="sample"):
+            _ = reader.time_s
+        first = [frame.index for frame in reader.sample(5.0)]
+        assert first == list(range(0, COUNT, 5))
+        assert reader.time_s.tolist() == [frame.time_s for frame in expected]
+        for frame in reader.read({3, 40}):
+            np.testing.assert_array_equal(frame.image, expected[frame.index].image)
+        assert reader.info.frames == COUNT
+
+
+@pytest.mark.parametrize("name", ["open.mp4", "hevc_open.mp4", "vp9.webm", "irregular.mp4"])
+def test_times_and_key_frames_agree_with_ffprobe(folder, name):
+    if shutil.which("ffprobe") is None:
+        pytest.skip("ffprobe is not installed")
+    path = written(folder, name, **VIDEOS[name])
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"]
+    command += ["-show_entries", "frame=key_frame,best_effort_timestamp_time", str(path)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    key, time_s = zip(*(line.strip(",").split(",")[:2] for line in lines), strict=True)
+    timeline = video.read_timeline(path)
+    times = np.array(time_s, float)
+    np.testing.assert_allclose(timeline.time_s, times - times[0], atol=2e-6)
+    assert timeline.key.tolist() == [flag == "1" for flag in key]
+
+
+def test_a_sample_takes_a_frame_of_each_slot_and_key_frames_first(folder):
+    path = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
+    timeline = video.read_timeline(path)
+    assert np.flatnonzero(timeline.key).tolist() == [0, 12, 24, 36, 48, 60, 72]
+    with video.Reader(path) as reader:
+        # Slots of 0.4 s, ten frames: the key frame where there is one, else the first.
+        assert [f.index for f in reader.sample(2.5)] == [0, 12, 24, 36, 48, 50, 60, 72]
+        assert [f.index for f in reader.sample(1000.0)] == list(range(COUNT))
+
+
+def test_the_threads_change_nothing(folder, monkeypatch):
+    path = written(folder, "b_pyramid.mp4", **VIDEOS["b_pyramid.mp4"])
+    pixels = []
+    for cores in (1, 2, 5):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        with video.Reader(path, max_side=48) as reader:
+            pixels.append([frame.image for frame in reader.read(PICKS[-1])])
+    np.testing.assert_array_equal(pixels[0], pixels[1])
+    np.testing.assert_array_equal(pixels[0], pixels[2])
+
+
+def test_grab_is_full_size_and_names_a_frame_that_is_not_there(folder):
+    path = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
+    with video.Reader(path, max_side=16) as reader:
+        assert reader.grab({5, 74})[74].shape == (64, 96, 3)
+        assert reader.grab(set()) == {}
+        with pytest.raises(CarjaxError, match="has no frame 75"):
+            reader.grab({75})
+
+
+def test_a_reader_may_be_left_in_the_middle(folder):
+    path = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
+    with video.Reader(path) as reader:
+        frames = reader.read(range(COUNT))
+        assert next(frames).index == 0
+        frames.close()
+        assert next(reader.read({30})).index == 30
+
+
+def test_interlaced_frames_are_not_believed(folder):
+    path = written(folder, "fields.mp4", **x264(**{"x264-params": "tff=1"}))
+    with video.Reader(path) as reader, pytest.raises(video.UnprovenIndexError, match="interlaced"):
+        list(reader.read({30}))
+    with video.Reader(path, seek=False) as reader:
+        assert [frame.index for frame in reader.read({30})] == [30]
+
+
+def test_a_file_whose_pictures_are_damaged_is_not_believed(folder):
+    whole = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
+    with av.open(str(whole)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    data = bytearray(whole.read_bytes())
+    data[packets[30].pos + 4 : packets[30].pos + packets[30].size] = bytes(packets[30].size - 4)
+    path = folder / "damaged.mp4"
+    path.write_bytes(data)
+    with video.Reader(path) as reader, pytest.raises(video.UnprovenIndexError):
+        list(reader.read(range(24, 40)))
+
+
+def test_a_cut_file_has_the_frames_that_are_left(folder):
+    whole = written(folder, "first.mp4", **x264(), mux={"movflags": "faststart"})
+    data = whole.read_bytes()
+    path = folder / "cut.mp4"
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with video.Reader(path) as reader:
+        assert not reader.seeks
+        frames = [frame.index for frame in reader.sample(1000.0)]
+        assert frames == list(range(len(frames)))
+        assert 20 < len(frames) < COUNT
+        assert reader.info.frames == len(frames)
+        assert "of 75 frames" in reader.warnings[0]
