@@ -52,10 +52,10 @@ def built_once():
     """One scorer of each size for all runs: what it computes is compiled once."""
     scorers = {}
 
-    def scorer(model, batch_size):
+    def scorer(model, batch_size=None, **words):
         key = model.spec, batch_size
         if key not in scorers:
-            scorers[key] = built(model, batch_size)
+            scorers[key] = built(model, batch_size, **words)
         return scorers[key]
 
     built = scoring.Scorer
@@ -187,7 +187,8 @@ def test_rows_are_exactly_those_of_select(mixed, weights, tmp_path):
         table, _ = pipeline.score_video(model, mixed / name)
         expected = parquet.to_arrow(table, str(mixed / name))
         out = tmp_path / f"{name}.parquet"
-        assert score(mixed / "photos", mixed / name, f"--out={out}", *weights) == 0
+        words = [mixed / "photos", mixed / name, f"--out={out}", "--batch=6", *weights]
+        assert score(*words) == 0
         found = pq.read_table(out)
         found = found.filter(pa.compute.equal(found["source"], str(mixed / name)))
         assert found.equals(expected)
