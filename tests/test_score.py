@@ -52,10 +52,10 @@ def built_once():
     """One scorer of each size for all runs: what it computes is compiled once."""
     scorers = {}
 
-    def scorer(model, batch_size):
+    def scorer(model, batch_size=None, **words):
         key = model.spec, batch_size
         if key not in scorers:
-            scorers[key] = built(model, batch_size)
+            scorers[key] = built(model, batch_size, **words)
         return scorers[key]
 
     built = scoring.Scorer
@@ -187,7 +187,8 @@ def test_rows_are_exactly_those_of_select(mixed, weights, tmp_path):
         table, _ = pipeline.score_video(model, mixed / name, fps=video.AUTO_FPS)
         expected = parquet.to_arrow(table, str(mixed / name))
         out = tmp_path / f"{name}.parquet"
-        assert score(mixed / "photos", mixed / name, f"--out={out}", *weights) == 0
+        words = [mixed / "photos", mixed / name, f"--out={out}", "--batch=6", *weights]
+        assert score(*words) == 0
         found = pq.read_table(out)
         found = found.filter(pa.compute.equal(found["source"], str(mixed / name)))
         assert found.equals(expected)
@@ -302,7 +303,11 @@ def test_parts_of_a_changed_source_are_written_anew(mixed, weights, tmp_path):
     assert errors(out) == [[str(photo), "the file is empty"]]
 
 
-@pytest.mark.parametrize("extra", [[], ["--part_rows=4"]], ids=["one file", "parts"])
+@pytest.mark.parametrize(
+    "extra",
+    [[], pytest.param(["--part_rows=4"], marks=pytest.mark.slow)],
+    ids=["one file", "parts"],
+)
 def test_a_run_that_is_killed_goes_on_and_gives_the_rows_of_an_unbroken_one(
     mixed, whole, weights, tmp_path, extra
 ):
@@ -518,11 +523,14 @@ def test_lists_name_sources(mixed, weights, tmp_path):
     assert len(rows(out)) == 9
 
 
-def test_a_picture_is_scored_in_one_of_three_shapes():
-    shapes = {
-        stills.decode(files.picture(0, shape)).shape for shape in ((30, 90), (99, 50), (7, 7))
-    }
-    assert shapes == {(480, 640, 3), (640, 480, 3), (640, 640, 3)}
+def test_a_picture_keeps_its_shape_on_one_of_three_canvases():
+    shapes = {(30, 90): (480, 640), (640, 50): (640, 480), (600, 600): (640, 640)}
+    shapes |= {(1280, 960): (640, 480)}
+    for shape, canvas in shapes.items():
+        sample = stills.sample("a", 0, files.picture(0, shape))
+        assert sample.canvas == canvas
+        scale = min(1, 640 / max(shape))
+        assert sample.image.shape == (*(round(side * scale) for side in shape), 3)
 
 
 def test_sampling_is_that_of_the_decoder(mixed, whole):

@@ -90,7 +90,7 @@ def test_a_large_jpeg_decoded_small_is_the_one_decoded_whole(factor, reduced):
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (12, 16, 3), np.uint8)
     image = cv2.resize(
-        coarse, (640 * factor + 30, 480 * factor + 20), interpolation=cv2.INTER_CUBIC
+        coarse, (640 * factor + 32, 480 * factor + 24), interpolation=cv2.INTER_CUBIC
     )
     data = cv2.imencode(".jpg", image)[1].tobytes()
     whole = cv2.resize(cv2.imdecode(np.frombuffer(data, np.uint8), 1), (640, 480), None, 0, 0, 3)
@@ -112,7 +112,7 @@ def reduced(monkeypatch):
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp", ".tiff"])
 def test_a_picture_that_is_cut_or_damaged_is_refused(extension):
     data = files.picture(1, (200, 300), extension)
-    assert stills.decode(data).shape == (480, 640, 3)
+    assert stills.decode(data).shape == (200, 300, 3)
     for wrong in (b"", data[:10], data[: len(data) // 2]):
         with pytest.raises(CarjaxError):
             stills.decode(wrong)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from carjax import scoring
 from carjax.engine.feed import Decoded, End
 
 # Frames of rare sizes wait for others of their size, but no longer than this many batches: a
@@ -17,14 +18,16 @@ _MOST_PATIENCE = 64
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """B frames of one size, of any sources; the padding is at the end.
+    """B frames on one canvas, of any sources; the padding is at the end.
 
     Attributes:
-        images: uint8 [B, H, W, 3].
+        images: uint8 [B, H, W, 3]; each frame in its top left corner.
+        valid: int32 [B, 2]; height and width of each frame.
         frames: the R ≤ B frames that are no padding, without their images.
     """
 
     images: np.ndarray
+    valid: np.ndarray
     frames: tuple[Decoded, ...]
 
     @property
@@ -60,7 +63,7 @@ class Buffers:
 def batches(
     stream: Iterable[Decoded | End | None], size: int, buffers: Buffers, *, most_waiting: int
 ) -> Iterator[Batch | End]:
-    """Groups frames by size into full batches; what the stream says of ends passes through.
+    """Groups frames by canvas into full batches; what the stream says of ends passes through.
 
     Frames of different sources share a batch. Only where more frames than `most_waiting` wait for
     others of their size, or wait for too long, a batch is padded before the end.
@@ -81,12 +84,13 @@ def batches(
         del since[shape]
         waiting -= len(frames)
         sent += 1
-        images = buffers.take((size, *shape))
+        images = buffers.take((size, *shape, 3))
+        valid = np.full((size, 2), shape, np.int32)
         for i, frame in enumerate(frames):
-            images[i] = frame.sample.image
-        images[len(frames) :] = 0
+            height, width = valid[i] = frame.sample.image.shape[:2]
+            images[i, :height, :width] = frame.sample.image
         bare = [_without_image(frame) for frame in frames]
-        return Batch(images, tuple(bare))
+        return Batch(images, valid, tuple(bare))
 
     for item in stream:
         if isinstance(item, End):
@@ -96,7 +100,8 @@ def batches(
             while groups:
                 yield send(next(iter(groups)))
             continue
-        shape = item.sample.image.shape
+        height, width = item.sample.image.shape[:2]
+        shape = item.sample.canvas or scoring.canvas(height, width)
         groups.setdefault(shape, []).append(item)
         since.setdefault(shape, sent)
         waiting += 1

@@ -31,9 +31,6 @@ _IN_FLIGHT = 2
 # Frames wait in memory for the device: decoded, and in groups of one size; in batches.
 _DECODED_BATCHES = 2
 _GROUPED_BATCHES = 3
-# A device's own batch. On CPU the rate is the same from 6 to 32, and a small batch wastes less.
-_CPU_BATCH, _ACCELERATOR_BATCH = 6, 128
-
 Finish = Callable[[End, UnitRows], None]
 Progress = Callable[[int], None]
 
@@ -44,7 +41,7 @@ class Options:
 
     Attributes:
         fps: which frames of videos to take.
-        batch: frames in each device's batch; None: what suits the device.
+        batch: frames in each device's batch; None: `scoring.DEVICE_BATCH`.
         threads: sources that are read at once; None: what suits the machine.
         columns: the columns to keep; None: all.
     """
@@ -53,12 +50,6 @@ class Options:
     batch: int | None = None
     threads: int | None = None
     columns: tuple[str, ...] | None = None
-
-
-def device_batch(options: Options) -> int:
-    """Returns how many frames each device scores at once."""
-    default = _CPU_BATCH if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH
-    return options.batch or default
 
 
 def threads(options: Options) -> int:
@@ -76,8 +67,10 @@ class LocalEngine:
     def __init__(self, model: Model, options: Options) -> None:
         self._spec = model.spec
         self._options = options
-        devices = jax.local_device_count()
-        self.scorer = scoring.Scorer(model, device_batch(options) * devices)
+        # Of several processes each has its own devices and its own sources.
+        devices = jax.local_devices()
+        size = None if options.batch is None else options.batch * len(devices)
+        self.scorer = scoring.Scorer(model, size, devices=devices)
 
     def run(
         self,
@@ -124,7 +117,7 @@ class LocalEngine:
             if isinstance(item, End):
                 yield item
                 continue
-            scores = self.scorer.dispatch(item.images, item.mask)
+            scores = self.scorer.dispatch(item.images, item.mask, item.valid)
             for leaf in jax.tree.leaves(scores):
                 leaf.copy_to_host_async()
             pending.append((scores, item))

@@ -11,30 +11,41 @@ import numpy as np
 from carjax.errors import CarjaxError
 from carjax.sources.base import Item, Sample, Source
 
-# Photos come in any number of sizes, and each size is a program of its own: they are squashed to
-# one of three. Every look at a frame squashes its window to a square, so that the change of aspect
-# changes nothing but the sampling; 4:3, a phone's, keeps its own.
+# Photos come in any number of sizes. All are padded to one of these, so that there are three
+# programs; 4:3, a phone's, needs no padding.
 LANDSCAPE, PORTRAIT, SQUARE = (480, 640), (640, 480), (640, 640)
-_NEARLY_SQUARE = 1.15
 
 
 def read(source: Source) -> Iterator[Item]:
     """Yields the one frame of an image file."""
-    yield Sample(source.name, 0, 0.0, decode(source.read_bytes()))
+    yield sample(source.name, 0, source.read_bytes())
+
+
+def sample(name: str, frame: int, data: bytes) -> Sample:
+    """Returns a picture as a frame.
+
+    Raises:
+        CarjaxError: see `decode`.
+    """
+    image = decode(data)
+    height, width = image.shape[:2]
+    fits = (c for c in (LANDSCAPE, PORTRAIT) if height <= c[0] and width <= c[1])
+    return Sample(name, frame, 0.0, image, next(fits, SQUARE))
 
 
 def decode(data: bytes, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Decodes a picture for scoring: upright as its EXIF says, in one of three sizes.
+    """Decodes a picture for scoring: upright as its EXIF says, no side above 640 pixels.
 
     A large JPEG is decoded at a half, a quarter or an eighth of its size, as the coefficients
     allow, so that phone photos take a fraction of the time.
 
     Args:
         data: a JPEG, PNG, WebP, BMP, TIFF or AVIF file.
-        shape: height and width; None: the nearest of `LANDSCAPE`, `PORTRAIT` and `SQUARE`.
+        shape: squash it to this height and width, whatever its own; scoring squashes the car's
+            crop to a square in any case.
 
     Returns:
-        uint8 [*shape, 3], RGB.
+        uint8 [H, W, 3], RGB.
 
     Raises:
         CarjaxError: it cannot be decoded, or is cut short.
@@ -62,14 +73,14 @@ def decode(data: bytes, shape: tuple[int, int] | None = None) -> np.ndarray:
         image = None
     if image is None:
         raise CarjaxError("not an image that can be decoded; give JPEG, PNG or WebP")
-    return cv2.cvtColor(_squashed(image, shape), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_resized(image, shape), cv2.COLOR_BGR2RGB)
 
 
-def _squashed(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
+def _resized(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
     height, width = image.shape[:2]
     if shape is None:
-        nearly_square = max(height, width) < _NEARLY_SQUARE * min(height, width)
-        shape = SQUARE if nearly_square else LANDSCAPE if width > height else PORTRAIT
+        scale = min(1.0, max(SQUARE) / max(height, width))
+        shape = max(1, round(height * scale)), max(1, round(width * scale))
     if (height, width) == shape:
         return image
     smaller = height * width > shape[0] * shape[1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from carjax.errors import CarjaxError
 from carjax.sources import stills
-from carjax.sources.base import Item, Problem, Sample, Source
+from carjax.sources.base import Item, Problem, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,6 +77,6 @@ def _row(name: str, row: int, value: pa.Scalar, field: str | None) -> Item:
     try:
         if data is None:
             raise CarjaxError("no picture")
-        return Sample(name, row, 0.0, stills.decode(data))
+        return stills.sample(name, row, data)
     except CarjaxError as error:
         return Problem(name, f"row {row}: {error}")

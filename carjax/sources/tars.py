@@ -12,7 +12,7 @@ from typing import Any
 from carjax import video
 from carjax.errors import CarjaxError
 from carjax.sources import stills, videos
-from carjax.sources.base import Item, Problem, Sample, Source
+from carjax.sources.base import Item, Problem, Source
 from carjax.sources.expand import IMAGES, VIDEOS
 
 
@@ -88,7 +88,7 @@ def _member(
         return
     try:
         if _suffix(member) in IMAGES:
-            yield Sample(name, 0, 0.0, stills.decode(file.read()))
+            yield stills.sample(name, 0, file.read())
             return
         with tempfile.NamedTemporaryFile(prefix="carjax-", suffix=_suffix(member)) as copy:
             shutil.copyfileobj(file, copy)
