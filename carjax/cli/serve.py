@@ -92,6 +92,7 @@ def main(argv: list[str]) -> int:
     )
     config = uvicorn.Config(
         app.create_app(queue),
+        log_config=None,  # its own would close the handlers of whoever calls this function
         log_level="warning",
         access_log=False,  # a job's id is its password
         timeout_graceful_shutdown=2,
