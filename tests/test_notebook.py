@@ -119,7 +119,6 @@ def test_what_has_no_chart_is_refused(chosen):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="the kernel dies now and then; cause not found yet")
 def test_the_notebook_of_the_docs_runs():
     pytest.importorskip("nbclient")
     from conftest import load_module
