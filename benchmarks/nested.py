@@ -76,8 +76,10 @@ def view_weights(azimuth: np.ndarray) -> np.ndarray:
         >>> view_weights(np.array([0.0, 5.0, 180.0])).tolist()
         [0.75, 0.75, 1.5]
     """
+    from carjax.training import tasks
+
     view = np.round(azimuth / (360 / len(VIEWS))).astype(int) % len(VIEWS)
-    weights = 1.0 / np.bincount(view, minlength=len(VIEWS))[view]
+    weights = tasks.balanced_weights(view, np.bincount(view, minlength=len(VIEWS)), 1.0)
     return weights / weights.mean()
 
 

@@ -76,6 +76,11 @@ def whole_frames(table: ScoreTable) -> np.ndarray:
     return table.content_probs[:, _WHOLE] >= table.content_probs[:, _PART]
 
 
+def whole_if_any(frames: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Returns those of the frames that show a whole car, if there are any, else all, bool [N]."""
+    return frames & whole if (frames & whole).any() else frames
+
+
 def content_of(table: ScoreTable, row: int) -> str | None:
     """Returns what a frame with a car shows of it, 'whole' or 'part'; None if not known."""
     if table.content_probs is None:

@@ -5,71 +5,24 @@ from __future__ import annotations
 import threading
 import types
 import weakref
-from collections import deque
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
+
+from carjax.channel import Channel
 
 T = TypeVar("T")
 
 
-class _Queue(Generic[T]):
-    """What `Prefetch` and its thread share; the thread must not hold the `Prefetch` itself."""
-
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
-        self.changed = threading.Condition()
-        self.items: deque[T] = deque()
-        self.error: BaseException | None = None
-        self.finished = False
-        self.stopped = False
-
-    def wait_for_room(self) -> bool:
-        """Waits until an item may be produced; False when no more are wanted."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.stopped or len(self.items) < self.depth)
-            return not self.stopped
-
-    def put(self, item: T) -> None:
-        with self.changed:
-            if not self.stopped:
-                self.items.append(item)
-            self.changed.notify_all()
-
-    def finish(self, error: BaseException | None) -> None:
-        with self.changed:
-            self.error = error
-            self.finished = True
-            self.changed.notify_all()
-
-    def stop(self) -> None:
-        with self.changed:
-            self.stopped = True
-            self.items.clear()
-            self.changed.notify_all()
-
-    def get(self) -> T:
-        """The next item, or the source's error, once; then StopIteration."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.items or self.finished or self.stopped)
-            if self.items:
-                item = self.items.popleft()
-                self.changed.notify_all()
-                return item
-            error, self.error = self.error, None
-            if error is not None and not self.stopped:
-                raise error
-        raise StopIteration
-
-
-def _produce(source: Iterable[T], queue: _Queue[T]) -> None:
-    """Moves items from `source` to `queue`; at the end closes the source in its own thread."""
+# The thread must not hold the `Prefetch` itself, which shuts the channel when it is dropped.
+def _produce(source: Iterable[T], channel: Channel[T]) -> None:
+    """Moves items from `source` to `channel`; at the end closes the source in its own thread."""
     failure: BaseException | None = None
     try:
         iterator = iter(source)
         try:
-            while queue.wait_for_room():
-                # No name keeps the item: the queue alone decides how many are alive.
-                queue.put(next(iterator))
+            while channel.wait_for_room():
+                # No name keeps the item: the channel alone decides how many are alive.
+                channel.put(next(iterator))
         except StopIteration:
             pass
         finally:
@@ -78,11 +31,11 @@ def _produce(source: Iterable[T], queue: _Queue[T]) -> None:
                 close()
     except BaseException as error:
         failure = error
-    queue.finish(failure)
+    channel.finish(failure)
 
 
-def _shut(queue: _Queue[Any], thread: threading.Thread) -> None:
-    queue.stop()
+def _shut(channel: Channel[Any], thread: threading.Thread) -> None:
+    channel.shut()
     if thread is not threading.current_thread():  # the garbage collector may run in any thread
         thread.join()
 
@@ -91,19 +44,19 @@ class Prefetch(Generic[T]):
     """An iterator whose items are produced ahead by a background thread; made by `prefetch`."""
 
     def __init__(self, source: Iterable[T], depth: int) -> None:
-        self._queue: _Queue[T] = _Queue(depth)
+        self._channel: Channel[T] = Channel(depth)
         thread = threading.Thread(
-            target=_produce, args=(source, self._queue), name="carjax-prefetch", daemon=True
+            target=_produce, args=(source, self._channel), name="carjax-prefetch", daemon=True
         )
         thread.start()
         # Also runs when the object is dropped, and at exit.
-        self._finalizer = weakref.finalize(self, _shut, self._queue, thread)
+        self._finalizer = weakref.finalize(self, _shut, self._channel, thread)
 
     def __iter__(self) -> Prefetch[T]:
         return self
 
     def __next__(self) -> T:
-        return self._queue.get()
+        return cast(T, self._channel.get())
 
     def close(self) -> None:
         """Stops the thread once its current item is done, and waits for that."""

@@ -26,8 +26,14 @@ import numpy as np
 
 from carjax import selection
 from carjax.attributes import Categorical
-from carjax.eligibility import car_frames, eligible_frames, time_weights, whole_frames
-from carjax.table import ScoreTable
+from carjax.eligibility import (
+    car_frames,
+    eligible_frames,
+    time_weights,
+    whole_frames,
+    whole_if_any,
+)
+from carjax.table import ScoreTable, certainty
 
 # A video's first pass takes a frame for each second; a short video has at least so many slots.
 COARSE_FPS = 1.0
@@ -120,10 +126,9 @@ class _Model:
     ) -> None:
         names = {a.name for a in table.schema} if attributes is None else set(attributes)
         eligible = eligible_frames(table)
-        whole = whole_frames(table)
         self.times_s = times_s
         self.known = table.frame
-        self.eligible = (eligible & whole if (eligible & whole).any() else eligible).astype(float)
+        self.eligible = whole_if_any(eligible, whole_frames(table)).astype(float)
         weights = time_weights(table.time_s)
         values = [
             _certainties(table, attribute, self.eligible > 0, weights)
@@ -220,8 +225,8 @@ def _certainties(
         return np.zeros(len(table))
     label = int(np.argmax(selection.pool_probabilities(probs[votes], weights[votes])))
     agrees = sound & (np.argmax(np.where(sound[:, None], probs, 0), axis=1) == label)
-    certainty = 1 - np.where(sound, entropy, 0) / math.log(len(attribute.classes))
-    return np.where(agrees, np.clip(certainty, 0, 1), 0.0)
+    sure = certainty(np.where(sound, entropy, 0), len(attribute.classes))
+    return np.where(agrees, sure, 0.0)
 
 
 def _rate(values: np.ndarray, time_s: np.ndarray) -> float:

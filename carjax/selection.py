@@ -27,10 +27,11 @@ from carjax.eligibility import (
     main_car_frames,
     time_weights,
     whole_frames,
+    whole_if_any,
 )
 from carjax.errors import NoCarError, UsageError
 from carjax.known import Known
-from carjax.table import ScoreTable
+from carjax.table import ScoreTable, certainty
 
 if TYPE_CHECKING:
     import pandas
@@ -282,19 +283,16 @@ def select_photos(
     weights = time_weights(table.time_s)
     if duration_s is None:
         duration_s = float(table.time_s[-1] - table.time_s[0])
-    min_gap_s = max(MIN_GAP_S, MIN_GAP_SHARE * duration_s)
 
     chosen = {
         attribute.name: _choose_attribute(
             table,
             attribute,
-            candidates=(eligible & whole if (eligible & whole).any() else eligible)
-            if policy == "consensus"
-            else car,
+            candidates=whole_if_any(eligible, whole) if policy == "consensus" else car,
             weights=weights,
             policy=policy,
             alternatives=alternatives,
-            min_gap_s=min_gap_s,
+            gap_s=min_gap_s(duration_s),
             unknown_above=(unknown_above or {}).get(attribute.name),
             stated=(known or {}).get(attribute.name),
         )
@@ -464,7 +462,7 @@ def _choose_attribute(
     weights: np.ndarray,
     policy: str,
     alternatives: int,
-    min_gap_s: float,
+    gap_s: float,
     unknown_above: float | None,
     stated: str | None,
 ) -> AttributeChoice:
@@ -510,9 +508,9 @@ def _choose_attribute(
             value=attribute.classes[label[i]],
             probability=float(probs[i, label[i]]),
             entropy=float(entropy[i]),
-            certainty=_certainty(float(entropy[i]), len(attribute.classes)),
+            certainty=float(certainty(entropy[i], len(attribute.classes))),
         )
-        for i in _distinct(ranked, table.time_s, min_gap_s, 1 + alternatives)
+        for i in distinct(ranked, table.time_s, gap_s, 1 + alternatives)
     ]
     chosen = dataclasses.asdict(options[0])
     if reason is not None:
@@ -526,19 +524,38 @@ def _choose_attribute(
     )
 
 
-def _certainty(entropy: float, classes: int) -> float:
-    if classes < 2:
-        return 1.0
-    return min(max(1 - entropy / math.log(classes), 0.0), 1.0)
+def min_gap_s(duration_s: float) -> float:
+    """Returns how far apart in time an attribute's alternatives are, in seconds."""
+    return max(MIN_GAP_S, MIN_GAP_SHARE * duration_s)
 
 
-def _distinct(ranked: np.ndarray, time_s: np.ndarray, min_gap_s: float, limit: int) -> list[int]:
-    """The best frames in order, each at least that far in time from all better ones taken."""
+def distinct(
+    ranked: np.ndarray,
+    time_s: np.ndarray,
+    gap_s: float,
+    limit: int,
+    apart_from: Sequence[float] = (),
+) -> list[int]:
+    """Returns the best frames in order, each that far in time from all better ones taken.
+
+    Args:
+        ranked: int [M]; rows, best first.
+        time_s: float [N]; their times.
+        gap_s: the least distance in seconds.
+        limit: how many, at most.
+        apart_from: further times that they must be as far from.
+    """
+
+    def far(rows: np.ndarray, moment: float) -> np.ndarray:
+        # A frame exactly one gap away must not fall to the rounding of its timestamp.
+        return rows[np.abs(time_s[rows] - moment) >= gap_s - 1e-6]
+
+    for moment in apart_from:
+        ranked = far(ranked, moment)
     taken: list[int] = []
     while ranked.size and len(taken) < limit:
         taken.append(int(ranked[0]))
-        # A frame exactly one gap away must not fall to the rounding of its timestamp.
-        ranked = ranked[np.abs(time_s[ranked] - time_s[taken[-1]]) >= min_gap_s - 1e-6]
+        ranked = far(ranked, time_s[taken[-1]])
     return taken
 
 
@@ -608,7 +625,7 @@ def frames_of_view(
         whole: bool [N]; the frames that show the whole car.
     """
     fills = eligible & (np.argmax(mass, axis=1) == view) & (mass[:, view] > threshold)
-    return np.flatnonzero(fills & whole if (fills & whole).any() else fills)
+    return np.flatnonzero(whole_if_any(fills, whole))
 
 
 def _best_in_bin(

@@ -14,10 +14,9 @@ import numpy as np
 
 from carjax import selection
 from carjax.attributes import VIEWS, Categorical
-from carjax.eligibility import content_of, eligible_frames, whole_frames
+from carjax.eligibility import content_of, eligible_frames, whole_frames, whole_if_any
 from carjax.errors import UsageError
-from carjax.report.series import certainty
-from carjax.table import ScoreTable
+from carjax.table import ScoreTable, certainty
 
 VIEW_PREFIX = "view_"
 # A view passes in a second or two: its frames may be nearer to each other than an attribute's.
@@ -56,18 +55,9 @@ def next_best(
     ranked = _ranked(table, content, photo)
     gap = VIEW_GAP_S
     if not photo.startswith(VIEW_PREFIX):
-        share = selection.MIN_GAP_SHARE * content["video"]["duration_s"]
-        gap = max(selection.MIN_GAP_S, share)
-    taken = []
-    if chosen is not None and "frame" in chosen:
-        taken = [float(chosen["time_s"])]
-    rows: list[int] = []
-    for row in ranked:
-        time_s = float(table.time_s[row])
-        # A frame exactly one gap away must not fall to the rounding of its timestamp.
-        if all(abs(time_s - other) >= gap - 1e-6 for other in taken) and len(rows) < limit:
-            taken.append(time_s)
-            rows.append(int(row))
+        gap = selection.min_gap_s(content["video"]["duration_s"])
+    apart_from = [chosen["time_s"]] if chosen is not None and "frame" in chosen else []
+    rows = selection.distinct(ranked, table.time_s, gap, limit, apart_from)
     return [_described(table, content, photo, row) for row in rows]
 
 
@@ -145,7 +135,7 @@ def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.nda
         index = selection.frames_of_view(masses, column, 0.0, eligible, whole)
         off = np.abs((table.azimuth_deg[index] - 45.0 * VIEWS.index(name) + 180) % 360 - 180)
         return index[np.lexsort((off, masses[index, column] <= 0.8))]
-    candidates = eligible & whole if (eligible & whole).any() else eligible
+    candidates = whole_if_any(eligible, whole)
     attribute, probs = _probs(table, photo)
     candidates = candidates & np.isfinite(probs).all(axis=1) & np.isfinite(table.entropy[photo])
     choice = content["attributes"][photo]

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from carjax.attributes import Angular, Categorical, Schema
 
 # Weights of red, green and blue in an image's brightness (ITU-R BT.601).
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def certainty(entropy: ArrayLike, classes: int) -> np.ndarray:
+    """Returns 1 − H / log K in [0, 1]; one where there is nothing to choose.
+
+    `certainty.normalized_certainty` for the host, where JAX need not be imported.
+
+    Args:
+        entropy: Shannon entropies H in nats, any shape.
+        classes: the number of classes K.
+    """
+    entropy = np.asarray(entropy, float)
+    if classes < 2:
+        return np.ones(entropy.shape)
+    return np.clip(1 - entropy / math.log(classes), 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)

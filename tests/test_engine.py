@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carjax.channel import Channel
 from carjax.engine import join, manifest, output, rows, run, store
 from carjax.engine.batching import Buffers, batches
-from carjax.engine.channel import Channel
 from carjax.engine.feed import Decoded, End, Feed
 from carjax.engine.manifest import Commit, Record
 from carjax.errors import CarjaxError

@@ -13,9 +13,8 @@ from carjax.annotate import layout
 from carjax.annotate.encode import Mp4Writer
 from carjax.annotate.running import State, states
 from carjax.annotate.scene import Best, Moment, Scene, resized, thumbnail_aspect
-from carjax.attributes import Categorical
 from carjax.photos import crop_area
-from carjax.table import ScoreTable
+from carjax.table import ScoreTable, certainty
 
 # Where the choice needs the whole video, it is shown for this long after the last frame.
 FINAL_S = 1.0
@@ -206,7 +205,7 @@ class _Album:
             self._best[name, row] = Best(
                 self._cut(row, image, self._sizes[name]),
                 attribute.classes[int(np.argmax(probs))],
-                _certainty(attribute, float(self._table.entropy[name][row])),
+                float(certainty(self._table.entropy[name][row], len(attribute.classes))),
             )
         if row in self._views:
             self._views[row] = self._cut(row, image, self._view_size)
@@ -233,9 +232,3 @@ class _Album:
             area = crop_area(box, width, height, aspect, cut=True)
             image = image if area is None else area.of(image)
         return resized(image, *size)
-
-
-def _certainty(attribute: Categorical, entropy: float) -> float:
-    if len(attribute.classes) < 2:
-        return 1.0
-    return float(np.clip(1 - entropy / np.log(len(attribute.classes)), 0, 1))

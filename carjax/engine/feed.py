@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from carjax import video
-from carjax.engine.channel import Channel
+from carjax.channel import Channel
 from carjax.sources import readers
 from carjax.sources.base import Problem, Sample, Source
 

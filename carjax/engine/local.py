@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from carjax import parquet, scoring, video
+from carjax.channel import Channel
 from carjax.engine.batching import Batch, Buffers, batches
-from carjax.engine.channel import Channel
 from carjax.engine.feed import End, Feed
 from carjax.engine.rows import Collector, UnitRows
 from carjax.prefetch import prefetch

@@ -18,6 +18,7 @@ from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.report import charts
 from carjax.report.text import clock, label, percent
+from carjax.table import certainty
 
 if TYPE_CHECKING:
     import pandas
@@ -145,7 +146,7 @@ def scores_figure(scores: FrameScores, time_s: np.ndarray | None) -> Figure:
     parts = []
     for name, probs in scores.probs.items():
         entropy = np.asarray(scores.entropy[name], float)[rows]
-        sure = np.clip(1 - entropy / np.log(max(probs.shape[1], 2)), 0, 1)
+        sure = certainty(entropy, probs.shape[1])
         parts.append((label(name), charts.timeline(times, sure, name=name)))
     azimuth = _azimuth_deg(scores)
     if azimuth is not None:

@@ -23,9 +23,9 @@ from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.report import charts, quality
 from carjax.report.charts import Mark
-from carjax.report.series import certainty, series
+from carjax.report.series import series
 from carjax.report.text import clock, label, percent, side
-from carjax.table import ScoreTable
+from carjax.table import ScoreTable, certainty
 
 THUMBNAIL_PX = 480
 PREVIEW_PX = 200

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from carjax.attributes import VIEWS
-from carjax.table import ScoreTable
+from carjax.table import ScoreTable, certainty
 
 
 def series(table: ScoreTable) -> dict[str, Any]:
@@ -58,19 +58,6 @@ def series(table: ScoreTable) -> dict[str, Any]:
         result["view"] = view.tolist()
         result["view_probability"] = _rounded(table.view_probs[np.arange(len(view)), view])
     return result
-
-
-def certainty(entropy: ArrayLike, classes: int) -> np.ndarray:
-    """Returns 1 − H / log K in [0, 1]; one where there is nothing to choose.
-
-    Args:
-        entropy: Shannon entropies H in nats, any shape.
-        classes: the number of classes K.
-    """
-    entropy = np.asarray(entropy, float)
-    if classes < 2:
-        return np.ones(entropy.shape)
-    return np.clip(1 - entropy / math.log(classes), 0, 1)
 
 
 def _rounded(values: ArrayLike) -> list[float | None]:
