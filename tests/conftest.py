@@ -21,6 +21,15 @@ settings.load_profile("carjax")
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+COMPILED_PROGRAMS = jax.config.values["jax_compilation_cache_dir"]
+
+
+@pytest.fixture(autouse=True)
+def compiled_programs_folder():
+    """A command called by another test, or by its fixtures, has set it for its own process."""
+    jax.config.update("jax_compilation_cache_dir", COMPILED_PROGRAMS)
+
+
 @pytest.fixture(scope="session")
 def carjax_data():
     """The folder of third-party photos; tests that need it skip without it."""

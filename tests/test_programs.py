@@ -12,10 +12,8 @@ ARGS = (np.arange(6.0, dtype=np.float32).reshape(2, 3), np.float32(3.0))
 
 @pytest.fixture
 def folder(tmp_path):
-    before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    yield tmp_path
-    jax.config.update("jax_compilation_cache_dir", before)
+    return tmp_path
 
 
 @pytest.fixture
