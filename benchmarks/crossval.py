@@ -52,6 +52,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
     flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
     flags.DEFINE_string("splits", "data/splits", "folder of folds", flag_values=values)
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE of every config", flag_values=values)
     flags.DEFINE_string("localise", None, "bundle or run whose car box crops", flag_values=values)
     flags.DEFINE_string(
         "out", str(HERE / "results" / "crossval.json"), "results", flag_values=values
@@ -112,6 +113,8 @@ def train_fold(values: Any, attribute: str, fold: int) -> pathlib.Path:
     from carjax.training import loop
 
     config = read_config_file(pathlib.Path(values.configs) / f"{attribute}.py")["get_config"]()
+    for given in values.set:
+        override(config, given)
     config.fold = fold
     config.splits = values.splits
     run = pathlib.Path(values.workdir) / f"{attribute}-{fold}"

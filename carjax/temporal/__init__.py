@@ -1,0 +1,1 @@
+"""What neighbouring frames know of each other: a filter, a consensus, and sequence models."""
