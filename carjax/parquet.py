@@ -212,7 +212,9 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
 
     count = len(rows)
     angular = any(isinstance(attribute, Angular) for attribute in schema)
-    azimuth = {name: column(name) if angular else np.zeros(count, np.float32) for name in _AZIMUTH}
+    azimuth: dict[str, Any] = {
+        name: column(name) if angular else np.zeros(count, np.float32) for name in _AZIMUTH
+    }
     categorical = [attribute for attribute in schema if isinstance(attribute, Categorical)]
     table = ScoreTable(
         schema=schema,
