@@ -19,7 +19,7 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -89,8 +89,7 @@ class FrameSequences(Sequence[FrameSequence]):
         rows = self._rows[name]
         with parquet.errors_of(rows.pieces[0].path):
             table = _read_pieces(rows.pieces, self._columns).take(rows.order)
-        features = self.info.read(table)
-        assert features is not None  # `read` has seen the columns
+        features: Any = self.info.read(table)
         mask = np.ones(len(table), bool)
         return FrameSequence(
             name, rows.frame, rows.time_s, Features(**features), dict(rows.labels), mask
