@@ -92,6 +92,17 @@ def pool_grid(grid: jax.Array, size: int) -> jax.Array:
     return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, grid)
 
 
+def compact(features: Features, cells: int) -> Features:
+    """Returns features as they are kept: float16, the grid area-averaged to cells × cells.
+
+    Args:
+        features: of B images.
+        cells: 0 keeps the grid as it is.
+    """
+    grid = pool_grid(features.grid, cells) if cells else features.grid
+    return Features(features.pooled.astype(jnp.float16), grid.astype(jnp.float16))
+
+
 class Trunk(nn.Module):
     """Features → one hidden vector: both levels normalised, joined, and one hidden layer."""
 

@@ -5,16 +5,19 @@ The class names are in the file's metadata, so that a reader needs nothing but t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from carjax import feature_columns
 from carjax.attributes import CONTENT, VIEWS, Angular, Attribute, Categorical, Schema
 from carjax.errors import CarjaxError, UsageError
+from carjax.feature_columns import FeatureColumns
 from carjax.files import replacing
 from carjax.table import ScoreTable
 
@@ -32,7 +35,11 @@ _OF_CLASSES = ("disagreement", "novelty")
 _BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
-def arrow_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Schema:
+def arrow_schema(
+    schema: Schema,
+    columns: Sequence[str] | None = None,
+    features: FeatureColumns | None = None,
+) -> pa.Schema:
     """Returns the columns of a score file, with the schema as JSON in the metadata.
 
     The columns are `source, frame, time_s`, then for each categorical attribute `A`
@@ -40,11 +47,12 @@ def arrow_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Sch
     `azimuth_deg, kappa, azimuth_floor, azimuth_entropy, view_probs`, then
     `car_probability, box_left, box_top, box_right, box_bottom, sharpness`, and last what is null
     where not measured: `car_colour` (red, green, blue), `content_probs` (whole, part, none), and
-    for each categorical attribute `A_disagreement, A_novelty`.
+    for each categorical attribute `A_disagreement, A_novelty`. Features come after all of them.
 
     Args:
         schema: the attributes.
-        columns: only these; None: all.
+        columns: only these, and the features; None: all.
+        features: what the features of the rows are; None: they have none.
 
     Raises:
         CarjaxError: two columns would have the same name.
@@ -72,19 +80,32 @@ def arrow_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Sch
     fields += [(name, single) for name in ("car_probability", *_BOX, "sharpness")]
     fields += [(name, pa.list_(single, width)) for name, width in _OPTIONAL.items()]
     fields += [(name, single) for name in _class_columns(schema)]
+    more = features.fields() if features else []
 
-    names = [name for name, _ in fields]
+    names = [name for name, _ in fields + more]
     clash = next((name for name in names if names.count(name) > 1), None)
     if clash is not None:
         raise CarjaxError(f"two columns would be named {clash!r}; rename that attribute")
     if columns is not None:
         fields = [(name, kind) for name, kind in fields if name in columns]
-    header = {"format_version": FORMAT_VERSION, "attributes": [_describe(a) for a in schema]}
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(header, ensure_ascii=False)})
+    header: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "attributes": [_describe(a) for a in schema],
+    }
+    if features is not None:
+        header["features"] = features.to_json()
+    return pa.schema(fields + more, metadata={METADATA_KEY: json.dumps(header, ensure_ascii=False)})
 
 
-def kept_columns(schema: Schema, wanted: Sequence[str] | None) -> list[str]:
+def kept_columns(
+    schema: Schema, wanted: Sequence[str] | None, keys: Sequence[str] = ("source", "frame")
+) -> list[str]:
     """Returns the columns to keep, in their order: those wanted, and what tells rows apart.
+
+    Args:
+        schema: the attributes.
+        wanted: names of columns; None: all.
+        keys: what tells rows apart.
 
     Raises:
         UsageError: there is no column of that name.
@@ -99,7 +120,7 @@ def kept_columns(schema: Schema, wanted: Sequence[str] | None) -> list[str]:
     for name in wanted:
         if name not in names:
             raise UsageError(f"--columns: no {name!r}; there are: {', '.join(names)}")
-    return [name for name in names if name in {"source", "frame", *wanted}]
+    return [name for name in names if name in {*keys, *wanted}]
 
 
 def _class_columns(schema: Schema) -> list[str]:
@@ -107,12 +128,15 @@ def _class_columns(schema: Schema) -> list[str]:
     return [f"{name}_{kind}" for name in names for kind in _OF_CLASSES]
 
 
-def to_arrow(table: ScoreTable, source: str | Sequence[str]) -> pa.Table:
+def to_arrow(
+    table: ScoreTable, source: str | Sequence[str], features: FeatureColumns | None = None
+) -> pa.Table:
     """Returns rows in the columns of `arrow_schema`.
 
     Args:
         table: scores of N frames.
         source: the path as given or found: one for all rows, or one for each.
+        features: what the table's features are; None leaves them out.
 
     Returns:
         An Arrow table of N rows. A frame whose probabilities are not finite has a null class.
@@ -149,7 +173,9 @@ def to_arrow(table: ScoreTable, source: str | Sequence[str]) -> pa.Table:
         for attribute in table.categorical:
             columns[f"{attribute.name}_{kind}"] = measured.get(attribute.name)
     columns |= {name: getattr(table, name) for name in _OPTIONAL}
-    schema = arrow_schema(table.schema)
+    if features is not None:
+        columns |= features.columns(table)
+    schema = arrow_schema(table.schema, features=features)
     arrays = [_array(columns[field.name], field.type, count) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -173,19 +199,12 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
     """Returns the table and, for each of its rows, the source.
 
     The rows may come from several sources; then `frame` and `time_s` start again with each.
+    Features are in the table if their columns are in the rows.
 
     Raises:
         CarjaxError: the rows were not written by carjax.
     """
-    header = (rows.schema.metadata or {}).get(METADATA_KEY)
-    if header is None:
-        raise CarjaxError("it has no carjax metadata; give a file that `carjax score` wrote")
-    described = json.loads(header)
-    if described["format_version"] != FORMAT_VERSION:
-        raise CarjaxError(
-            f"it has format version {described['format_version']}, this carjax reads "
-            f"{FORMAT_VERSION}; score the videos again"
-        )
+    described = header_of(rows.schema)
     schema = tuple(_attribute(entry) for entry in described["attributes"])
     extra = {*_OPTIONAL, *_class_columns(schema)}
     needed = [name for name in arrow_schema(schema).names if name not in extra]
@@ -210,9 +229,12 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
         columns = {a.name: f"{a.name}_{kind}" for a in categorical}
         return {a: column(name) for a, name in columns.items() if measured(name)} or None
 
+    info = FeatureColumns(**described["features"]) if "features" in described else None
     count = len(rows)
     angular = any(isinstance(attribute, Angular) for attribute in schema)
-    azimuth = {name: column(name) if angular else np.zeros(count, np.float32) for name in _AZIMUTH}
+    azimuth: dict[str, Any] = {
+        name: column(name) if angular else np.zeros(count, np.float32) for name in _AZIMUTH
+    }
     categorical = [attribute for attribute in schema if isinstance(attribute, Categorical)]
     table = ScoreTable(
         schema=schema,
@@ -233,8 +255,27 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
         content_probs=optional("content_probs"),
         disagreement=of_classes("disagreement"),
         novelty=of_classes("novelty"),
+        features=info.read(rows) if info else None,
     )
     return table, rows.column("source").to_pylist()
+
+
+def header_of(schema: pa.Schema) -> dict[str, Any]:
+    """Returns what carjax wrote into the metadata of a score file.
+
+    Raises:
+        CarjaxError: it did not write the file, or in another format.
+    """
+    header = (schema.metadata or {}).get(METADATA_KEY)
+    if header is None:
+        raise CarjaxError("it has no carjax metadata; give a file that `carjax score` wrote")
+    described = json.loads(header)
+    if described["format_version"] != FORMAT_VERSION:
+        raise CarjaxError(
+            f"it has format version {described['format_version']}, this carjax reads "
+            f"{FORMAT_VERSION}; score the videos again"
+        )
+    return described
 
 
 def write(table: ScoreTable, source: str, path: str | os.PathLike[str]) -> None:
@@ -261,11 +302,12 @@ def write(table: ScoreTable, source: str, path: str | os.PathLike[str]) -> None:
         raise CarjaxError(f"cannot write {path}: {reason}; choose another --out") from error
 
 
-def read(path: str | os.PathLike[str]) -> tuple[ScoreTable, list[str]]:
+def read(path: str | os.PathLike[str], *, features: bool = False) -> tuple[ScoreTable, list[str]]:
     """Reads a score file, or a folder of `part-*.parquet` files in order of name.
 
     Args:
         path: the file or the folder.
+        features: also read the features that it may hold: 3 to 20 KB for each row.
 
     Returns:
         The table, and the source of each of its rows.
@@ -276,15 +318,33 @@ def read(path: str | os.PathLike[str]) -> tuple[ScoreTable, list[str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = Path(path)
-    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
-    if not parts:
-        raise CarjaxError(f"cannot read {path}: the folder has no part-*.parquet")
-    try:
-        tables = [pq.ParquetFile(part).read() for part in parts]
+    with errors_of(path):
+        tables = [_read_part(pq.ParquetFile(part), features) for part in parts(path)]
         if any(not t.schema.equals(tables[0].schema, check_metadata=True) for t in tables):
             raise CarjaxError("its parts were scored with different models; score them again")
         return from_arrow(pa.concat_tables(tables))
+
+
+def parts(path: str | os.PathLike[str]) -> list[Path]:
+    """Returns the files of scores: that one, or of a folder `part-*.parquet` in order of name.
+
+    Raises:
+        CarjaxError: the folder has none.
+    """
+    path = Path(path)
+    found = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    if not found:
+        raise CarjaxError("the folder has no part-*.parquet")
+    return found
+
+
+@contextlib.contextmanager
+def errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever is wrong with a file of scores is a CarjaxError that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
     except FileNotFoundError:
         raise CarjaxError(f"no such file: {path}") from None
     except OSError as error:
@@ -294,6 +354,13 @@ def read(path: str | os.PathLike[str]) -> tuple[ScoreTable, list[str]]:
         raise CarjaxError(f"cannot read {path}: it is not a Parquet file of scores") from None
     except CarjaxError as error:
         raise CarjaxError(f"cannot read {path}: {error}") from None
+
+
+def _read_part(file: Any, features: bool) -> pa.Table:
+    left_out, names = feature_columns.NAMES.values(), file.schema_arrow.names
+    if features or not any(name in names for name in left_out):
+        return file.read()
+    return file.read(columns=[name for name in names if name not in left_out])
 
 
 def _describe(attribute: Attribute) -> dict[str, object]:

@@ -16,6 +16,7 @@ from carjax.stopwatch import Stopwatch
 from carjax.table import ScoreTable, concatenate
 
 if TYPE_CHECKING:
+    from carjax.backbones.features import Level
     from carjax.model import Model
 
 # Frames are shrunk to this before scoring: enough for a crop of a third of the picture to fill
@@ -50,6 +51,7 @@ def score_video(
     views: int = 8,
     progress: Callable[[int], None] = lambda frames: None,
     watch: Stopwatch | None = None,
+    features: Level | None = None,
 ) -> tuple[ScoreTable, Source]:
     """Scores frames of a video, decoding and scoring at the same time.
 
@@ -61,6 +63,7 @@ def score_video(
         views: views around the object that 'auto' looks for, 8 or 4.
         progress: called with the number of frames scored so far.
         watch: is told the time spent waiting for decoding and for scores.
+        features: which of the backbone's features the table holds too, see `scoring.Scorer`.
 
     Returns:
         (the score table, the video, whose `info` and `warnings` are now those of the whole pass).
@@ -71,7 +74,7 @@ def score_video(
     watch = watch or Stopwatch()
     if fps != "auto":
         decoder = video.Decoder(path, fps=fps, max_side=SCORED_SIDE)
-        scan = _Scan(model, progress, watch)
+        scan = _Scan(model, progress, watch, features)
         scan.start(iter(decoder))
         scan.finish()
         return scan.table(), decoder
@@ -79,7 +82,7 @@ def score_video(
         with watch("decode"):
             reader = video.Reader(path, max_side=SCORED_SIDE, seek=seek)
         try:
-            scan = _Scan(model, progress, watch)
+            scan = _Scan(model, progress, watch, features)
             return _coarse_to_fine(scan, reader, attributes, views), reader
         except video.UnprovenIndexError:
             if not reader.seeks:
@@ -120,7 +123,13 @@ def _coarse_to_fine(
 class _Scan:
     """One model, one video: what has been scored of it so far."""
 
-    def __init__(self, model: Model, progress: Callable[[int], None], watch: Stopwatch) -> None:
+    def __init__(
+        self,
+        model: Model,
+        progress: Callable[[int], None],
+        watch: Stopwatch,
+        features: Level | None,
+    ) -> None:
         from carjax import scoring
 
         self.watch = watch
@@ -132,7 +141,7 @@ class _Scan:
         self._pending: tuple[Any, video.Batch] | None = None
         self._scoring = scoring
         with watch("score"):
-            self._scorer = scoring.Scorer(model, BATCH_SIZE)
+            self._scorer = scoring.Scorer(model, BATCH_SIZE, features=features)
         self.batch_size = self._scorer.batch_size
 
     def table(self) -> ScoreTable:

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from carjax import certainty, circular, content, crops, heads, localise, programs
 from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
-from carjax.backbones.features import Features
+from carjax.backbones.features import KEPT_CELLS, Features, Level
 from carjax.model import Model, Spec
 from carjax.table import LUMA, ScoreTable
 
@@ -54,6 +54,7 @@ _SIDES = (120, 180, 240, 320, 360, 480, 640, 720, 960, 1080, 1280, 1440, 1920, 2
         "sharpness",
         "car_colour",
         "content_probs",
+        "features",
     ],
     meta_fields=[],
 )
@@ -76,6 +77,8 @@ class FrameScores:
         car_colour: float32 [B, 3]; mean red, green and blue of the crop's middle, in 0..1.
         content_probs: float32 [B, 3]; probabilities of `attributes.CONTENT`: the frame shows a
             whole car, a part of one, none; None without a content head or without the car box.
+        features: float16 Features of the crop, the very ones that the heads saw; pooled [B, C] and
+            the grid averaged to [B, 8, 8, Cm], or of 'pooled' [B, 0, 0, Cm]; None if not kept.
     """
 
     mask: jax.Array
@@ -91,6 +94,7 @@ class FrameScores:
     sharpness: jax.Array
     car_colour: jax.Array
     content_probs: jax.Array | None
+    features: Features | None = None
 
     def _repr_html_(self) -> str:
         from carjax.report import notebook
@@ -127,6 +131,7 @@ jax.export.register_pytree_node_serialization(
     deserialize_auxdata=lambda _: (),
 )
 jax.export.register_namedtuple_serialization(circular.Density, serialized_name="carjax.Density")
+jax.export.register_namedtuple_serialization(Features, serialized_name="carjax.Features")
 
 
 def sharpness(grey: jax.Array) -> jax.Array:
@@ -176,6 +181,7 @@ def score(
     *,
     spec: Spec,
     dtype: Any = jnp.float32,
+    features: Level | None = None,
 ) -> FrameScores:
     """Finds the car in every frame, scores the crop, and computes all statistics.
 
@@ -191,6 +197,7 @@ def score(
         spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
             'localise'.
         dtype: type of the factors in the backbone's products, static; all else is float32.
+        features: which features are returned as well, static.
 
     Returns:
         FrameScores with B rows.
@@ -213,18 +220,19 @@ def score(
         box = whole
     crop = crops.crop_and_resize(frames, box, spec.input_size, valid=valid)
     variables = {"params": params["backbone"]}
-    features: Any = backbone.apply(variables, registry.normalize(spec.backbone, crop))
-    features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
+    seen: Any = backbone.apply(variables, registry.normalize(spec.backbone, crop))
+    seen = jax.tree.map(lambda x: x.astype(jnp.float32), seen)
     exact: Any = registry.create(spec.backbone)
-    logits = exact.apply(variables, features, method="classify")
-    return jax.vmap(functools.partial(_statistics, params["heads"], spec))(
-        features, logits, crop, box / size, shows, mask
+    logits = exact.apply(variables, seen, method="classify")
+    return jax.vmap(functools.partial(_statistics, params["heads"], spec, features))(
+        seen, logits, crop, box / size, shows, mask
     )
 
 
 def _statistics(
     head_params: Mapping[str, Any],
     spec: Spec,
+    level: Level | None,
     features: Features,
     logits: jax.Array,
     crop: jax.Array,
@@ -265,8 +273,16 @@ def _statistics(
         sharpness=sharpness(crop @ LUMA),
         car_colour=middle_colour(crop),
         content_probs=shows,
+        features=None if level is None else jax.tree.map(lambda x: x[0], _kept(one, level)),
     )
     return jax.tree.map(lambda x: jnp.where(mask, x, jnp.zeros_like(x)), scores)
+
+
+def _kept(features: Features, level: Level) -> Features:
+    """What `FrameScores.features` holds of the features of B images."""
+    if level == "pooled":
+        return heads.compact(features._replace(grid=features.grid[:, :0, :0]), 0)
+    return heads.compact(features, KEPT_CELLS)
 
 
 class Scorer:
@@ -285,6 +301,7 @@ class Scorer:
         *,
         devices: Sequence[jax.Device] | None = None,
         dtype: Any = None,
+        features: Level | None = None,
     ):
         """Copies the model to the devices; nothing is compiled yet.
 
@@ -294,6 +311,8 @@ class Scorer:
                 `DEVICE_BATCH` for each).
             devices: default: all that there are.
             dtype: type of the factors in the backbone's products (default: of `DTYPE`).
+            features: which features come with the scores, float16: 'pooled', or 'grid' for both
+                levels (default: none; see `FrameScores.features`).
         """
         devices = list(devices or jax.devices())
         platform = devices[0].platform
@@ -305,13 +324,14 @@ class Scorer:
         self.model = model
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
         self.dtype = np.dtype(dtype)
+        self.features = features
         self._batch = NamedSharding(mesh, PartitionSpec("data"))
         self._params = jax.device_put(model.params, NamedSharding(mesh, PartitionSpec()))
         # Frames are independent: each device runs the whole program on its own rows.
         rows = PartitionSpec("data")
         self._score = jax.jit(
             jax.shard_map(
-                functools.partial(score, spec=model.spec, dtype=self.dtype),
+                functools.partial(score, spec=model.spec, dtype=self.dtype, features=features),
                 mesh=mesh,
                 in_specs=(PartitionSpec(), rows, rows, rows),
                 out_specs=rows,
@@ -355,7 +375,7 @@ class Scorer:
         inputs = (frames, mask, valid.astype(np.float32))
         args = (self._params, *jax.device_put(inputs, self._batch))
         if frames.shape not in self._programs:
-            static = repr((self.model.spec, self.dtype))
+            static = repr((self.model.spec, self.dtype, self.features))
             self._programs[frames.shape] = programs.cached(self._score, args, static)
         scores = self._programs[frames.shape](*args)
         if buffer is not None:
@@ -459,6 +479,7 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         content_probs=None if scores.content_probs is None else np.asarray(scores.content_probs),
         disagreement={name: np.asarray(value) for name, value in scores.disagreement.items()},
         novelty={name: np.asarray(value) for name, value in scores.novelty.items()},
+        features=None if scores.features is None else scores.features._asdict(),
     )
 
 

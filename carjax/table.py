@@ -55,6 +55,8 @@ class ScoreTable:
             whole car, a part of one, none; None where the model does not tell.
         disagreement: attribute name → float32 [N]; see `heads.ClassPrediction`; None if unknown.
         novelty: attribute name → float32 [N]; see `heads.ClassPrediction`; None if unknown.
+        features: 'pooled' → float16 [N, C] and 'grid' → float16 [N, 8, 8, Cm] or [N, 0, 0, Cm]; see
+            `scoring.FrameScores`; None where they were not kept.
 
     The azimuth fields are zeros where the schema has no angular attribute.
     """
@@ -76,6 +78,7 @@ class ScoreTable:
     content_probs: np.ndarray | None = None
     disagreement: dict[str, np.ndarray] | None = None
     novelty: dict[str, np.ndarray] | None = None
+    features: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         """The number of frames."""

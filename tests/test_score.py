@@ -53,7 +53,7 @@ def built_once():
     scorers = {}
 
     def scorer(model, batch_size=None, **words):
-        key = model.spec, batch_size
+        key = model.spec, batch_size, words.get("features")
         if key not in scorers:
             scorers[key] = built(model, batch_size, **words)
         return scorers[key]

@@ -1,5 +1,6 @@
 """The code of docs/score_at_scale.md runs as it stands there."""
 
+import dataclasses
 import pathlib
 import re
 import shlex
@@ -13,7 +14,7 @@ import pytest
 import score_files as files
 
 import carjax
-from carjax import parquet, scoring
+from carjax import feature_columns, parquet, scoring
 from carjax.cli import score as score_command
 from carjax.sources import stills
 
@@ -44,11 +45,21 @@ def test_its_code_runs(tiny_model, tmp_path, monkeypatch):
     zeros = np.zeros(2, np.int64)
     table = scoring.to_table(scores, tiny_model.spec, zeros, zeros.astype(float))
     pq.write_table(parquet.to_arrow(table, names), "scores.parquet")
+    shapes = {"pooled": (2, 1280), "grid": (2, 8, 8, 112)}
+    walk = dataclasses.replace(
+        table,
+        time_s=np.array([0.0, 0.5]),
+        features={level: np.ones(shape, np.float16) for level, shape in shapes.items()},
+    )
+    info = feature_columns.of_model(tiny_model, "grid")
+    pq.write_table(parquet.to_arrow(walk, "walks/a.mp4", info), "walks.parquet")
     space = {}
     for kind, block in BLOCKS:
         if kind == "python":
             exec(compile(block, "score_at_scale.md", "exec"), space)
     assert space["rows"].column_names == ["source", "frame", "kappa"]
+    assert space["batch"].mask.sum() == 2
+    assert space["batch"].features.grid.shape == (8, 32, 8, 8, 112)
     beam = space["ScorePhotos"]()
     beam.setup()
     rows = list(beam.process(list(zip(names, data, strict=True))))

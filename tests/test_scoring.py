@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import carjax
-from carjax import circular, scoring
+from carjax import circular, crops, heads, scoring
 from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
 from carjax.backbones import registry
 
@@ -88,7 +88,7 @@ def test_frame_scores_is_a_registered_pytree(scores):
     assert all(isinstance(leaf, np.ndarray) and len(leaf) == BATCH for leaf in leaves)
     rebuilt = jax.tree.unflatten(structure, leaves)
     assert isinstance(rebuilt, scoring.FrameScores)
-    fields = {f.name for f in dataclasses.fields(scoring.FrameScores)}
+    fields = {f.name for f in dataclasses.fields(scoring.FrameScores)} - {"features"}
     paths = {jax.tree_util.keystr(p[:1]) for p, _ in jax.tree.leaves_with_path(scores)}
     assert paths == {f".{name}" for name in fields}  # no field is left out of the tree
 
@@ -393,6 +393,74 @@ def test_score_frames_with_a_schema_of_one_attribute(whole_scores, only_doors):
     table = scoring.to_table(whole_scores, only_doors.spec, np.arange(BATCH), np.arange(BATCH) / 8)
     assert not table.kappa.any()
     assert not table.view_probs.any()
+
+
+# --- Features that are kept -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def keepers(tiny_model):
+    """Level → the scorer that keeps its features."""
+    return {level: scoring.Scorer(tiny_model, 4, features=level) for level in ("pooled", "grid")}
+
+
+def test_features_are_those_of_the_crop_that_was_scored(keepers, scorer, tiny_model, frames):
+    kept = keepers["grid"](frames)
+    crops_of = jax.jit(crops.crop_and_resize, static_argnums=2)
+    box = kept.box * np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32)
+    crop = crops_of(frames, box, tiny_model.spec.input_size)
+    name = tiny_model.spec.backbone
+    want = registry.create(name).apply(
+        {"params": tiny_model.params["backbone"]}, registry.normalize(name, crop)
+    )
+    side = want.grid.shape[1]
+    assert side == 4  # each of its cells is two by two of the kept ones
+    want = want._replace(grid=np.repeat(np.repeat(want.grid, 2, axis=1), 2, axis=2))
+    assert kept.features.grid.shape == (BATCH, 8, 8, want.grid.shape[3])
+    for got, exact in zip(kept.features, want, strict=True):
+        assert got.dtype == np.float16
+        np.testing.assert_allclose(got, exact, rtol=2**-10, atol=1e-3 * np.abs(exact).max())
+    # And nothing else changes.
+    assert_close(dataclasses.replace(kept, features=None), scorer(frames))
+    pooled = keepers["pooled"](frames).features
+    assert_close(pooled.pooled.astype(np.float32), kept.features.pooled.astype(np.float32), 1e-3)
+    assert pooled.grid.shape == (BATCH, 0, 0, want.grid.shape[3])
+
+
+def test_features_of_whole_frames_are_those_of_the_backbone(only_doors, frames):
+    kept = scoring.Scorer(only_doors, BATCH, features="grid")(frames).features
+    module = registry.create(only_doors.spec.backbone)
+    want = registry.features(
+        module, only_doors.params["backbone"], frames, input_size=only_doors.spec.input_size
+    )
+    for got, exact in zip(kept, heads.compact(want, 8), strict=True):
+        np.testing.assert_allclose(
+            got.astype(np.float32), exact.astype(np.float32), rtol=2**-10, atol=1e-3
+        )
+
+
+def test_kept_features_are_rows_of_the_table_and_tails_are_masked(keepers, tiny_model):
+    frames = random_frames(5, seed=5)
+    scores = keepers["grid"](frames)
+    table = scoring.to_table(scores, tiny_model.spec, np.arange(5), np.arange(5.0))
+    taken = table.take(np.array([4, 0]))
+    np.testing.assert_array_equal(taken.features["grid"], scores.features.grid[[4, 0]])
+    np.testing.assert_array_equal(taken.features["pooled"], scores.features.pooled[[4, 0]])
+    padded = np.concatenate([frames[:3], frames[:1]])
+    started = keepers["grid"].dispatch(padded, np.array([True, True, True, False]))
+    assert all(not np.asarray(level[3]).any() for level in started.features)
+    assert all(np.asarray(level[2]).any() for level in started.features)
+
+
+def test_programs_that_keep_features_are_exported(tiny_model, frames, mask):
+    pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers to serialise")
+    program = jax.jit(functools.partial(scoring.score, spec=tiny_model.spec, features="pooled"))
+    args = jax.eval_shape(lambda: (tiny_model.params, jnp.asarray(frames), jnp.asarray(mask)))
+    exported = jax.export.export(program)(*args)
+    loaded = jax.export.deserialize(exported.serialize())
+    shapes = jax.tree.unflatten(loaded.out_tree, loaded.out_avals)
+    assert shapes.features.pooled.dtype == np.float16
+    assert shapes.features.grid.shape[:3] == (BATCH, 0, 0)
 
 
 # --- The loop over batches ------------------------------------------------------------------------

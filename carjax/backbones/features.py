@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
+
+# Which features of scored frames are kept: the pooled ones, or the grid as well, averaged to
+# KEPT_CELLS × KEPT_CELLS: heads with 1, 2, 4 or 8 cells can be read from it.
+Level = Literal["pooled", "grid"]
+KEPT_CELLS = 8
 
 
 class Features(NamedTuple):

@@ -35,6 +35,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("out", None, "file to write, or its URL", values)
     flags.DEFINE_string("fps", "auto", "frames a second: auto (8), all, or N", values)
     flags.DEFINE_list("columns", None, "only these, beside source and frame", values)
+    flags.DEFINE_enum(
+        "save_features", None, ["pooled", "grid"], "and the backbone's features", flag_values=values
+    )
     flags.DEFINE_string("model", None, "a bundle's name or file", values)
     flags.DEFINE_string("backbone_weights", None, "weights of a backbone not shipped", values)
     flags.DEFINE_bool("localise", True, "find the car and score its crop", values)
@@ -96,7 +99,9 @@ def main(argv: list[str]) -> int:
     from carjax import parquet
 
     model = load(values)
-    columns = parquet.kept_columns(model.spec.schema, values.columns)
+    # Features belong to a moment of a source.
+    keys = ("source", "frame", "time_s") if values.save_features else ("source", "frame")
+    columns = parquet.kept_columns(model.spec.schema, values.columns, keys)
     run = runs.Run(target)
     summary = score(values, fps, model, columns, sources, problems, run)
     return report(summary, values.out, run.errors_name)
@@ -133,18 +138,21 @@ def load(values: flags.FlagValues) -> Model:
     return model.with_localise(values.localise)
 
 
-def settings_of(model: Model, fps: video.Fps, columns: list[str]) -> dict[str, Any]:
+def settings_of(
+    model: Model, fps: video.Fps, columns: list[str], save_features: str | None = None
+) -> dict[str, Any]:
     """Returns what rows depend on: runs with other settings do not share a file."""
     from carjax import model as models
 
     heads = {k: v for k, v in model.params.items() if k != "backbone"}
     spec = json.dumps(models.spec_to_json(model.spec), sort_keys=True)
     known = f"{model.card['backbone_sha256']} {models.weights_hash(heads)} {spec}"
-    return {
+    settings: dict[str, Any] = {
         "model": hashlib.sha256(known.encode()).hexdigest()[:16],
         "fps": fps,
         "columns": columns,
     }
+    return settings | ({"save_features": save_features} if save_features else {})
 
 
 def score(
@@ -157,12 +165,14 @@ def score(
     run: Run,
 ) -> Summary:
     """Scores with a progress bar; nothing is shown where standard error is no terminal."""
-    from carjax import parquet
+    from carjax import feature_columns, parquet
     from carjax.engine import local
     from carjax.engine import run as runs
 
-    schema = parquet.arrow_schema(model.spec.schema, columns)
-    options = local.Options(fps, values.batch, values.threads, tuple(columns))
+    level = values.save_features
+    features = feature_columns.of_model(model, level) if level else None
+    schema = parquet.arrow_schema(model.spec.schema, columns, features)
+    options = local.Options(fps, values.batch, values.threads, tuple(columns), features)
 
     def engine() -> Any:
         if values.engine == "ray":
@@ -190,7 +200,7 @@ def score(
             sources,
             problems,
             run,
-            settings_of(model, fps, columns),
+            settings_of(model, fps, columns, values.save_features),
             schema,
             engine,
             progress,

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -174,8 +173,7 @@ def make_extractor(
         images = augment.render(canvas, valid, view, input_size, augmentation)
         inputs = registry.normalize(str(backbone.name), images)
         features: Any = backbone.apply({"params": params}, inputs)
-        grid = heads.pool_grid(features.grid, cells) if cells else features.grid
-        return Features(features.pooled.astype(jnp.float16), grid.astype(jnp.float16))
+        return heads.compact(features, cells)
 
     # Photos are independent: each device runs the whole program on its own rows.
     sharded = jax.jit(

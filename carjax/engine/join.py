@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from carjax.engine.manifest import Commit, Record
+from carjax.engine.rows import fitting
 from carjax.engine.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 4096, 2**22
 
 
 class _Reader:
@@ -39,7 +40,7 @@ def _batches(store: Store, folder: str, commit: Commit) -> Iterator[pa.RecordBat
     for name, _ in commit.parts:
         path = f"{folder}/{name}" if folder else name
         with store.open(path) as opened, pq.ParquetFile(opened) as file:
-            yield from file.iter_batches(_ROWS_AT_ONCE)
+            yield from file.iter_batches(fitting(_ROWS_AT_ONCE, file.schema_arrow, _BYTES_AT_ONCE))
 
 
 def rows_of(

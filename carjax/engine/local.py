@@ -18,6 +18,7 @@ from carjax.channel import Channel
 from carjax.engine.batching import Batch, Buffers, batches
 from carjax.engine.feed import End, Feed
 from carjax.engine.rows import Collector, UnitRows
+from carjax.feature_columns import FeatureColumns
 from carjax.prefetch import prefetch
 from carjax.sources.base import Source
 
@@ -44,12 +45,14 @@ class Options:
         batch: frames in each device's batch; None: `scoring.DEVICE_BATCH`.
         threads: sources that are read at once; None: what suits the machine.
         columns: the columns to keep; None: all.
+        features: what is kept of the backbone's features, beside `columns`; None: nothing.
     """
 
     fps: video.Fps = "auto"
     batch: int | None = None
     threads: int | None = None
     columns: tuple[str, ...] | None = None
+    features: FeatureColumns | None = None
 
 
 def threads(options: Options) -> int:
@@ -70,7 +73,8 @@ class LocalEngine:
         # Of several processes each has its own devices and its own sources.
         devices = jax.local_devices()
         size = None if options.batch is None else options.batch * len(devices)
-        self.scorer = scoring.Scorer(model, size, devices=devices)
+        kept = options.features.level if options.features else None
+        self.scorer = scoring.Scorer(model, size, devices=devices, features=kept)
 
     def run(
         self,
@@ -90,7 +94,7 @@ class LocalEngine:
         """
         size = self.scorer.batch_size
         buffers = Buffers(_IN_FLIGHT + 2)
-        writer = _Writer(self._spec, self._options.columns, scratch, finish, buffers)
+        writer = _Writer(self._spec, self._options, scratch, finish, buffers)
         feed = Feed(
             sources,
             self._options.fps,
@@ -133,13 +137,13 @@ class _Writer:
     def __init__(
         self,
         spec: Spec,
-        columns: tuple[str, ...] | None,
+        options: Options,
         scratch: pathlib.Path,
         finish: Finish,
         buffers: Buffers,
     ) -> None:
         self._spec = spec
-        self._columns = columns
+        self._options = options
         self._collector = Collector(scratch)
         self._finish = finish
         self._buffers = buffers
@@ -180,7 +184,7 @@ class _Writer:
 
     def _add(self, scores: Any, batch: Batch) -> list[tuple[End, UnitRows] | None]:
         self._buffers.give(batch.images)
-        table = to_rows(scores, batch, self._spec, self._columns)
+        table = to_rows(scores, batch, self._spec, self._options)
         whole, start = [], 0
         frames = batch.frames
         for i in range(1, len(frames) + 1):
@@ -195,14 +199,16 @@ class _Writer:
         return whole
 
 
-def to_rows(scores: Any, batch: Batch, spec: Spec, columns: tuple[str, ...] | None) -> pa.Table:
-    """Returns the rows of a batch's frames, of those columns."""
+def to_rows(scores: Any, batch: Batch, spec: Spec, options: Options) -> pa.Table:
+    """Returns the rows of a batch's frames, with the columns and features to keep."""
     # With the padding, so that every call has the same shapes.
     size = len(batch.images)
     frame, time_s, names = np.zeros(size, np.int64), np.zeros(size), [""] * size
     for i, decoded in enumerate(batch.frames):
         sample = decoded.sample
         frame[i], time_s[i], names[i] = sample.frame, sample.time_s, sample.source
-    table = parquet.to_arrow(scoring.to_table(scores, spec, frame, time_s), names)
-    table = table.slice(0, len(batch.frames))
-    return table if columns is None else table.select(columns)
+    table = scoring.to_table(scores, spec, frame, time_s)
+    rows = parquet.to_arrow(table, names, options.features).slice(0, len(batch.frames))
+    if options.columns is None:
+        return rows
+    return rows.select([*options.columns, *(options.features.widths if options.features else ())])

@@ -13,9 +13,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from carjax import feature_columns
 from carjax.engine import manifest
 from carjax.engine.manifest import Commit, Record
-from carjax.engine.rows import ORDER, Pool, UnitRows
+from carjax.engine.rows import ORDER, Pool, UnitRows, fitting
 from carjax.engine.store import Store
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Rows of a column lie together for this many rows: large enough to compress, small to hold.
 _GROUP_ROWS = 8192
+# Rows with features are so wide that fewer make a part, and lie together.
+_PART_BYTES, _GROUP_BYTES = 2**26, 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +48,18 @@ class PartWriter:
     """Writes tables into one Parquet file, in row groups of a good size."""
 
     def __init__(self, path: pathlib.Path, schema: pa.Schema) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.path = path
         self.rows = 0
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._group_rows = fitting(_GROUP_ROWS, schema, _GROUP_BYTES)
+        # Among thousands of features there are few equal ones to be found.
+        wide = any(name in schema.names for name in feature_columns.NAMES.values())
+        text = [field.name for field in schema if field.type == pa.string()]
+        self._writer = pq.ParquetWriter(
+            path, schema, compression="zstd", use_dictionary=text if wide else True
+        )
         self._tables: list[pa.Table] = []
         self._held = 0
 
@@ -58,14 +68,15 @@ class PartWriter:
         self._tables.append(table)
         self._held += len(table)
         self.rows += len(table)
-        if self._held >= _GROUP_ROWS:
+        if self._held >= self._group_rows:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
 
         if self._tables:
-            self._writer.write_table(pa.concat_tables(self._tables), row_group_size=_GROUP_ROWS)
+            table = pa.concat_tables(self._tables)
+            self._writer.write_table(table, row_group_size=self._group_rows)
         self._tables, self._held = [], 0
 
     def close(self) -> None:
@@ -84,7 +95,7 @@ class Output:
         scratch: a local folder for files that are not finished.
         share: which process this is.
         schema: columns of the parts.
-        part_rows: the most rows of a part.
+        part_rows: the most rows of a part; fewer where they are wide.
         checkpoint_s: seconds between commits, where no part is full before.
     """
 
@@ -105,7 +116,7 @@ class Output:
         self._state = state
         self._scratch = scratch
         self._schema = schema
-        self._part_rows = part_rows
+        self._part_rows = fitting(part_rows, schema, _PART_BYTES)
         self._checkpoint_s = checkpoint_s
         self._prefix = f"{share.process:05d}"
         self._parts = self._next(folder, "part")

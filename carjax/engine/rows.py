@@ -16,6 +16,22 @@ _SPILL_ROWS = 4096
 # A table of a few rows weighs a hundred times its numbers: so many are copied into one.
 _MOST_TABLES = 64
 ORDER = [("source", "ascending"), ("frame", "ascending")]
+_SPILL_BYTES = 2**24
+
+
+def fitting(rows: int, schema: pa.Schema, most_bytes: int) -> int:
+    """Returns so many rows, or as many fewer as fit into those bytes: features make rows wide.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> fitting(1000, pa.schema({"features_pooled": pa.list_(pa.float16(), 2000)}), 400_000)
+        100
+    """
+    import pyarrow as pa
+
+    lists = [field.type for field in schema if pa.types.is_fixed_size_list(field.type)]
+    width = sum(kind.list_size * kind.value_type.bit_width // 8 for kind in lists)
+    return max(1, min(rows, most_bytes // max(1, width)))
 
 
 class Pool:
@@ -52,7 +68,7 @@ class UnitRows:
         self.count = 0
         self.first = ""  # the `source` of the first row in order
         self._pool = Pool()
-        self._held = 0
+        self._held = self._most_held = 0
         self._in_order = True
         self._spill = spill
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
@@ -64,13 +80,15 @@ class UnitRows:
 
     def add(self, row: int, table: pa.Table) -> None:
         """Adds a run of rows, the first of them the `row`-th of the source."""
+        if not self.count:
+            self._most_held = fitting(_SPILL_ROWS, table.schema, _SPILL_BYTES)
         self._in_order &= row == self.count
         name = table.column("source")[0].as_py()
         self.first = min(name, self.first or name)
         self.count += len(table)
         self._held += len(table)
         self._pool.add(table)
-        if self._held >= _SPILL_ROWS:
+        if self._held >= self._most_held:
             self._write()
 
     def _write(self) -> None:

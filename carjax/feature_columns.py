@@ -1,0 +1,111 @@
+"""Frozen features as columns of a score file: what they are, and the numbers.
+
+Each frame has one row, and so `features_pooled`, a list of C float16, and with the grid
+`features_grid`, a list of cells · cells · Cm float16 in the order of `grid[row, column, channel]`.
+What they were computed with stands in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:  # imported where it is used: most commands write no features
+    import pyarrow as pa
+
+    from carjax.backbones.features import Level
+    from carjax.model import Model
+    from carjax.table import ScoreTable
+
+NAMES = {"pooled": "features_pooled", "grid": "features_grid"}
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureColumns:
+    """What the features in a score file are; features of equal ones can be compared.
+
+    Attributes:
+        level: 'pooled', or 'grid' for both levels.
+        backbone: its name in the registry.
+        weights_sha256: `model.weights_hash` of its parameters.
+        input_size: side of its input in pixels.
+        pooled: C, the number of pooled features.
+        cells: the grid is cells × cells; 0 where it was not kept.
+        channels: Cm, the number of features of a cell.
+    """
+
+    level: Level
+    backbone: str
+    weights_sha256: str
+    input_size: int
+    pooled: int
+    cells: int
+    channels: int
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Column → the numbers that a row has in it."""
+        pooled = {NAMES["pooled"]: self.pooled}
+        if self.level == "pooled":
+            return pooled
+        return {**pooled, NAMES["grid"]: self.cells**2 * self.channels}
+
+    def fields(self) -> list[tuple[str, pa.DataType]]:
+        """The columns and their types."""
+        import pyarrow as pa
+
+        return [(name, pa.list_(pa.float16(), width)) for name, width in self.widths.items()]
+
+    def columns(self, table: ScoreTable) -> dict[str, np.ndarray]:
+        """Returns column → float16 [N, width] of a table's features.
+
+        Raises:
+            ValueError: the table has none.
+        """
+        if table.features is None:
+            raise ValueError("the frames were scored without features")
+        levels = {NAMES[level]: array for level, array in table.features.items()}
+        return {name: levels[name].reshape(len(table), n) for name, n in self.widths.items()}
+
+    def read(self, rows: pa.Table) -> dict[str, np.ndarray] | None:
+        """Returns `ScoreTable.features` of rows, the grid empty where it is not in them.
+
+        None where no features are in them.
+        """
+        pooled, grid = (
+            rows.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            if name in rows.column_names
+            else np.zeros(0, np.float16)
+            for name in NAMES.values()
+        )
+        if NAMES["pooled"] not in rows.column_names:
+            return None
+        cells = self.cells if NAMES["grid"] in rows.column_names else 0
+        return {
+            "pooled": pooled.reshape(len(rows), self.pooled),
+            "grid": grid.reshape(len(rows), cells, cells, self.channels),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form; `FeatureColumns(**form)` inverts it."""
+        return dataclasses.asdict(self)
+
+
+def of_model(model: Model, level: Level) -> FeatureColumns:
+    """Returns what the features are that a model's `Scorer(features=level)` gives."""
+    from carjax import model as models
+    from carjax.backbones.features import KEPT_CELLS
+
+    spec = model.spec
+    example = models.example_features(spec.backbone, spec.input_size)
+    return FeatureColumns(
+        level=level,
+        backbone=spec.backbone,
+        weights_sha256=model.card["backbone_sha256"],
+        input_size=spec.input_size,
+        pooled=example.pooled.shape[-1],
+        cells=KEPT_CELLS if level == "grid" else 0,
+        channels=example.grid.shape[-1],
+    )
