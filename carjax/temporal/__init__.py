@@ -1,1 +1,5 @@
-"""What neighbouring frames know of each other: a filter, a consensus, and sequence models."""
+"""Time: what the neighbouring frames of a walk around the car say about a frame.
+
+`motion` says how the azimuth moves, `circular_filter` smooths a whole video with it, `viterbi`
+finds the most probable path, `streaming` smooths a live video with a fixed lag.
+"""
