@@ -119,10 +119,10 @@ def masses(found):
     return density * 2 * np.pi / density.shape[-1]
 
 
-def assert_equal(found, expected, atol=1e-5):
+def assert_equal(found, expected, atol=5e-5):
     np.testing.assert_allclose(found.density, expected.density, atol=atol)
-    np.testing.assert_allclose(found.speed_deg_s, expected.speed_deg_s, atol=100 * atol)
-    np.testing.assert_allclose(found.log_evidence, expected.log_evidence, atol=10 * atol, rtol=1e-6)
+    np.testing.assert_allclose(found.speed_deg_s, expected.speed_deg_s, atol=40 * atol)
+    np.testing.assert_allclose(found.log_evidence, expected.log_evidence, atol=2 * atol, rtol=1e-6)
 
 
 # --- motion --------------------------------------------------------------------------------------
@@ -499,12 +499,14 @@ def test_a_stream_is_the_offline_smoother_of_the_frames_so_far(lag):
 
 
 def test_a_stream_shorter_than_its_lag_is_answered_at_the_end():
-    density, time_s, mask = frames(n=3)
-    stream = streaming.Stream(5)
+    density, time_s, mask = frames(n=16)
+    motion = Motion(cells=72)
+    stream = streaming.Stream(7, motion)
     for t in range(3):
         one = jax.tree.map(lambda x, t=t: x[t], density)
         assert stream.push(one, time_s[t], mask[t]) is None
-    assert_equal(stream.drain(), smooth(density, time_s, mask), atol=2e-5)
+    whole = smooth(density, time_s, mask & (np.arange(16) < 3), motion)
+    assert_equal(stream.drain(), first(whole, 3))
 
 
 def test_a_stream_refuses_frames_out_of_order_and_a_negative_lag():
