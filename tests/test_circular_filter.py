@@ -553,6 +553,7 @@ def test_pyrecests_forward_backward_gives_the_same():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*automaticConversion")
 def test_without_speeds_it_is_pyrecests_circular_fourier_filter():
     """Its filter on the continuous circle: von Mises drift, von Mises frames."""
     filters = pytest.importorskip("pyrecest.filters", reason="extra test-all")
