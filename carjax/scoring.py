@@ -208,7 +208,7 @@ def score(
             shows = content.content_probs(
                 params["content"], spec.content, backbone, params["backbone"], look
             )
-        box = localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size)
+        box = localise.snap(localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size), size)
     else:
         box = whole
     crop = crops.crop_and_resize(frames, box, spec.input_size, valid=valid)
