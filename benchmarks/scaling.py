@@ -28,6 +28,7 @@ import machine
 FRAMES_PER_VIDEO = 100
 SIDE = 96
 SEED = 0
+BASE_TURNS = 3
 
 
 def write_video(path: pathlib.Path, frames: int) -> None:
@@ -178,9 +179,14 @@ def memory(work: pathlib.Path, folders: dict[int, pathlib.Path]) -> Iterator[dic
     long = work / "long"
     long.mkdir()
     repeat(work / "video.mp4", most // FRAMES_PER_VIDEO, long / "long.mp4")
+    # A process that compiles keeps some of the compiler's memory: that is no pipeline's.
+    measure(folders[min(folders)], work / "memory warm.parquet", 2)
     least: dict[str, float] = {}
     for name, folder in {**cases, f"{most} frames, one video": long}.items():
-        row = measure(folder, work / f"memory {name}.parquet", 2)
+        # The base of the ratios varies by 3% from run to run, and is quick to have: its median.
+        turns = 1 if least else BASE_TURNS
+        rows = [measure(folder, work / f"memory {name} {i}.parquet", 2) for i in range(turns)]
+        row = sorted(rows, key=lambda r: r["peak_mb"])[turns // 2]
         figures[name] = {key: row[key] for key in ("rows", "peak_mb", "peak_after_compiling_mb")}
         least = least or {key: row[key] for key in ("peak_mb", "peak_after_compiling_mb")}
         figures[name] |= {f"{key}_ratio": round(row[key] / least[key], 3) for key in least}

@@ -685,7 +685,6 @@ def main_kappa(density: Density) -> Array:
     return _main(density, density.kappa)
 
 
-@jax.jit
 def main_peak(density: Density) -> Density:
     """The main peak as one von Mises component; what lies elsewhere joins the floor.
 
@@ -698,7 +697,7 @@ def main_peak(density: Density) -> Density:
         density: batch [...], K components.
 
     Returns:
-        A density with K = 1; the same where K is 1 already.
+        A density with K = 1; the same arrays where K is 1 already.
 
     Example:
         >>> two = Density(jnp.array([0.7, 0.3]), jnp.array([0.0, 3.0]), jnp.full(2, 50.0), 0.0)
@@ -706,8 +705,11 @@ def main_peak(density: Density) -> Density:
         >>> print(f"{main_kappa(peak):.1f} {peak.floor:.2f}")
         50.0 0.30
     """
-    if density.mu.shape[-1] == 1:
-        return density
+    return density if density.mu.shape[-1] == 1 else _main_peak(density)
+
+
+@jax.jit
+def _main_peak(density: Density) -> Density:
     mu = mean_direction(density)
     apart, _ = _wrapped_difference(mu[..., None], density.mu)
     share = density.weights * jnp.exp(_exponent(apart, density.kappa))

@@ -20,6 +20,8 @@ from carjax import crops
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 
+# Windows and crops lie on a grid of so many steps across the frame, see `snap`.
+STEPS = 4096
 # Cells whose box overlaps the winner's by this much take part in the average.
 _AGREE_IOU = 0.5
 
@@ -186,7 +188,7 @@ def find(
     box = window
     for look in range(spec.looks):
         if look:
-            window = grow(box, spec.context, size)
+            window = snap(grow(box, spec.context, size), size)
         inputs = crops.crop_and_resize(frames, window, spec.input_size, valid=valid)
         inputs = registry.normalize(str(backbone.name), inputs)
         features: Any = backbone.apply({"params": backbone_params}, inputs)
@@ -201,6 +203,16 @@ def find(
         centre = jnp.clip((box[:, :2] + box[:, 2:]) / 2, half, size[:, :2] - half)
         box = jnp.clip(jnp.concatenate([centre - half, centre + half], axis=-1), 0.0, size)
     return Found(box, features)
+
+
+def snap(box: jax.Array, size: jax.Array) -> jax.Array:
+    """Moves boxes [B, 4] onto a grid of `STEPS` steps across frames of `size` (W, H, W, H).
+
+    The last bits of a box differ between batches of different sizes. What is cut out by it would
+    magnify that a hundredfold; on the grid it is the same, except where a box lies between two
+    steps by those last bits.
+    """
+    return jnp.round(box / size * STEPS) / STEPS * size
 
 
 def grow(box: jax.Array, factor: float, size: jax.Array) -> jax.Array:

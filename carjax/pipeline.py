@@ -16,7 +16,7 @@ from carjax import photos as listing
 from carjax import redaction, refine, video
 from carjax.errors import CarjaxError
 from carjax.files import replacing
-from carjax.scan import score_video
+from carjax.scan import Ahead, score_video
 from carjax.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def select(
     options: Options,
     *,
     overwrite: bool = False,
+    ahead: Ahead | None = None,
     progress: Callable[[int], None] = lambda frames: None,
     drawing: Callable[[int], None] = lambda frames: None,
     watch: Stopwatch | None = None,
@@ -69,6 +70,7 @@ def select(
         out: the folder to write.
         options: what is asked for; with `annotate`, 'all' or an attribute, every frame is scored.
         overwrite: write into a folder that carjax did not write.
+        ahead: the video at the options' `fps`, where its decoding has begun already.
         progress: called with the number of frames scored so far.
         drawing: called with the number of frames of the annotated video drawn so far.
         watch: is told what the time is spent on.
@@ -95,6 +97,7 @@ def select(
         model,
         path,
         fps="all" if options.annotate else options.fps,
+        ahead=ahead,
         attributes=options.attributes,
         views=options.views,
         progress=progress,

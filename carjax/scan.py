@@ -25,6 +25,8 @@ SCORED_SIDE = 640
 # On CPU the rate is the same from 8 to 32; small batches waste less on the last one.
 BATCH_SIZE = 12
 _IN_FLIGHT = 2
+# Frames that are decoded before there is a model to score them: 44 MB at 16:9.
+_AHEAD = 64
 
 
 class Source(Protocol):
@@ -42,11 +44,39 @@ class Source(Protocol):
         """The frames of these indices at full size."""
 
 
+class Ahead:
+    """A video whose first frames are decoded in a thread, while the model is still being loaded.
+
+    Args:
+        path: a video file.
+        fps: as in `score_video`.
+
+    Attributes:
+        source: the video.
+        frames: those that are scored first, in order.
+
+    Raises:
+        CarjaxError: as `score_video`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], fps: video.Fps, *, seek: bool = True) -> None:
+        self.source: video.Decoder | video.Reader
+        if fps == "auto":
+            reader = video.Reader(path, max_side=SCORED_SIDE, seek=seek)
+            frames = reader.sample(refine.coarse_rate(reader.info.duration_s))
+            self.source = reader
+        else:
+            self.source = video.Decoder(path, fps=fps, max_side=SCORED_SIDE)
+            frames = iter(self.source)
+        self.frames = video.prefetch(frames, depth=_AHEAD)
+
+
 def score_video(
     model: Model,
     path: str | os.PathLike[str],
     *,
     fps: video.Fps = "auto",
+    ahead: Ahead | None = None,
     attributes: tuple[str, ...] | None = None,
     views: int = 8,
     progress: Callable[[int], None] = lambda frames: None,
@@ -59,6 +89,7 @@ def score_video(
         model: from `carjax.load_model`.
         path: a video file.
         fps: 'all'; so many frames a second; or 'auto': coarse to fine, see `refine`.
+        ahead: the same video at the same `fps`, where its decoding has begun already.
         attributes: what 'auto' looks for; None means all that the model has.
         views: views around the object that 'auto' looks for, 8 or 4.
         progress: called with the number of frames scored so far.
@@ -72,30 +103,31 @@ def score_video(
         CarjaxError: the file is missing, not a video, or has no frame that can be decoded.
     """
     watch = watch or Stopwatch()
-    if fps != "auto":
-        decoder = video.Decoder(path, fps=fps, max_side=SCORED_SIDE)
-        scan = _Scan(model, progress, watch, features)
-        scan.start(iter(decoder))
-        scan.finish()
-        return scan.table(), decoder
     for seek in (True, False):
-        with watch("decode"):
-            reader = video.Reader(path, max_side=SCORED_SIDE, seek=seek)
-        try:
-            scan = _Scan(model, progress, watch, features)
-            return _coarse_to_fine(scan, reader, attributes, views), reader
-        except video.UnprovenIndexError:
-            if not reader.seeks:
-                raise
-            reader.close()
+        if ahead is None:
+            with watch("decode"):
+                ahead = Ahead(path, fps, seek=seek)
+        source = ahead.source
+        with ahead.frames as frames:
+            try:
+                scan = _Scan(model, progress, watch, features)
+                scan.start(frames)
+                scan.finish()
+                if isinstance(source, video.Reader):
+                    _refine(scan, source, attributes, views)
+                return scan.table(), source
+            except video.UnprovenIndexError:
+                if not (isinstance(source, video.Reader) and source.seeks):
+                    raise
+                source.close()
+                ahead = None
     raise AssertionError("a video decoded from its start has no index to be wrong about")
 
 
-def _coarse_to_fine(
+def _refine(
     scan: _Scan, reader: video.Reader, attributes: tuple[str, ...] | None, views: int
-) -> ScoreTable:
-    scan.start(reader.sample(refine.coarse_rate(reader.info.duration_s)))
-    scan.finish()
+) -> None:
+    """Scores more frames, where they are expected to better the photos."""
     limit = refine.budget(reader.info.duration_s, len(scan.table()))
     tried = len(scan.table())
     waiting: list[int] = []
@@ -108,6 +140,7 @@ def _coarse_to_fine(
                 waiting=waiting,
                 attributes=attributes,
                 views=views,
+                effort=reader.effort,
             ).tolist()
         tried += len(frames)
         if frames:
@@ -116,7 +149,7 @@ def _coarse_to_fine(
         elif waiting:
             scan.finish()
         else:
-            return scan.table()
+            return
         waiting = frames
 
 
@@ -159,10 +192,10 @@ class _Scan:
                 if batch is None:
                     return
                 self._shape = batch.images.shape[1:]
-                # Before the next batch, behind which the small programs of a table would wait.
-                self.finish()
                 with self.watch("score"):
-                    self._pending = self._scorer.dispatch(batch.images, batch.mask), batch
+                    scores = self._scorer.dispatch(batch.images, batch.mask)
+                self.finish()
+                self._pending = scores, batch
 
     def finish(self) -> None:
         """Waits for what is being scored."""

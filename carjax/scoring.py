@@ -215,7 +215,7 @@ def score(
             shows = content.content_probs(
                 params["content"], spec.content, backbone, params["backbone"], look
             )
-        box = localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size)
+        box = localise.snap(localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size), size)
     else:
         box = whole
     crop = crops.crop_and_resize(frames, box, spec.input_size, valid=valid)
@@ -458,18 +458,23 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         frame: int64 [N]; presentation indices.
         time_s: float64 [N]; presentation times.
     """
-    zeros = np.zeros(len(frame), np.float32)
-    # A table holds one component: of a mixture, its main peak.
-    density = None if scores.azimuth is None else circular.main_peak(scores.azimuth)
+    azimuth = kappa = floor = np.zeros(len(frame), np.float32)
+    if scores.azimuth is not None:
+        # A table holds one component: of a mixture, its main peak.
+        peak = jax.tree.map(np.asarray, circular.main_peak(scores.azimuth))
+        # On the host: on a device it would wait until that has scored the frames after these.
+        azimuth = np.rad2deg(peak.mu[:, 0]) % 360
+        azimuth = np.where(azimuth >= 360, 0, azimuth)  # a tiny negative angle rounds up
+        kappa, floor = peak.kappa[:, 0], peak.floor
     return ScoreTable(
         schema=spec.schema,
         frame=frame,
         time_s=time_s,
         probs={name: np.asarray(value) for name, value in scores.probs.items()},
         entropy={name: np.asarray(value) for name, value in scores.entropy.items()},
-        azimuth_deg=zeros if density is None else np.asarray(circular.azimuth_deg(density)),
-        kappa=zeros if density is None else np.asarray(circular.main_kappa(density)),
-        azimuth_floor=zeros if density is None else np.asarray(density.floor),
+        azimuth_deg=azimuth,
+        kappa=kappa,
+        azimuth_floor=floor,
         azimuth_entropy=np.asarray(scores.azimuth_entropy),
         view_probs=np.asarray(scores.view_probs),
         car_probability=np.asarray(scores.car_probability),

@@ -70,6 +70,22 @@ def test_grow_keeps_the_centre_and_clips_to_the_frame():
     np.testing.assert_array_equal(localise.grow(got, 1.0, size), got)
 
 
+def test_snap_is_within_half_a_step_and_forgets_the_last_bits():
+    rng = np.random.default_rng(0)
+    size = jnp.array([640.0, 360, 640, 360])
+    boxes = rng.uniform(0, 1, (50, 4)).astype(np.float32) * size
+    snapped = np.asarray(localise.snap(boxes, size))
+    step = np.asarray(size) / localise.STEPS
+    assert (np.abs(snapped - boxes) <= 0.5001 * step).all()
+    np.testing.assert_array_equal(localise.snap(snapped, size), snapped)
+    assert (snapped >= 0).all()
+    assert (snapped <= size).all()
+    # Away from the middle between two steps a box that differs by a thousandth of one is the same.
+    off_tie = np.abs(np.asarray(boxes / step) % 1 - 0.5) > 0.01
+    moved = np.asarray(localise.snap(boxes + 1e-3 * step, size))
+    np.testing.assert_array_equal(moved[off_tie], snapped[off_tie])
+
+
 @pytest.fixture(scope="module")
 def finder(tiny_model):
     """The jitted box finder of the tiny model: (head's parameters, frames) → boxes."""

@@ -59,6 +59,14 @@ def test_round_trip(tiny_model, bundle, weights):
         np.testing.assert_array_equal(value, rounded, err_msg=key)
 
 
+def test_what_ships_fits_its_own_spec():
+    """`load` does not check it at every start."""
+    shipped = model.load()
+    tree = {k: v for k, v in shipped.params.items() if k != "backbone"}
+    model.check(tree, shipped.spec, "shipped")
+    pretrained.check(shipped.params["backbone"], shipped.spec.backbone, "shipped")
+
+
 def test_saving_leaves_no_other_file(tiny_model, tmp_path):
     for _ in range(2):  # the second replaces the first
         model.save(tiny_model, tmp_path / "tiny.safetensors")

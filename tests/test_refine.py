@@ -152,3 +152,33 @@ def test_a_table_is_joined_in_order_of_frame():
     joined = concatenate([dense.take(np.arange(1, 30, 2)), dense.take(np.arange(0, 30, 2))])
     assert joined.frame.tolist() == list(range(30))
     np.testing.assert_array_equal(joined.view_probs, dense.view_probs)
+
+
+def test_a_round_that_is_worth_a_frame_is_filled():
+    dense = walk()
+    some = dense.take(np.arange(0, len(dense), RATE))
+    best = refine._Model(some, dense.time_s, None, 8).gains().max()
+    # Once the best frame is taken, no other one gains as much.
+    assert len(refine.next_frames(some, dense.time_s, 12, min_gain=0.99 * best)) == 12
+    assert not len(refine.next_frames(some, dense.time_s, 12, min_gain=1.01 * best))
+
+
+def test_of_equal_frames_those_are_taken_that_cost_least_to_decode():
+    dense = walk()
+    some = dense.take(np.arange(0, len(dense), RATE))
+    index = np.arange(len(dense))
+    effort = index // RATE, index % RATE + 1
+    free, thrifty = (refine.next_frames(some, dense.time_s, 12, effort=e) for e in (None, effort))
+
+    def decoded(frames):
+        return sum(max(effort[1][frames[effort[0][frames] == row]]) for row in {*effort[0][frames]})
+
+    assert decoded(thrifty) < decoded(free)
+    # What is nearly as good is as good: the photos do not get worse.
+    best, cheap = (
+        selection.select_photos(
+            sampled(dense, some.frame, refine.budget(60.0, 60), effort=e)
+        ).attributes["doors"].certainty
+        for e in (None, effort)
+    )  # fmt: skip
+    assert cheap > best - 0.005

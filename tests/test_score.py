@@ -1,11 +1,13 @@
 """`carjax score`: its rows, its errors, and that no way of running it changes either."""
 
+import contextlib
 import csv
 import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -301,6 +303,46 @@ def test_parts_of_a_changed_source_are_written_anew(mixed, weights, tmp_path):
     assert score(*words) == 0
     assert rows(out).keys() == before.keys() - {(str(photo), 0)}
     assert errors(out) == [[str(photo), "the file is empty"]]
+
+
+def slurm_job(processes):
+    """The environment of each process of a Slurm job on this machine."""
+    for number in range(4096):
+        # JAX's rule for the port of the first process.
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("localhost", 65535 - 4095 + number))
+            break
+    job = {"SLURM_JOB_ID": str(number), "SLURM_STEP_NODELIST": "localhost"}
+    job |= {"SLURM_NTASKS": str(processes), "SLURM_STEP_NUM_NODES": "1"}
+    return [job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(processes)]
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_slurm_job_find_out_their_shares(mixed, whole, weights, tmp_path):
+    out = tmp_path / "x.parquet"
+    words = [*WORDS, f"--out={out}", *weights]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "carjax", "score", "--distributed", *words],
+            cwd=mixed,
+            env=environment() | job,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for job in slurm_job(2)
+    ]
+    try:
+        for process in processes:
+            _, error = process.communicate(timeout=TIMEOUT_S)
+            assert process.returncode == 0, error[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+    names = {p.name.split("-")[1] for p in out.glob("part-*.parquet")}
+    assert names == {"00000", "00001"}
+    assert rows(out) == rows(whole)
+    assert errors(out) == errors(whole)
 
 
 @pytest.mark.parametrize(

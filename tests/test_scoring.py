@@ -582,11 +582,7 @@ def test_rows_are_the_same_bits_on_eight_devices_and_on_one(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-# The box differs in its last bits, by a thousandth of a pixel, and the crop's features by far more.
-_BOX = pytest.mark.xfail(strict=True, reason="through the car box rows differ by 1e-4, not 1e-5")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("localise", [False, pytest.param(True, marks=_BOX)])
+@pytest.mark.parametrize("localise", [False, True])
 def test_rows_at_another_batch_per_device_are_close(tmp_path, localise):
     assert_close(rows_on(1, 3, tmp_path, localise), rows_on(8, 2, tmp_path, localise))

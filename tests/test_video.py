@@ -20,7 +20,7 @@ import pytest
 
 from carjax import video
 from carjax.errors import CarjaxError, UsageError
-from carjax.video.timing import Clock
+from carjax.video.timing import Clock, sampler
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
 X264 = {"preset": "ultrafast", "crf": "12"}
@@ -123,6 +123,25 @@ def test_auto_takes_at_most_eight_a_second_of_the_sample():
 
 
 # ── Order and time ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("fps", [0.7, 2.5, "auto", "all"])
+def test_what_is_sampled_does_not_depend_on_the_decoder(fps):
+    """OpenCV's reader, which counts and times frames itself, picks the same ones by their times."""
+    cv2 = pytest.importorskip("cv2")
+    capture = cv2.VideoCapture(str(SAMPLE))
+    wanted = sampler(fps, capture.get(cv2.CAP_PROP_FPS))
+    taken = []
+    index = 0
+    while capture.grab():
+        time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if wanted(time_s, 1e-3):
+            taken.append((index, time_s))
+        index += 1
+    assert index == 180
+    own = [(frame.index, frame.time_s) for frame in video.frames(SAMPLE, fps=fps)]
+    assert [i for i, _ in taken] == [i for i, _ in own]
+    np.testing.assert_allclose([t for _, t in taken], [t for _, t in own], atol=1e-3)
 
 
 def test_b_frames_come_in_presentation_order(steady_mp4):

@@ -135,6 +135,34 @@ def test_times_and_key_frames_agree_with_ffprobe(folder, name):
     assert timeline.key.tolist() == [flag == "1" for flag in key]
 
 
+def test_the_effort_of_a_frame_is_what_is_decoded_for_it(folder):
+    path = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
+    with av.open(str(path)) as container:
+        # Rank in the file by time: the order of decoding, told by the packets alone.
+        stamps = [packet.pts for packet in container.demux(video=0) if packet.size]
+    rank = np.argsort(stamps)
+    with video.Reader(path) as reader:
+        stretch, depth = reader.effort
+    np.testing.assert_array_equal(stretch, np.arange(COUNT) // 12)
+    np.testing.assert_array_equal(depth, rank - 12 * stretch + 1)
+
+
+def test_a_frame_shown_before_its_key_frame_is_decoded_from_the_one_before(folder):
+    path = written(folder, "open.mp4", **VIDEOS["open.mp4"])
+    timeline = video.read_timeline(path)
+    with video.Reader(path) as reader:
+        stretch, depth = reader.effort
+    key = np.flatnonzero(timeline.key)
+    following = np.append(key, COUNT)[np.searchsorted(key, np.arange(COUNT), "right")]
+    last = np.append(timeline.position, COUNT)[following]
+    leading = np.flatnonzero(timeline.position > last)
+    assert len(leading)  # the encoder made some
+    for i in leading:
+        assert key[stretch[i]] < i < key[stretch[i] + 1]
+        # Its key frame, all up to the next one, and that too come first.
+        assert depth[i] > last[i] - timeline.position[key[stretch[i]]] + 1
+
+
 def test_a_sample_takes_a_frame_of_each_slot_and_key_frames_first(folder):
     path = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
     timeline = video.read_timeline(path)

@@ -126,7 +126,7 @@ def join_pod() -> tuple[int, int]:
 
     from carjax.cli.train import join_processes
 
-    join_processes(None, None, None)
+    join_processes(None, None, None, "--processes and --process_id instead")
     return jax.process_index(), jax.process_count()
 
 

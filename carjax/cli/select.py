@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import known, photos, pipeline, plan, redaction, video
+from carjax import known, photos, pipeline, plan, redaction, scan, video
 from carjax.cli import common
 from carjax.errors import UsageError
 from carjax.stopwatch import Stopwatch
@@ -121,6 +121,7 @@ def main(argv: list[str]) -> int:
 
     watch = Stopwatch()
     start = time.perf_counter()
+    ahead = scan.Ahead(words[0], options.fps)
     with watch("load"):
         common.set_up_jax()
         from carjax import model as models
@@ -154,6 +155,7 @@ def main(argv: list[str]) -> int:
             out,
             options,
             overwrite=values.overwrite,
+            ahead=ahead,
             progress=lambda frames: bar.update(task, completed=frames),
             watch=watch,
             drawing=drawn,

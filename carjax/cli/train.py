@@ -88,8 +88,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def join_processes(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
+def join_processes(
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+    instead: str = "--coordinator=HOST:PORT, --processes and --process_id",
+) -> None:
     """Joins the other processes of the run; must come before the first use of a device.
+
+    Args:
+        coordinator: where the first process listens; None: the pod or job says so.
+        processes: how many there are, or None.
+        process_id: which of them this one is, or None.
+        instead: the flags to give where nothing says so.
 
     Raises:
         CarjaxError: they cannot be reached, or nothing says where they are.
@@ -99,10 +110,7 @@ def join_processes(coordinator: str | None, processes: int | None, process_id: i
     try:
         jax.distributed.initialize(coordinator, processes, process_id)
     except (RuntimeError, ValueError) as error:
-        raise CarjaxError(
-            f"--distributed: {str(error).splitlines()[0]}: give --coordinator=HOST:PORT, "
-            "--processes and --process_id"
-        ) from None
+        raise CarjaxError(f"--distributed: {str(error).splitlines()[0]}: give {instead}") from None
 
 
 def _check_config_path(argv: list[str]) -> None:

@@ -122,6 +122,14 @@ class Reader:
             raise RuntimeError("the times of this video are known when `sample` has ended")
         return np.array(self._times)
 
+    @property
+    def effort(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """What each frame costs to decode: `Timeline.stretch` and `Timeline.depth`, int64 [N] each.
+
+        None where every frame is decoded from the start of the file.
+        """
+        return None if self._timeline is None else (self._timeline.stretch, self._timeline.depth)
+
     def sample(self, fps: float) -> Generator[Frame, None, None]:
         """Yields one frame for each 1/fps seconds that have any, in order.
 
@@ -180,7 +188,7 @@ class Reader:
             return
         stretches: dict[int, list[int]] = collections.defaultdict(list)
         for index in wanted:
-            stretches[self._timeline.start_of(index)].append(index)
+            stretches[int(self._timeline.stretch[index])].append(index)
         if not stretches:
             return
         threads = max(1, self._cores // len(stretches))

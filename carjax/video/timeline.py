@@ -9,6 +9,7 @@ is decoded from its start.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import av
 import numpy as np
@@ -48,15 +49,20 @@ class Timeline:
         """The number of frames."""
         return len(self.pts)
 
-    def start_of(self, index: int) -> int:
-        """The key frame, as a row of `key_index`, from which a frame can be decoded.
+    @functools.cached_property
+    def stretch(self) -> np.ndarray:
+        """The key frame, as a row of `key_index`, from which each frame can be decoded, int64 [N].
 
         A frame that is shown before the last key frame before it in the file may refer to frames
         before that one; then it is the key frame before.
         """
-        key_position = self.position[self.key_index]
-        row = int(np.searchsorted(key_position, self.position[index], "right")) - 1
-        return row - 1 if row and self.pts[index] < self.pts[self.key_index[row]] else row
+        rows = np.searchsorted(self.position[self.key_index], self.position, "right") - 1
+        return rows - ((rows > 0) & (self.pts < self.pts[self.key_index[rows]]))
+
+    @functools.cached_property
+    def depth(self) -> np.ndarray:
+        """How many frames are decoded from that key frame on to have each frame, int64 [N]."""
+        return self.position - self.position[self.key_index[self.stretch]] + 1
 
 
 def read_timeline(path: Path) -> Timeline | None:

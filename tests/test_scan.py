@@ -1,0 +1,61 @@
+"""Scoring a video: decoded ahead or not, by seeking or from its start, the table is the same."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from carjax import scan, video
+
+SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
+
+
+@pytest.fixture(scope="module")
+def scored(tiny_model):
+    return scan.score_video(tiny_model, SAMPLE)[0]
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.frame, b.frame)
+    np.testing.assert_array_equal(a.time_s, b.time_s)
+    np.testing.assert_array_equal(a.box, b.box)
+    np.testing.assert_array_equal(a.azimuth_deg, b.azimuth_deg)
+    for name, probs in a.probs.items():
+        np.testing.assert_array_equal(probs, b.probs[name])
+
+
+def test_decoding_may_begin_before_there_is_a_model(tiny_model, scored):
+    ahead = scan.Ahead(SAMPLE, "auto")
+    table, source = scan.score_video(tiny_model, SAMPLE, ahead=ahead)
+    assert source is ahead.source
+    same(table, scored)
+
+
+@pytest.mark.parametrize("when", ["first frames", "later frames"])
+def test_an_index_that_is_wrong_is_not_used_again(tiny_model, scored, when, monkeypatch):
+    """The video is decoded from its start instead: the first frame of each slot."""
+    read, calls = video.Reader.read, []
+
+    def failing(self, indices):
+        calls.append(self.seeks)
+        if self.seeks and len(calls) > (when == "later frames"):
+            raise video.UnprovenIndexError("wrong")
+        yield from read(self, indices)
+
+    monkeypatch.setattr(video.Reader, "read", failing)
+    table, source = scan.score_video(tiny_model, SAMPLE)
+    assert not source.seeks
+    assert calls[0]
+    assert not calls[-1]
+    monkeypatch.undo()
+    known = np.isin(table.frame, scored.frame)
+    assert known.sum() > 10
+    order = np.searchsorted(scored.frame, table.frame[known])
+    np.testing.assert_array_equal(table.time_s[known], scored.time_s[order])
+    np.testing.assert_allclose(table.box[known], scored.box[order], atol=1e-5)
+
+
+def test_every_frame_or_so_many_a_second(tiny_model):
+    table, source = scan.score_video(tiny_model, SAMPLE, fps=2.0)
+    assert isinstance(source, video.Decoder)
+    assert table.frame.tolist() == [f.index for f in video.frames(SAMPLE, fps=2.0)]
