@@ -55,7 +55,9 @@ def main() -> None:
                 config.backbone, name, size, config.cells, "", configs.augmentation(config)
             )
             start = time.perf_counter()
-            feature_cache.build(part, key, backbone, params, 1, cache_dir=folder, batch_size=BATCH)
+            feature_cache.build(
+                part, key, backbone, params, [0], cache_dir=folder, batch_size=BATCH
+            )
             seconds = time.perf_counter() - start
     cached = len(found) / seconds
     figures = {

@@ -228,12 +228,13 @@ def _trunk(spec: HeadSpec, dropout: float) -> Trunk:
     return Trunk(spec, dropout, name="trunk")
 
 
-def _angle(direction: jax.Array) -> jax.Array:
+def angle_of(direction: jax.Array) -> jax.Array:
     """The angle [...] of plane vectors [..., 2], any length but 0."""
     return jnp.arctan2(direction[..., 1], direction[..., 0])
 
 
-def _kappa(log_kappa: jax.Array) -> jax.Array:
+def kappa_of(log_kappa: jax.Array) -> jax.Array:
+    """The concentration of its logarithm, kept in the range where statistics are exact."""
     return jnp.exp(jnp.clip(log_kappa, *_LOG_KAPPA_RANGE))
 
 
@@ -267,7 +268,7 @@ class VonMisesHead(nn.Module):
         log_kappa = nn.Dense(1, name="log_kappa", bias_init=nn.initializers.constant(2.0))(x)[:, 0]
         floor = self.param("floor", _floor_init(), ())
         floor = jnp.broadcast_to(nn.sigmoid(floor), log_kappa.shape)
-        density = circular.from_single(_angle(direction), _kappa(log_kappa), floor)
+        density = circular.from_single(angle_of(direction), kappa_of(log_kappa), floor)
         return _stated(density, self.spec)
 
 
@@ -285,11 +286,11 @@ class BiternionHead(nn.Module):
     def __call__(self, features: Features, *, train: bool = False) -> circular.Density:
         """Maps Features of B images to a Density of batch shape [B] with one component."""
         x = _trunk(self.spec, self.dropout)(features, train=train)
-        mu = _angle(nn.Dense(2, name="direction")(x))
+        mu = angle_of(nn.Dense(2, name="direction")(x))
         if self.spec.kappa:
             return _stated(circular.from_single(mu, self.spec.kappa), self.spec)
         log_kappa = self.param("log_kappa", nn.initializers.constant(2.0), ())
-        return _stated(circular.from_single(mu, _kappa(log_kappa)), self.spec)
+        return _stated(circular.from_single(mu, kappa_of(log_kappa)), self.spec)
 
 
 class VonMisesMixtureHead(nn.Module):
@@ -315,8 +316,8 @@ class VonMisesMixtureHead(nn.Module):
         floor = self.param("floor", _floor_init(), ())
         density = circular.Density(
             weights,
-            _angle(direction.reshape(-1, k, 2)),
-            _kappa(log_kappa),
+            angle_of(direction.reshape(-1, k, 2)),
+            kappa_of(log_kappa),
             jnp.broadcast_to(nn.sigmoid(floor), weights.shape[:1]),
         )
         return _stated(density, self.spec)
@@ -423,7 +424,7 @@ class LatentMixtureHead(nn.Module):
         """(μ, κ), [B, S] each, of x [B, C] and z [B, S, L]."""
         wide = jnp.broadcast_to(x[:, None], (*z.shape[:2], x.shape[1]))
         h = nn.gelu(self.decoder(jnp.concatenate([wide, z], axis=-1)))
-        return _angle(self.direction(h)), _kappa(self.log_kappa(h)[..., 0])
+        return angle_of(self.direction(h)), kappa_of(self.log_kappa(h)[..., 0])
 
     def _floor(self, like: jax.Array) -> jax.Array:
         return jnp.broadcast_to(nn.sigmoid(self.floor), like.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -9,8 +10,8 @@ import importlib.resources
 import json
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
@@ -29,6 +30,7 @@ from carjax.localise import LocaliseSpec
 
 BUNDLE_VERSION = 1
 DEFAULT_BUNDLE = "car_heads"
+_KIND = "carjax_bundle"
 _TRAINING_HASHES = "training/sha256"
 
 
@@ -68,6 +70,22 @@ class Spec:
     def head(self, name: str) -> HeadSpec:
         """Returns the head of an attribute."""
         return next(h for h in self.heads if h.attribute.name == name)
+
+
+class Contents(NamedTuple):
+    """What a file of `write` holds.
+
+    Attributes:
+        flat: 'a/b/c' → float16 tensor.
+        spec: as it was written.
+        card: as it was written.
+        training_hashes: of the photos that were trained on.
+    """
+
+    flat: dict[str, np.ndarray]
+    spec: dict[str, Any]
+    card: dict[str, Any]
+    training_hashes: frozenset[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,18 +132,20 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
     box = dataclasses.asdict(spec.localise) if spec.localise else None
     return {
         "backbone": spec.backbone,
-        "heads": [_head_to_json(head) for head in spec.heads],
+        "heads": [head_to_json(head) for head in spec.heads],
         "localise": box,
         "input_size": spec.input_size,
-        "content": _head_to_json(spec.content) if spec.content else None,
+        "content": head_to_json(spec.content) if spec.content else None,
     }
 
 
-def _head_to_json(head: HeadSpec) -> dict[str, Any]:
+def head_to_json(head: HeadSpec) -> dict[str, Any]:
+    """Returns the JSON form of a head's spec; `head_from_json` inverts it."""
     return {**dataclasses.asdict(head), "attribute": attribute_to_json(head.attribute)}
 
 
-def _head_from_json(row: Mapping[str, Any]) -> HeadSpec:
+def head_from_json(row: Mapping[str, Any]) -> HeadSpec:
+    """Builds a head's spec from its JSON form."""
     # Bundles of before there were several densities name none.
     if row.get("density", "vonmises") not in heads.ANGULAR_HEADS:
         raise ValueError(f"no density {row['density']!r}: made by a newer carjax?")
@@ -141,7 +161,7 @@ def _head_from_json(row: Mapping[str, Any]) -> HeadSpec:
 
 def spec_from_json(tree: Mapping[str, Any]) -> Spec:
     """Builds a spec from its JSON form."""
-    read_heads = tuple(_head_from_json(row) for row in tree["heads"])
+    read_heads = tuple(head_from_json(row) for row in tree["heads"])
     # Bundles of before there was a content head name none.
     content = tree.get("content")
     return Spec(
@@ -149,7 +169,7 @@ def spec_from_json(tree: Mapping[str, Any]) -> Spec:
         heads=read_heads,
         localise=localise.LocaliseSpec(**tree["localise"]) if tree["localise"] else None,
         input_size=tree["input_size"],
-        content=_head_from_json(content) if content else None,
+        content=head_from_json(content) if content else None,
     )
 
 
@@ -194,17 +214,35 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     card as JSON.
     """
     tree = {k: v for k, v in model.params.items() if k != "backbone"}
+    write(path, (_KIND, BUNDLE_VERSION), tree, spec_to_json(model.spec), model.card,
+          model.training_hashes)  # fmt: skip
+
+
+def write(
+    path: str | os.PathLike[str],
+    kind: tuple[str, int],
+    tree: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    card: Mapping[str, Any],
+    training_hashes: Collection[str],
+) -> None:
+    """Writes trained weights as float16, with what is known of them: a bundle, or the like.
+
+    Args:
+        path: of the file.
+        kind: what it is, and the version of its layout.
+        tree: pytree of dicts.
+        spec: JSON-like; how to build what the weights are of.
+        card: JSON-like; see `Model`.
+        training_hashes: SHA-256 of every photo that was trained on.
+    """
     tensors: dict[str, np.ndarray] = {
         key: np.array(value, np.float16, order="C")
         for key, value in pretrained.flatten(tree).items()
     }
-    hashes = [bytes.fromhex(h) for h in sorted(model.training_hashes)]
+    hashes = [bytes.fromhex(h) for h in sorted(training_hashes)]
     tensors[_TRAINING_HASHES] = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
-    metadata = {
-        "carjax_bundle": str(BUNDLE_VERSION),
-        "spec": json.dumps(spec_to_json(model.spec)),
-        "card": json.dumps(model.card),
-    }
+    metadata = {kind[0]: str(kind[1]), "spec": json.dumps(spec), "card": json.dumps(card)}
     with files.replacing(path) as temporary:
         safetensors.numpy.save_file(tensors, temporary, metadata)
 
@@ -246,20 +284,9 @@ def load(
             heads were trained on.
     """
     path = bundle_path(name_or_path)
-    try:
-        with safetensors.safe_open(path, "numpy") as f:
-            metadata = f.metadata() or {}
-            flat = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118, not a dict
-        if metadata.get("carjax_bundle") != str(BUNDLE_VERSION):
-            raise CarjaxError(f"{path}: not a carjax bundle of version {BUNDLE_VERSION}")
-        spec = spec_from_json(json.loads(metadata["spec"]))
-        card = json.loads(metadata["card"])
+    with reading(path, (_KIND, BUNDLE_VERSION), "bundle") as (flat, row, card, hashes):
+        spec = spec_from_json(row)
         backbone_sha256 = card["backbone_sha256"]
-        hashes = frozenset(row.tobytes().hex() for row in flat.pop(_TRAINING_HASHES))
-    except KeyError as error:
-        raise CarjaxError(f"{path}: not a carjax bundle ({error} is missing)") from None
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
-        raise CarjaxError(f"{path}: not a carjax bundle ({error})") from None
     backbone_params, source = pretrained.read(spec.backbone, backbone_weights)
     if weights_hash(backbone_params) != backbone_sha256:
         pretrained.check(backbone_params, spec.backbone, source)
@@ -275,9 +302,42 @@ def load(
     return Model({"backbone": backbone_params, **tree}, spec, card, hashes)
 
 
+@contextlib.contextmanager
+def reading(path: pathlib.Path, kind: tuple[str, int], what: str) -> Iterator[Contents]:
+    """Reads a file of `write`; a fault in it, or in what the caller makes of it, is one line.
+
+    Args:
+        path: of the file.
+        kind: as it was written.
+        what: the word for such files in an error.
+
+    Raises:
+        CarjaxError: no such file, another kind or version, or a broken one.
+    """
+    try:
+        with safetensors.safe_open(path, "numpy") as f:
+            metadata = f.metadata() or {}
+            flat = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118, not a dict
+        if metadata.get(kind[0]) != str(kind[1]):
+            raise CarjaxError(f"{path}: not a carjax {what} of version {kind[1]}")
+        hashes = frozenset(row.tobytes().hex() for row in flat.pop(_TRAINING_HASHES))
+        yield Contents(flat, json.loads(metadata["spec"]), json.loads(metadata["card"]), hashes)
+    except KeyError as error:
+        raise CarjaxError(f"{path}: not a carjax {what} ({error} is missing)") from None
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+        raise CarjaxError(f"{path}: not a carjax {what} ({error})") from None
+
+
 def check(tree: Mapping[str, Any], spec: Spec, path: str | os.PathLike[str]) -> None:
     """Raises one CarjaxError that lists every tensor that the spec does not ask for, or lacks."""
-    expected = {k: v.shape for k, v in _flat(expected_params(spec)).items()}
+    check_shapes(tree, expected_params(spec), path)
+
+
+def check_shapes(
+    tree: Mapping[str, Any], wanted: Mapping[str, Any], path: str | os.PathLike[str]
+) -> None:
+    """Raises one CarjaxError that lists every tensor of another shape than wanted."""
+    expected = {k: v.shape for k, v in _flat(wanted).items()}
     found = {k: v.shape for k, v in _flat(tree).items()}
     faults = [
         f"{key}: {found.get(key, 'missing')}, expected {expected.get(key, 'none')}"

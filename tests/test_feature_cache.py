@@ -70,7 +70,7 @@ def key_of(data, **changes):
 
 def build(data, tiny, folder, views=2, **kwargs):
     return feature_cache.build(
-        data, key_of(data), *tiny, views, cache_dir=folder, batch_size=2, **kwargs
+        data, key_of(data), *tiny, range(views), cache_dir=folder, batch_size=2, **kwargs
     )
 
 
@@ -94,7 +94,7 @@ def test_features_are_those_of_the_photos(data, tiny, tmp_path):
 def test_batches_and_tail_change_nothing(data, tiny, tmp_path):
     small = build(data, tiny, tmp_path / "a").load(0)
     large = feature_cache.build(
-        data, key_of(data), *tiny, 1, cache_dir=tmp_path / "b", batch_size=8
+        data, key_of(data), *tiny, [0], cache_dir=tmp_path / "b", batch_size=8
     ).load(0)
     np.testing.assert_array_equal(small.features.grid, large.features.grid)
     np.testing.assert_array_equal(small.window, large.window)
@@ -110,6 +110,17 @@ def test_finished_views_are_kept_and_missing_ones_added(data, tiny, tmp_path):
     seen.clear()
     build(data, tiny, tmp_path / "cache", views=2, on_progress=lambda *p: seen.append(p))
     assert not seen
+
+
+def test_views_are_built_on_their_own(data, tiny, tmp_path):
+    every = build(data, tiny, tmp_path / "every", views=4)
+    some = feature_cache.build(
+        data, key_of(data), *tiny, (2, 3), cache_dir=tmp_path / "some", batch_size=2
+    )
+    assert [some.has(view) for view in range(4)] == [False, False, True, True]
+    for view in (2, 3):
+        np.testing.assert_array_equal(some.load(view).window, every.load(view).window)
+        np.testing.assert_array_equal(some.load(view).features.grid, every.load(view).features.grid)
 
 
 def test_a_broken_build_leaves_no_view(data, tiny, tmp_path):
@@ -137,7 +148,7 @@ def test_two_builders_at_once_do_not_disturb_each_other(data, tiny, tmp_path):
     def interrupt(done, total):
         if done == 2 and not inner:
             inner.append(None)
-            feature_cache.build(data, key_of(data), *tiny, 2, cache_dir=folder, batch_size=4)
+            feature_cache.build(data, key_of(data), *tiny, range(2), cache_dir=folder, batch_size=4)
 
     pids = iter(range(10**6, 10**6 + 99))
     with pytest.MonkeyPatch.context() as patch:

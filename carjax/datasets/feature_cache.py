@@ -218,7 +218,7 @@ def build(
     key: CacheKey,
     backbone: nn.Module,
     params: Mapping[str, Any],
-    views: int,
+    views: Sequence[int],
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
@@ -231,7 +231,7 @@ def build(
         key: what the features depend on; must describe `data`, `backbone` and `params`.
         backbone: its module.
         params: its parameters.
-        views: views 0 … views − 1 are needed.
+        views: the numbers of the views that are needed.
         cache_dir: from `--cache_dir`; default: see `cache_root`.
         batch_size: rounded up to a multiple of the number of devices.
         on_progress: called with (photos done, photos to do), over all missing views.
@@ -243,7 +243,7 @@ def build(
         CarjaxError: a photo is missing or cannot be decoded.
     """
     cache = FeatureCache(cache_root(cache_dir) / key.digest())
-    missing = [view for view in range(views) if not cache.has(view)]
+    missing = [view for view in views if not cache.has(view)]
     if not missing or not len(data):
         return cache
     cache.folder.mkdir(parents=True, exist_ok=True)

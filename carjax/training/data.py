@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,8 +20,11 @@ from carjax.attributes import CONTENT
 from carjax.backbones.features import Features
 from carjax.datasets import feature_cache, photos, prepared
 from carjax.errors import CarjaxError
+from carjax.temporal.sequence_heads import Frames
 from carjax.training import config as configs
-from carjax.training.tasks import Task
+
+if TYPE_CHECKING:
+    from carjax.training.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +63,15 @@ class TrainingSet(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """The plain view of the m photos that are left out.
+    """The plain view of the m photos that are left out; of a sequence head, m walks.
 
     Attributes:
-        features: float16; pooled [m, C], grid [m, g, g, Cm].
+        features: float16; pooled [m, C], grid [m, g, g, Cm]; or the `Frames` of walks.
         targets: [m, ...].
-        names: 'data set/file name' of each.
+        names: 'data set/file name' of each photo; [m, T] of walks.
     """
 
-    features: Features
+    features: Features | Frames
     targets: np.ndarray
     names: np.ndarray
 
@@ -165,6 +168,7 @@ def load_sources(
     params: Mapping[str, Any],
     weights_sha256: str,
     *,
+    views: Sequence[int] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Source]:
@@ -177,12 +181,15 @@ def load_sources(
         backbone: its module.
         params: its parameters.
         weights_sha256: `model.weights_hash` of them.
+        views: the views that are needed; default: those that the config trains on.
         cache_dir: where features are kept.
         on_progress: called with (photos done, photos to do) while features are computed.
 
     Raises:
         CarjaxError: a label file or a photo is missing or broken, or no photo has a label.
     """
+    if views is None:
+        views = range(config.views if config.cache else 1)
     sources = []
     for name in config.datasets:
         everything, held_out, left_out = read_partition(config, root, name)
@@ -205,7 +212,7 @@ def load_sources(
             key,
             backbone,
             params,
-            config.views if config.cache else 1,
+            views,
             cache_dir=cache_dir,
             on_progress=on_progress,
         )
@@ -218,8 +225,10 @@ def load_sources(
     return sources
 
 
-def _read(source: Source, view: int, chosen: np.ndarray, cells: int) -> tuple[Features, np.ndarray]:
-    """Features of the chosen photos in one view, the grid pooled to `cells`, and the windows."""
+def read_view(
+    source: Source, view: int, chosen: np.ndarray, cells: int
+) -> tuple[Features, np.ndarray]:
+    """Returns features of the chosen photos in one view, the grid at `cells`², and the windows."""
     cached = source.cache.load(view)
     rows = source.rows[chosen]
     features = jax.tree.map(lambda x: np.asarray(x[rows]), cached.features)
@@ -234,7 +243,7 @@ def training_set(sources: Sequence[Source], task: Task, views: int) -> TrainingS
     features: Any = None
     targets = []
     for view in range(views):
-        parts = [(s, *_read(s, view, ~s.held_out, task.cells)) for s in sources]
+        parts = [(s, *read_view(s, view, ~s.held_out, task.cells)) for s in sources]
         joined = _concatenate([f for _, f, _ in parts])
         if features is None:
             features = jax.tree.map(lambda x: np.empty((views, *x.shape), x.dtype), joined)
@@ -252,7 +261,7 @@ def training_set(sources: Sequence[Source], task: Task, views: int) -> TrainingS
 
 def held_out_set(sources: Sequence[Source], task: Task, view: int = 0) -> HeldOut:
     """Gathers one view, the plain one if not told otherwise, of the photos that are held out."""
-    parts = [(s, *_read(s, view, s.held_out, task.cells)) for s in sources]
+    parts = [(s, *read_view(s, view, s.held_out, task.cells)) for s in sources]
     targets = [task.targets(_chosen(s, s.held_out), window, view) for s, _, window in parts]
     names = [f"{s.name}/{name}" for s in sources for name in _chosen(s, s.held_out).names]
     return HeldOut(_concatenate([f for _, f, _ in parts]), np.concatenate(targets), np.array(names))

@@ -8,6 +8,7 @@ that is resumed from the checkpoint of any chunk repeats the losses of an undist
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,18 +24,28 @@ import rich.console
 import rich.progress
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-import carjax
-from carjax import backbones, heads, localise, model
-from carjax.backbones import registry
+from carjax import backbones, heads, model
 from carjax.backbones.features import Features
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 from carjax.evaluation import metrics
 from carjax.prefetch import prefetch
+from carjax.temporal import sequence_heads
+from carjax.temporal.sequence_heads import Frames
 from carjax.training import config as configs
-from carjax.training import data, live, optimiser, run_folder, steps, tasks
+from carjax.training import (
+    data,
+    head_file,
+    live,
+    optimiser,
+    run_folder,
+    sequences,
+    steps,
+    tasks,
+    walk_data,
+)
 
-_EVALUATION_BATCH = 256
+_EVALUATION_BATCH, _EVALUATION_WALKS = 256, 8
 
 
 def train_and_evaluate(
@@ -66,6 +77,8 @@ def train_and_evaluate(
     """
     # --- Check everything that can be checked before any photo is read. ---------------------------
     configs.check(config)
+    if sequences.is_sequence(config):
+        sequences.check(config)
     root = photos.data_root(data_dir)
     configs.check(config, root)
     config = configs.resolve(config, root)
@@ -83,28 +96,26 @@ def train_and_evaluate(
         config.backbone, config.backbone_weights or None, dtype=jnp.dtype(config.dtype)
     )
     weights_sha256 = model.weights_hash(backbone_params)
-    with _progress("features", quiet) as show:
-        sources = data.load_sources(
-            config,
-            task,
-            root,
-            backbone,
-            backbone_params,
-            weights_sha256,
-            cache_dir=cache_dir,
-            on_progress=show,
-        )
+
+    def load(config: ml_collections.ConfigDict, views: Sequence[int] | None) -> list[data.Source]:
+        with _progress("features", quiet) as show:
+            return data.load_sources(
+                config, task, root, backbone, backbone_params, weights_sha256,
+                views=views, cache_dir=cache_dir, on_progress=show,
+            )  # fmt: skip
+
+    sources = load(config, None)
+    spoilt = []
+    if isinstance(task, sequences.SequenceTask):
+        spoilt = load(sequences.spoilt_config(config), sequences.SPOILT_VIEWS)
     if not any((~s.held_out).any() for s in sources):
         raise CarjaxError(f"no photo in {', '.join(config.datasets)} has a label to train on")
     started = time.monotonic()
-    held_out = data.held_out_set(sources, task) if any(s.held_out.any() for s in sources) else None
+    held_out = _held_out(config, task, sources, spoilt)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
 
     # --- Parameters: one head trains, all else stays. ---------------------------------------------
-    example = model.example_features(config.backbone, configs.input_size(config))
-    if task.cells:
-        example = example._replace(grid=heads.pool_grid(example.grid, task.cells))
-    params = {"backbone": backbone_params, **_init(config, task, example)}
+    params = {"backbone": backbone_params, **_init(config, task)}
     mask = optimiser.head_mask(params, config.attribute)
     adamw = optimiser.make_optimiser(
         mask,
@@ -122,8 +133,9 @@ def train_and_evaluate(
         best_figure=jnp.float32(-jnp.inf),
     )
     state, frozen = replicate((state, frozen), mesh)
-    run_chunk = _make_run(config, task, adamw, mesh, backbone, sources, frozen)
-    predict = jax.jit(task.predict)
+    run_chunk = _make_run(config, task, adamw, mesh, backbone, sources, spoilt, frozen)
+    batch = _EVALUATION_WALKS if spoilt else _EVALUATION_BATCH
+    predict_rows = functools.partial(predict_all, jax.jit(task.predict), batch=batch)
 
     # --- Train in chunks; each ends with a line of metrics and a checkpoint. ----------------------
     with contextlib.ExitStack() as stack:
@@ -144,7 +156,7 @@ def train_and_evaluate(
                 raise CarjaxError(f"the loss is {row['loss']} at step {step}: lower --config.lr")
             if held_out is not None:
                 figures = task.metrics(
-                    predict_all(predict, held_out.features, _head(state, config)), held_out.targets
+                    predict_rows(held_out.features, _head(state, config)), held_out.targets
                 )
                 row |= figures
                 state = _keep_best(config, state, figures, mesh)
@@ -158,7 +170,7 @@ def train_and_evaluate(
     head = jax.tree.map(lambda x: np.asarray(x).astype(np.float16).astype(np.float32), head)
     measured: dict[str, float] = {}
     if held_out is not None:
-        predictions = predict_all(predict, held_out.features, head)
+        predictions = predict_rows(held_out.features, head)
         measured = task.metrics(predictions, held_out.targets)
         folder.write_predictions(
             {"names": held_out.names, "targets": held_out.targets, **predictions}
@@ -172,8 +184,8 @@ def train_and_evaluate(
     }
     folder.write_result(result)
     if primary:
-        bundle = _bundle(config, task, head, result, weights_sha256, sources)
-        model.save(bundle, folder.path / run_folder.HEAD_FILE)
+        path = folder.path / run_folder.HEAD_FILE
+        head_file.save(config, task, head, result, weights_sha256, sources, path)
     return result
 
 
@@ -200,9 +212,20 @@ def _make_run(
     mesh: jax.sharding.Mesh,
     backbone: nn.Module,
     sources: Sequence[data.Source],
+    spoilt: Sequence[data.Source],
     frozen: Any,
 ) -> RunChunk:
     """Builds the function (state, first step, steps) → (state, losses) of a chunk."""
+    if isinstance(task, sequences.SequenceTask):
+        material = walk_data.photo_views(sources, spoilt, task, config.views, held_out=False)
+        features = replicate(material.features, mesh)
+        walk_chunk = steps.make_walk_chunk(config, task, adamw, mesh)
+
+        def walk(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
+            batches = walk_data.chunk_of(material, config, range(first, first + length))
+            return walk_chunk(state, frozen, features, replicate(batches, mesh))
+
+        return walk
     if config.cache:
         training_set = replicate(data.training_set(sources, task, config.views), mesh)
         scan = steps.make_run_chunk(config, task, adamw, mesh)
@@ -247,9 +270,30 @@ def _keep_best(
 # --- Parameters ----------------------------------------------------------------------------------
 
 
-def _init(config: ml_collections.ConfigDict, task: tasks.Task, example: Features) -> dict[str, Any]:
+def _held_out(
+    config: ml_collections.ConfigDict,
+    task: tasks.Task,
+    sources: Sequence[data.Source],
+    spoilt: Sequence[data.Source],
+) -> data.HeldOut | None:
+    """What the run is measured on: held-out photos, or walks around held-out models."""
+    if not any(s.held_out.any() for s in sources):
+        return None
+    if isinstance(task, sequences.SequenceTask):
+        material = walk_data.photo_views(sources, spoilt, task, 2, held_out=True)
+        return walk_data.held_out_walks(material, config)
+    return data.held_out_set(sources, task)
+
+
+def _init(config: ml_collections.ConfigDict, task: tasks.Task) -> dict[str, Any]:
     """Initialises the head in its place: {'heads': {name: …}} or {'localise': …}."""
-    one = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), jnp.float32), example)
+    one: Any
+    if isinstance(task, sequences.SequenceTask):
+        one = sequence_heads.example_frames(task.spec)
+    else:
+        one = model.example_features(config.backbone, configs.input_size(config))
+        if task.cells:
+            one = one._replace(grid=heads.pool_grid(one.grid, task.cells))
     params = task.module.init(jax.random.key(config.seed), one)["params"]
     if config.attribute == configs.LOCALISE:
         return {"localise": params}
@@ -262,50 +306,24 @@ def _head(state: steps.TrainState, config: ml_collections.ConfigDict) -> Any:
 
 
 def predict_all(
-    predict: Callable[[Any, Features], dict[str, jax.Array]], features: Features, params: Any
+    predict: Callable[[Any, Any], dict[str, jax.Array]],
+    features: Features | Frames,
+    params: Any,
+    batch: int = _EVALUATION_BATCH,
 ) -> tasks.Predictions:
     """Predicts all rows in batches of one shape; the last one is padded."""
-    rows = len(features.pooled)
+    rows = len(jax.tree.leaves(features)[0])
     parts = []
-    for start in range(0, rows, _EVALUATION_BATCH):
-        index = np.minimum(np.arange(start, start + _EVALUATION_BATCH), rows - 1)
-        batch = jax.tree.map(lambda x, i=index: jnp.asarray(x[i], jnp.float32), features)
-        parts.append(jax.tree.map(np.asarray, predict(params, batch)))
+    for start in range(0, rows, batch):
+        index = np.minimum(np.arange(start, start + batch), rows - 1)
+        chosen = jax.tree.map(lambda x, i=index: _full(x[i]), features)
+        parts.append(jax.tree.map(np.asarray, predict(params, chosen)))
     return jax.tree.map(lambda *x: np.concatenate(x)[:rows], *parts)
 
 
-def _bundle(
-    config: ml_collections.ConfigDict,
-    task: tasks.Task,
-    params: Any,
-    result: dict[str, Any],
-    weights_sha256: str,
-    sources: Sequence[data.Source],
-) -> model.Model:
-    """Wraps one trained head, or the car box, as a model that `carjax bundle` can join."""
-    spec = task.spec
-    boxes = isinstance(spec, localise.LocaliseSpec)
-    card = {
-        "bundle": f"car_{config.attribute}",
-        "version": carjax.__version__,
-        "backbone": config.backbone,
-        "backbone_sha256": weights_sha256,
-        "training": {config.attribute: result},
-        # So that an evaluation can tell cars of models that were trained on from others.
-        "models": sorted({m for s in sources for m in s.photos.group[~s.held_out] if m}),
-    }
-    own = registry.spec_of(config.backbone).input_size
-    return model.Model(
-        params={"localise": params} if boxes else {"heads": {config.attribute: params}},
-        spec=model.Spec(
-            backbone=config.backbone,
-            heads=() if isinstance(spec, localise.LocaliseSpec) else (spec,),
-            localise=spec if isinstance(spec, localise.LocaliseSpec) else None,
-            input_size=own if boxes else configs.input_size(config),
-        ),
-        card=card,
-        training_hashes=frozenset(h for s in sources for h in s.hashes[~s.held_out]),
-    )
+def _full(x: np.ndarray) -> jax.Array:
+    """Half precision is for storage alone."""
+    return jnp.asarray(x, jnp.float32 if x.dtype == np.float16 else x.dtype)
 
 
 def _told(row: Mapping[str, float]) -> str:

@@ -18,7 +18,7 @@ from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import augment
 from carjax.training import config as configs
-from carjax.training import data, live, optimiser, tasks
+from carjax.training import data, live, optimiser, tasks, walk_data
 
 # Photos are drawn from another key than dropout and mixup.
 _DRAWS = 1 << 20
@@ -66,12 +66,12 @@ def draw_batch(
 
 def make_update(
     config: ml_collections.ConfigDict, task: tasks.Task, adamw: optax.GradientTransformation
-) -> Callable[[TrainState, Any, Features, jax.Array], tuple[TrainState, jax.Array]]:
+) -> Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, jax.Array]]:
     """Builds the function (state, frozen, features, targets) → (state, loss) of one step."""
     base = jax.random.key(config.seed)
 
     def update(
-        state: TrainState, frozen: Any, features: Features, targets: jax.Array
+        state: TrainState, frozen: Any, features: Any, targets: jax.Array
     ) -> tuple[TrainState, jax.Array]:
         key = jax.random.fold_in(base, state.step)
 
@@ -119,6 +119,37 @@ def make_run_chunk(
         return jax.lax.scan(one_step, state, None, length=length)
 
     return run_chunk
+
+
+def make_walk_chunk(
+    config: ml_collections.ConfigDict,
+    task: tasks.Task,
+    adamw: optax.GradientTransformation,
+    mesh: Mesh,
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Builds the compiled function that runs a step on the frames of every batch of walks.
+
+    Returns:
+        (state, frozen, features of all photos and views, WalkBatch [steps, B, T]) → (state, losses
+        float32 [steps]).
+    """
+    update = make_update(config, task, adamw)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def walk_chunk(
+        state: TrainState, frozen: Any, features: Features, batches: walk_data.WalkBatch
+    ) -> tuple[TrainState, jax.Array]:
+        def one_step(state: TrainState, batch: walk_data.WalkBatch) -> tuple[TrainState, jax.Array]:
+            batch = over_rows(batch, mesh, config.batch)
+            frames = walk_data.gather(features, batch)
+            frames = frames._replace(
+                features=jax.tree.map(lambda x: x.astype(jnp.float32), frames.features)
+            )
+            return update(state, frozen, frames, batch.azimuth_deg)
+
+        return jax.lax.scan(one_step, state, batches)
+
+    return walk_chunk
 
 
 def make_live_step(

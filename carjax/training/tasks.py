@@ -1,4 +1,4 @@
-"""The three things a run can train: a softmax head, a direction, and the car box."""
+"""What a run can train: a softmax head, a direction, the car box; for sequences see `sequences`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from carjax.datasets import augment
 from carjax.datasets.feature_cache import box_in_window
 from carjax.datasets.photos import Photos
 from carjax.evaluation import metrics
+from carjax.temporal.sequence_heads import SequenceSpec
 from carjax.training import config as configs
-from carjax.training import losses
+from carjax.training import losses, sequences
 
 Params = Any
 Predictions = dict[str, np.ndarray]
@@ -29,7 +30,7 @@ class Task(Protocol):
     """What the loop needs to know of a head."""
 
     @property
-    def spec(self) -> heads.HeadSpec | localise.LocaliseSpec:
+    def spec(self) -> heads.HeadSpec | localise.LocaliseSpec | SequenceSpec:
         """The static description of the head."""
 
     @property
@@ -49,12 +50,10 @@ class Task(Protocol):
     def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
         """The targets [N, ...] of one view of labelled photos, or of one view each (int [N])."""
 
-    def loss(
-        self, params: Params, features: Features, targets: jax.Array, key: jax.Array
-    ) -> jax.Array:
+    def loss(self, params: Params, features: Any, targets: jax.Array, key: jax.Array) -> jax.Array:
         """The training loss of a batch, a scalar."""
 
-    def predict(self, params: Params, features: Features) -> dict[str, jax.Array]:
+    def predict(self, params: Params, features: Any) -> dict[str, jax.Array]:
         """The distribution of a batch, as named arrays [B, ...]."""
 
     def metrics(self, predictions: Predictions, targets: np.ndarray) -> dict[str, float]:
@@ -289,6 +288,8 @@ def create(config: ml_collections.ConfigDict, part_keys: tuple[tuple[str, int], 
         config: checked.
         part_keys: the parts of a categorical head: (group of photos, class index) of each.
     """
+    if sequences.is_sequence(config):
+        return sequences.create(config)
     spec = configs.head_spec(config, tuple(label for _, label in part_keys))
     if isinstance(spec, localise.LocaliseSpec):
         return BoxTask(spec, config.dropout)

@@ -1,0 +1,198 @@
+"""Sequence heads: the settings of their runs, and their task; for their data see `walk_data`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from carjax import circular
+from carjax.datasets import augment
+from carjax.datasets.photos import Photos
+from carjax.errors import UsageError
+from carjax.evaluation import metrics
+from carjax.heads import HeadSpec
+from carjax.temporal import sequence_heads, walks
+from carjax.temporal.sequence_heads import Frames, SequenceHead, SequenceSpec
+from carjax.training import config as configs
+
+# The views of the spoilt photos that are cached: straight and mirrored.
+SPOILT_VIEWS = (2, 3)
+
+
+# --- Settings ------------------------------------------------------------------------------------
+
+
+def default_config(model: str, **options: Any) -> ml_collections.ConfigDict:
+    """Returns the settings that the config files `configs/temporal_*.py` start from.
+
+    Args:
+        model: name of the mixer, as it is registered.
+        options: of the mixer.
+
+    Example:
+        >>> config = default_config("gru", layers=1)
+        >>> config.attribute, config.sequence.model, config.walk.spoilt
+        ('orientation', 'gru', 0.2)
+    """
+    config = configs.default_config("orientation")
+    config.input_size = 320
+    config.head.grid = 4
+    config.head.channels = 32
+    config.head.hidden = 256
+    config.splits = "data/splits/by_model"
+    # Of the plain photos; the spoilt ones have two.
+    config.views = 4
+    config.steps = 400
+    config.batch = 16
+    config.lr = 2e-3
+    config.warmup = 50
+    config.chunk = 100
+    config.unlock()
+    config.sequence = ml_collections.ConfigDict(
+        {
+            "model": model,
+            "module": "",  # a Python module that registers the model, if carjax does not
+            "width": 128,
+            "causal": False,
+            "options": dict(options),
+            # Frames of a walk that a step learns from: longer ones are cut.
+            "frames": 64,
+            # Weight of the loss of each frame's density on its own.
+            "alone": 0.5,
+            # Walks around each held-out model, which the run is measured on.
+            "held_out_walks": 2,
+        }
+    )
+    config.walk = ml_collections.ConfigDict(dataclasses.asdict(walks.WalkSpec()))
+    config.spoilt = ml_collections.ConfigDict(dataclasses.asdict(walks.SPOILT))
+    config.lock()
+    return config
+
+
+def is_sequence(config: ml_collections.ConfigDict) -> bool:
+    """Whether a config trains a sequence head."""
+    return "sequence" in config
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks what only sequence heads have.
+
+    Raises:
+        UsageError: a setting is wrong; the line names it and what it may be.
+    """
+    for name, known in (
+        ("walk", {f.name for f in dataclasses.fields(walks.WalkSpec)}),
+        ("spoilt", {f.name for f in dataclasses.fields(augment.Augmentation)}),
+    ):
+        if wrong := set(config[name]) ^ known:
+            raise UsageError(
+                f"config.{name}: {', '.join(sorted(wrong))} unknown or missing; "
+                f"it has: {', '.join(sorted(known))}"
+            )
+    walk_spec(config)
+    sequence_heads.find(spec_of(config))
+    for name in ("width", "frames", "held_out_walks"):
+        if config.sequence[name] < 1:
+            raise UsageError(
+                f"config.sequence.{name}: must be at least 1, not {config.sequence[name]}"
+            )
+    if config.views < 2:
+        raise UsageError(f"config.views: walks need mirror images: at least 2, not {config.views}")
+    if not config.cache:
+        raise UsageError("config.cache: sequence heads learn from cached features: leave it True")
+
+
+def walk_spec(config: ml_collections.ConfigDict) -> walks.WalkSpec:
+    """Returns how the walks are simulated."""
+    return walks.WalkSpec(**config.walk)
+
+
+def spec_of(config: ml_collections.ConfigDict) -> SequenceSpec:
+    """Returns the static description of the head that a config trains."""
+    head, sequence = configs.head_spec(config), config.sequence
+    assert isinstance(head, HeadSpec)
+    return SequenceSpec(
+        model=sequence.model,
+        head=head,
+        module=sequence.module,
+        width=sequence.width,
+        causal=sequence.causal,
+        options=tuple(sorted(sequence.options.items())),
+        backbone=config.backbone,
+        input_size=configs.input_size(config),
+    )
+
+
+def spoilt_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the config whose views are those of spoilt frames."""
+    spoilt = config.copy_and_resolve_references()
+    spoilt.augmentation = config.spoilt
+    return spoilt
+
+
+# --- The task ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceTask:
+    """The mean negative log-likelihood of the camera's path, over the frames of walks.
+
+    The density of each frame on its own has a loss too, of the weight `alone`.
+    """
+
+    spec: SequenceSpec
+    dropout: float
+    alone: float
+
+    @property
+    def module(self) -> nn.Module:
+        """The head, with dropout."""
+        return SequenceHead(self.spec, self.dropout)
+
+    @property
+    def cells(self) -> int:
+        """The trunk's own grid; one cell if it reads none."""
+        return self.spec.head.grid or 1
+
+    def known(self, photos: Photos) -> np.ndarray:
+        """Photos whose azimuth is known."""
+        return ~np.isnan(photos.labels[self.spec.head.attribute.name])
+
+    def weights(self, photos: Photos) -> np.ndarray:
+        """Walks decide which photos are seen: all the same."""
+        return np.ones(len(photos))
+
+    def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
+        """Azimuths float32 [N] in degrees of the plain photos; walks mirror them themselves."""
+        return photos.labels[self.spec.head.attribute.name]
+
+    def loss(self, params: Any, features: Frames, targets: jax.Array, key: jax.Array) -> jax.Array:
+        """Of walks with targets float32 [B, T] in degrees, in nats per radian."""
+        densities: Any = self.module.apply(
+            {"params": params}, features, train=True, rngs={"dropout": key}, method="both"
+        )
+        alone, joined = (circular.log_prob(d, jnp.deg2rad(targets)) for d in densities)
+        total = jnp.where(features.mask, joined + self.alone * alone, 0.0).sum()
+        return -total / jnp.maximum(features.mask.sum(), 1)
+
+    def predict(self, params: Any, features: Frames) -> dict[str, jax.Array]:
+        """The fields of the density, [B, T, ...]."""
+        density: Any = self.module.apply({"params": params}, features)
+        return density._asdict()
+
+    def metrics(self, predictions: dict[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
+        """See `metrics.angular_metrics`; over the frames [W, T] whose target is not NaN."""
+        seen = ~np.isnan(targets)
+        fields = (jnp.asarray(predictions[k][seen]) for k in circular.Density._fields)
+        return metrics.angular_metrics(circular.Density(*fields), targets[seen])
+
+
+def create(config: ml_collections.ConfigDict) -> SequenceTask:
+    """Builds the task of a config, checked."""
+    return SequenceTask(spec_of(config), config.dropout, config.sequence.alone)

@@ -1,0 +1,14 @@
+"""Gated recurrent units in both directions, from all frames of a video to the azimuth of each.
+
+    carjax train --config=configs/temporal_gru.py --workdir=out/temporal_gru --config.fold=0
+
+Result on 70 simulated walks around the car models of that fold, which it never saw, with 20% of
+the frames spoilt: median error 3.53°, mean 5.49°, flips 0.00%, within 30° 0.989, log-likelihood
+0.755 nats per radian. Without --config.fold it trains on every model.
+"""
+
+from carjax.training import sequences
+
+
+def get_config():
+    return sequences.default_config("gru")
