@@ -20,10 +20,12 @@ import numpy as np
 from carjax import model as models
 from carjax import pipeline, selection
 from carjax.cli import common
+from carjax.temporal import smoothing
 
 
 def chosen(model: models.Model, path: pathlib.Path, fps: str) -> dict:
-    table, source = pipeline.score_video(model, path, fps=fps)
+    scored, source = pipeline.score_video(model, path, fps=fps)
+    table = smoothing.smoothed(scored)
     picked = selection.select_photos(
         table, duration_s=source.info.duration_s, unknown_above=model.spec.unknown_above
     )

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from carjax import photos as listing
 from carjax import redaction, refine, video
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 from carjax.files import replacing
 from carjax.scan import Ahead, score_video
 from carjax.stopwatch import Stopwatch
+from carjax.temporal import consensus
 
 if TYPE_CHECKING:
     from carjax.model import Model
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _PREVIEW_SIDE = 640
 _MANIFEST = "selection.json"
 ANNOTATED = "annotated.mp4"
+TEMPORAL = ("none", "filter", "model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,17 @@ class Options:
     redact: tuple[redaction.Box, ...] = ()
     strip_paths: bool = False
     annotate: str | None = None
+    temporal: str | None = None
+    temporal_model: str | None = None
+
+    @property
+    def time(self) -> str:
+        """What neighbouring frames are used for, one of `TEMPORAL`.
+
+        If not said: the filter, unless the first frame that passes is wanted, as a stream would
+        take it without knowing of later ones.
+        """
+        return self.temporal or ("none" if self.view_policy == "first" else "filter")
 
 
 def select(
@@ -68,7 +81,8 @@ def select(
         model: from `carjax.load_model`.
         path: a video file.
         out: the folder to write.
-        options: what is asked for; with `annotate`, 'all' or an attribute, every frame is scored.
+        options: what is asked for; with `annotate`, 'all' or an attribute, every frame is scored;
+            `temporal` is one of `TEMPORAL`, and 'model' needs a `temporal_model`.
         overwrite: write into a folder that carjax did not write.
         ahead: the video at the options' `fps`, where its decoding has begun already.
         progress: called with the number of frames scored so far.
@@ -93,7 +107,8 @@ def select(
         boxes = [redaction.fractions(box, info.width, info.height) for box in options.redact]
     else:
         boxes = []
-    table, source = score_video(
+    smooth = _smoother(model, options)
+    scored, source = score_video(
         model,
         path,
         fps="all" if options.annotate else options.fps,
@@ -102,9 +117,11 @@ def select(
         views=options.views,
         progress=progress,
         watch=watch,
+        features="grid" if options.time == "model" else None,
     )
     info = source.info
     with watch("choose"):
+        table = smooth(scored)
         chosen = selection.select_photos(
             table,
             attributes=options.attributes,
@@ -115,6 +132,7 @@ def select(
             duration_s=info.duration_s,
             unknown_above=model.spec.unknown_above,
             known=options.known,
+            repetition=_repetition(model, options),
         )
     name = pathlib.PurePath(info.path).name if options.strip_paths else info.path
     frames = selection.chosen_frames(chosen)
@@ -131,6 +149,7 @@ def select(
         },
         model={key: model.card[key] for key in ("backbone", "bundle", "version")},
         photos=paths,
+        temporal=options.time,
     )
     warnings = source.warnings
     previews = selection.alternative_frames(chosen) - set(frames.values())
@@ -154,11 +173,13 @@ def select(
             )
             data = listing.encode(photos[paths[name]], options.format, taken)
             (folder / paths[name]).write_bytes(data)
-        parquet.write(table, content["video"]["path"], folder / "scores.parquet")
+        # What frames say by themselves; what they say together can be had of it again.
+        alone = dataclasses.replace(scored, features=None)
+        parquet.write(alone, content["video"]["path"], folder / "scores.parquet")
         if options.annotate:
             # Long after the rest is known: if it fails, or is interrupted, the rest is kept.
             try:
-                _annotate(path, table, folder / ANNOTATED, content, options, boxes, drawing)
+                _annotate(path, scored, folder / ANNOTATED, content, options, boxes, drawing)
             except (Exception, KeyboardInterrupt) as error:
                 failure = error
                 (folder / ANNOTATED).unlink(missing_ok=True)
@@ -169,6 +190,29 @@ def select(
     if failure is not None:
         raise failure
     return content, warnings
+
+
+def _smoother(model: Model, options: Options) -> Callable[[ScoreTable], ScoreTable]:
+    """Returns what makes azimuths that know of their neighbours; whatever is wrong is found now."""
+    if options.time == "none":
+        return lambda table: table
+    from carjax.temporal import smoothing
+
+    if options.time == "filter":
+        return smoothing.smoothed
+    if options.temporal_model is None:
+        raise UsageError("--temporal=model needs --temporal_model=FILE of `carjax train`")
+    return smoothing.by_model(options.temporal_model, model)
+
+
+def _repetition(model: Model, options: Options) -> dict[str, consensus.Repetition]:
+    """How much frames repeat each other, of the attributes whose classes are a consensus."""
+    if options.time == "none":
+        return {}
+    # Where a class may be none that the head knows, how sure a video may be was measured on the
+    # mean of its frames.
+    unknown = model.spec.unknown_above or {}
+    return {name: numbers for name, numbers in consensus.FITTED.items() if name not in unknown}
 
 
 def check_out(target: pathlib.Path, overwrite: bool, manifest: str = _MANIFEST) -> None:
@@ -236,7 +280,8 @@ def _annotate(
     asked = [*content["attributes"]]
     if "orientation" in content and table.angular is not None:
         asked.append(table.angular.name)
-    causal = (options.policy, options.view_policy) == ("entropy", "first") and not options.known
+    asked_causal = (options.policy, options.view_policy, options.time)
+    causal = asked_causal == ("entropy", "first", "none") and not options.known
     annotate(
         path,
         table,

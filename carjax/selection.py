@@ -32,6 +32,7 @@ from carjax.eligibility import (
 from carjax.errors import NoCarError, UsageError
 from carjax.known import Known
 from carjax.table import ScoreTable, certainty
+from carjax.temporal import consensus, grids
 
 if TYPE_CHECKING:
     import pandas
@@ -88,7 +89,7 @@ class AttributeChoice:
         certainty: 1 − entropy / log K of the chosen frame, in [0, 1].
         frame: 0-based index in presentation order.
         time_s: presentation time in seconds.
-        video_probability: probability of the class after all frames (`pool_probabilities`).
+        video_probability: probability of the class after all frames.
         alternatives: the next best frames, best first, distinct in time.
         reason: why there is no value; None if there is one.
         content: what the chosen frame shows of the car, 'whole' or 'part'; None if not known.
@@ -194,14 +195,16 @@ def select_photos(
     duration_s: float | None = None,
     unknown_above: Mapping[str, float] | None = None,
     known: Mapping[str, str] | None = None,
+    repetition: Mapping[str, consensus.Repetition] | None = None,
 ) -> Selection:
     """Chooses the frame that shows each attribute best, and the views around the car.
 
     A categorical attribute, by `policy`:
 
     * `consensus`: the video's class is the most probable one after pooling all eligible frames
-      (`pool_probabilities`); the photo is the eligible frame of lowest entropy whose own most
-      probable class is that class. A frame that is certain but wrong is thus not chosen.
+      (`pool_probabilities`, or `temporal.consensus.pool`); the photo is the eligible frame of
+      lowest entropy whose own most probable class is that class. A frame that is certain but wrong
+      is thus not chosen.
     * `entropy`: the frame of lowest entropy among all that show the main car, and its
       class.
 
@@ -239,6 +242,9 @@ def select_photos(
         known: attribute name → the value that the seller states. The photo is then the frame of the
             highest probability of that class, among those that the policy admits; for a class that
             the model does not know, the one of lowest entropy, whatever the video says.
+        repetition: attribute name → how much frames of one video repeat each other; where given,
+            the video's probabilities are the consensus of `temporal.consensus.pool`, which grow
+            surer with the frames that agree.
 
     Returns:
         The choices. The schema's order is kept.
@@ -295,6 +301,7 @@ def select_photos(
             gap_s=min_gap_s(duration_s),
             unknown_above=(unknown_above or {}).get(attribute.name),
             stated=(known or {}).get(attribute.name),
+            repetition=(repetition or {}).get(attribute.name),
         )
         for attribute in table.categorical
         if attribute.name in names
@@ -367,6 +374,7 @@ def to_json(
     video: Mapping[str, Any],
     model: Mapping[str, Any],
     photos: Mapping[str, str] | None = None,
+    temporal: str | None = None,
 ) -> dict[str, Any]:
     """Returns the content of `selection.json`, as `schema()` describes it.
 
@@ -376,6 +384,8 @@ def to_json(
         model: backbone, bundle, version.
         photos: name as in `chosen_frames` → path relative to the JSON file; names left out are at
             'photos/<name>.jpg'.
+        temporal: what neighbouring frames were used for: 'none', 'filter' or 'model'; None: the
+            result does not say.
 
     Returns:
         Dicts, lists, strings, and finite Python numbers.
@@ -387,6 +397,7 @@ def to_json(
     result: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "video": dict(video),
+        **({} if temporal is None else {"temporal": temporal}),
         "attributes": {
             name: _attribute_json(choice, paths.get(name))
             for name, choice in selection.attributes.items()
@@ -465,6 +476,7 @@ def _choose_attribute(
     gap_s: float,
     unknown_above: float | None,
     stated: str | None,
+    repetition: consensus.Repetition | None,
 ) -> AttributeChoice:
     probs = np.asarray(table.probs[attribute.name], np.float64)
     entropy = np.asarray(table.entropy[attribute.name], np.float64)
@@ -475,7 +487,12 @@ def _choose_attribute(
     if not candidates.any():
         return AttributeChoice(None, reason=f"no {frames} has a valid score")
 
-    pooled = pool_probabilities(probs[candidates], weights[candidates])
+    if repetition is None:
+        pooled = pool_probabilities(probs[candidates], weights[candidates])
+    else:
+        pooled = consensus.pool(
+            probs[candidates], table.time_s[candidates], weights[candidates], repetition
+        )
     label = np.where(candidates, np.argmax(np.where(candidates[:, None], probs, 0), axis=1), -1)
     order = entropy
     known = None if stated is None else statements.compare(attribute, stated, pooled)
@@ -647,6 +664,8 @@ def view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
     """Mass in each bin, float [N, views]; zeros outside the mask."""
     if views == len(VIEWS):
         masses = table.view_probs
+    elif table.azimuth_density is not None:
+        masses = grids.bin_masses(table.azimuth_density, views)
     else:
         import jax
 
@@ -664,6 +683,9 @@ def _coverage(table: ScoreTable, mask: np.ndarray, weights: np.ndarray) -> np.nd
     """Weighted mean density of the frames in the mask, float64 [360], per radian."""
     if not mask.any():  # nothing is known of the direction: the density of that is uniform
         return np.full(360, 1 / (2 * np.pi))
+    if table.azimuth_density is not None:
+        mean = np.average(table.azimuth_density[mask], axis=0, weights=weights[mask])
+        return grids.resampled(mean, 360)
     import jax
 
     from carjax import circular

@@ -55,6 +55,9 @@ class ScoreTable:
             whole car, a part of one, none; None where the model does not tell.
         disagreement: attribute name → float32 [N]; see `heads.ClassPrediction`; None if unknown.
         novelty: attribute name → float32 [N]; see `heads.ClassPrediction`; None if unknown.
+        azimuth_density: float32 [N, cells]; the azimuth density per radian on a grid (see
+            `temporal.grids`), where it is none that `kappa` and `azimuth_floor` describe: after
+            `temporal.smoothing`. None: it is the one that they describe.
         features: 'pooled' → float16 [N, C] and 'grid' → float16 [N, 8, 8, Cm] or [N, 0, 0, Cm]; see
             `scoring.FrameScores`; None where they were not kept.
 
@@ -78,6 +81,7 @@ class ScoreTable:
     content_probs: np.ndarray | None = None
     disagreement: dict[str, np.ndarray] | None = None
     novelty: dict[str, np.ndarray] | None = None
+    azimuth_density: np.ndarray | None = None
     features: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:

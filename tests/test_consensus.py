@@ -74,7 +74,7 @@ def stated(videos, repetition):
 
 def test_what_a_fitted_consensus_states_is_calibrated_and_a_plain_product_is_not():
     rng = np.random.default_rng(0)
-    truth = Repetition(shared=0.3, time_s=1.5, floor=0.0)
+    truth = Repetition(shared=0.55, time_s=1.5, floor=0.0)
     time_s = np.cumsum(rng.uniform(0.05, 0.8, 20))
     fitted = consensus.fit(gaussian_videos(rng, 400, time_s, truth))
     videos = gaussian_videos(rng, 3000, time_s, truth)

@@ -47,6 +47,16 @@ def define_flags() -> flags.FlagValues:
         "a view gets the frame of highest mass, or the first to pass",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "temporal",
+        None,
+        list(pipeline.TEMPORAL),
+        "use neighbouring frames: filter, but none with first",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "temporal_model", None, "a sequence head, for --temporal=model", flag_values=values
+    )
     flags.DEFINE_float("view_threshold", 0.8, "mass that fills a view, 0 to 1", flag_values=values)
     flags.DEFINE_integer("views", 8, "views around the car: 8 or 4", flag_values=values)
     flags.DEFINE_string(
@@ -104,7 +114,11 @@ def main(argv: list[str]) -> int:
         redact=tuple(redaction.parse(text) for text in values.redact or ()),
         strip_paths=values.strip_paths,
         annotate=annotate,
+        temporal="model" if values.temporal_model and not values.temporal else values.temporal,
+        temporal_model=values.temporal_model,
     )
+    if options.time != "model" and options.temporal_model:
+        raise UsageError(f"--temporal_model is not used with --temporal={options.temporal}")
     # Everything that can be wrong with the input is found before JAX is imported.
     out = pathlib.Path(values.out)
     info = video.probe(words[0])

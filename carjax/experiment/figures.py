@@ -15,7 +15,7 @@ from carjax.report import charts
 
 # One colour per picker, attribute and protocol, told apart by people with colour blindness, too
 # (Okabe and Ito, 2008).
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000", "#999")
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#333}.end{text-anchor:end}.mid{text-anchor:middle}"
     ".tick{font-size:9px;fill:#777}.head{font-weight:600;font-size:13px}.grid{stroke:#ddd;fill:none}.axis{stroke:#888;fill:none}"
@@ -167,17 +167,47 @@ def _polar(title: str, figures: Mapping[str, Any], colour: str) -> str:
     return "".join(parts)
 
 
+def by_share(walks: Mapping[str, Any], keys: Mapping[str, tuple[str, str]]) -> str:
+    """Figures of methods by the share of spoilt frames: a panel per figure, a line per method.
+
+    Args:
+        walks: share such as '20%' → method → figures; None where a method has none.
+        keys: figure → (title, format of a number).
+    """
+    shares = [float(share.rstrip("%")) for share in walks]
+    methods = list(next(iter(walks.values())))
+    panels = []
+    for key, (title, number) in keys.items():
+        lines = {
+            name: [own[name][key] for own in walks.values()]
+            for name in methods
+            if all(own[name][key] is not None for own in walks.values())
+        }
+        values = [value for line in lines.values() for value in line]
+        panel = _Panel(title, (min(shares), max(shares)), (min(0.0, *values), max(values)), number)
+        for name, line in lines.items():
+            panel.line(shares, line, _COLOURS[methods.index(name) % len(_COLOURS)])
+        panel.across(shares, "spoilt frames, percent")
+        panels.append(panel.text())
+    named = _Panel("", (0, 1), (0, 1), "")
+    for row, name in enumerate(methods):
+        named.legend(row, name, _COLOURS[row % len(_COLOURS)], top=True)
+    return _grid([*panels, named.text()], "Figures by the share of spoilt frames.")
+
+
 class _Panel:
     """One set of axes; the methods add to it, and `text` gives its markup."""
 
-    def __init__(self, title: str, x: tuple[float, float], y: tuple[float, float]) -> None:
+    def __init__(
+        self, title: str, x: tuple[float, float], y: tuple[float, float], number: str = "{:.0%}"
+    ) -> None:
         self._x, self._y = x, y
         self._parts = [f'<text class="head" x="{_LEFT}" y="18">{html.escape(title)}</text>']
         bottom = _PANEL_H - _BOTTOM
         for value in np.linspace(*y, 5):
             at = self._at_y(value)
             self._parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{_PANEL_W - _RIGHT}"/>')
-            label = f"{100 * value:.0f}%"
+            label = number.format(value)
             self._parts.append(f'<text class="end" x="{_LEFT - 6}" y="{at + 4:.1f}">{label}</text>')
         self._parts.append(f'<path class="axis" d="M{_LEFT} {bottom}H{_PANEL_W - _RIGHT}"/>')
 

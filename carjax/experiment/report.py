@@ -30,17 +30,40 @@ def write(
         CarjaxError: the folder or the page cannot be written.
     """
     # Tables and charts show the numbers that are written, not their last bits.
-    content = _rounded(content)
+    content = rounded(content)
+    publish(content, out / RESULT_FILE, figures.all_figures(content), tables(content), page)
+
+
+def publish(
+    content: Mapping[str, Any],
+    result: pathlib.Path,
+    charts: Mapping[str, str],
+    tables: Mapping[str, str],
+    page: pathlib.Path | None,
+) -> None:
+    """Writes an experiment's charts beside its result, its tables into a page, the result last.
+
+    Args:
+        content: of the result, a file of JSON.
+        result: that file.
+        charts: file name → SVG.
+        tables: name → Markdown.
+        page: with markers for them; None: there is no page.
+
+    Raises:
+        CarjaxError: the folder or the page cannot be written.
+    """
+    out = result.parent
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, svg in figures.all_figures(content).items():
+        for name, svg in charts.items():
             with files.replacing(out / name) as temporary:
                 temporary.write_text(svg, encoding="utf-8")
         if page is not None:
-            renewed = fill(page.read_text(encoding="utf-8"), tables(content))
+            renewed = fill(page.read_text(encoding="utf-8"), tables)
             with files.replacing(page) as temporary:
                 temporary.write_text(renewed, encoding="utf-8")
-        with files.replacing(out / RESULT_FILE) as temporary:
+        with files.replacing(result) as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise CarjaxError(f"cannot write {out}: {error.strerror or error}") from None
@@ -115,7 +138,7 @@ def _choice(photos: Mapping[str, Any]) -> str:
         for protocol, name, own in _rows(photos)
         if own["choice"]["pickers"]
     ]
-    return _table(["held out", "attribute", "albums of models", *PICKERS], rows)
+    return table(["held out", "attribute", "albums of models", *PICKERS], rows)
 
 
 def _gains(photos: Mapping[str, Any]) -> str:
@@ -133,7 +156,7 @@ def _gains(photos: Mapping[str, Any]) -> str:
         if own["choice"]["gains"]
     ]
     head = ["held out", "attribute", "policy", *(f"over {r}" for r in rivals)]
-    return _table([*head, *(f"same frame as {r}" for r in rivals[1:])], rows)
+    return table([*head, *(f"same frame as {r}" for r in rivals[1:])], rows)
 
 
 def _entropy(photos: Mapping[str, Any]) -> str:
@@ -158,7 +181,7 @@ def _entropy(photos: Mapping[str, Any]) -> str:
         )
     head = ["held out", "attribute", "photos", "left out", "accuracy", "of the surer half"]
     head += ["surest bin", "least sure bin", "AURC", "of a random order", "of the best order"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _views(photos: Mapping[str, Any]) -> str:
@@ -170,7 +193,7 @@ def _views(photos: Mapping[str, Any]) -> str:
             for v in VIEWS
         ]
         rows.append([protocol, name, f"{own['views'].get('best_deg', 0):.0f}°", *cells])
-    return _table(["held out", "attribute", "surest at", *VIEWS], rows)
+    return table(["held out", "attribute", "surest at", *VIEWS], rows)
 
 
 def _proxy(photos: Mapping[str, Any]) -> str:
@@ -182,7 +205,7 @@ def _proxy(photos: Mapping[str, Any]) -> str:
     ]
     head = ["held out", "attribute", "plain", "at equal sharpness and size"]
     head += ["also inside each model", "also at equal familiarity"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _videos(videos: Sequence[Mapping[str, Any]]) -> str:
@@ -201,7 +224,7 @@ def _videos(videos: Sequence[Mapping[str, Any]]) -> str:
         ]
         for own in videos
     ]
-    return _table(["video", "attribute", "truth", *PICKERS], rows)
+    return table(["video", "attribute", "truth", *PICKERS], rows)
 
 
 def _pairs(pairs: Mapping[str, Any]) -> str:
@@ -224,7 +247,7 @@ def _pairs(pairs: Mapping[str, Any]) -> str:
     )
     said = f"{pairs['pairs']} pairs, {pairs['viewers']} viewers; {pairs['ties']:.0%} of the answers"
     lines = [f"{said} are ties. Agreement: {agreed or 'one viewer only'}.", ""]
-    return "\n".join(lines) + "\n" + _table(["part", *(f"against {r}" for r in rivals)], rows)
+    return "\n".join(lines) + "\n" + table(["part", *(f"against {r}" for r in rivals)], rows)
 
 
 def _interval(figures: Mapping[str, Any], name: str, digits: int = 3) -> str:
@@ -243,17 +266,18 @@ def _points(figures: Mapping[str, Any]) -> str:
     return f"{100 * figures['mean']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """The same content with numbers of six digits: a diff then shows what changed."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value

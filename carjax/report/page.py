@@ -134,6 +134,7 @@ def render(
         video=video,
         name=pathlib.PurePath(video["path"]).name or video["path"],
         model=selection["model"],
+        temporal=selection.get("temporal"),
         portrait=video["height"] > video["width"],
         attributes=selection["attributes"],
         orientation=orientation,

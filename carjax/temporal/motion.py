@@ -63,21 +63,23 @@ class Motion:
             counts in proportion to the time since the last frame that says something, in full from
             here on.
 
+    The defaults are those of highest likelihood on simulated walks (`benchmarks/temporal_fit.py`).
+
     Raises:
         ValueError: a field that cannot be; rates are checked where they are plain numbers.
 
     Example:
         >>> Motion(cells=72, speeds_deg_s=(-20.0, 0.0, 20.0)).drift_deg
-        5.0
+        8.27
     """
 
     cells: int = 180
     speeds_deg_s: tuple[float, ...] = (-60, -32, -18, -10, -5, 0, 5, 10, 18, 32, 60)
-    drift_deg: ArrayLike = 5.0
-    change_rate: ArrayLike = 1.0
-    turn_rate: ArrayLike = 0.05
-    floor: ArrayLike = 0.05
-    correlation_s: ArrayLike = 0.25
+    drift_deg: ArrayLike = 8.27
+    change_rate: ArrayLike = 0.028
+    turn_rate: ArrayLike = 0.0374
+    floor: ArrayLike = 0.342
+    correlation_s: ArrayLike = 0.374
 
     def __post_init__(self) -> None:
         if self.cells < 3:

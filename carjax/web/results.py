@@ -24,6 +24,7 @@ from carjax.files import replacing
 from carjax.report import page
 from carjax.report.series import series
 from carjax.table import ScoreTable
+from carjax.temporal import smoothing
 
 SMALL_SIDE = 960
 _SMALL_QUALITY = 85
@@ -184,7 +185,8 @@ def _write_zip(
 def _read(folder: pathlib.Path) -> tuple[dict[str, Any], ScoreTable]:
     content = json.loads((folder / "out" / "selection.json").read_text(encoding="utf-8"))
     table, _ = parquet.read(folder / "out" / "scores.parquet")
-    return content, table
+    # The file has what frames say by themselves.
+    return content, smoothing.smoothed(table) if content.get("temporal") == "filter" else table
 
 
 def _items(content: Mapping[str, Any]) -> list[dict[str, Any]]:

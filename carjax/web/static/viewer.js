@@ -112,7 +112,7 @@ function words(state, name, shown) {
   }
   if (shown.chosen) return `${percent(choice.probability)} sure that it shows this side; the direction is ${Math.round(choice.azimuth_deg) % 360}°. At ${at}.`;
   const row = state.details.series.frame.indexOf(shown.frame);
-  return `This frame alone: ${reading(state.details.series, view ? "direction" : name, row)}. At ${at}.`;
+  return `This frame: ${reading(state.details.series, view ? "direction" : name, row)}. At ${at}.`;
 }
 
 function strip(state, name, choice, others, shown) {

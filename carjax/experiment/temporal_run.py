@@ -1,0 +1,176 @@
+"""The experiment about time, from runs and footage to the content of `temporal.json`."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from carjax import eligibility, selection
+from carjax import model as models
+from carjax.attributes import Categorical, find
+from carjax.experiment import cast, methods, recordings, statistics, temporal
+from carjax.experiment.temporal import Footage
+from carjax.temporal import consensus, sequence_model, walks
+from carjax.temporal.consensus import Repetition
+from carjax.temporal.motion import Motion
+
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
+# The share that the consensus and the gains are measured at.
+USUAL_SHARE = 0.2
+SEED = 0
+MEAN, PRODUCT, CONSENSUS = "mean of the frames", "product of the frames", "consensus"
+# As `selection.pool_probabilities`, and frames taken for independent.
+_WAYS = {
+    MEAN: Repetition(shared=1.0, floor=1e-4),
+    PRODUCT: Repetition(shared=0.0, time_s=1e-6, floor=1e-4),
+}
+
+
+def measure(
+    runs: str | os.PathLike[str],
+    *,
+    fold: int = 0,
+    calibration_fold: int = 1,
+    heads: Sequence[str | os.PathLike[str]] = (),
+    model: str | os.PathLike[str] | None = None,
+    per_model: int = 4,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    samples: int = statistics.RESAMPLES,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measures every method on simulated walks and on real footage.
+
+    Args:
+        runs: of `benchmarks/crossval.py` with `--splits=data/splits/by_model`: heads that did not
+            see the car models of a fold.
+        fold: whose car models the walks are around.
+        calibration_fold: whose car models the heads' calibrations are fitted to; another one.
+        heads: sequence heads, trained without the fold; named as their registered models are.
+        model: bundle that scores the real footage; None: the one that ships.
+        per_model: walks around each car model, per share of spoilt frames.
+        data_dir: the folder of data sets, see `photos.data_root`.
+        cache_dir: where features are kept.
+        samples: resamples of every bootstrap, which draws whole car models.
+        on_progress: called with (photos done, photos to do) while features are computed.
+
+    Raises:
+        CarjaxError: an input is missing or broken.
+    """
+    bundle = models.load(model)
+    ways = methods.standard(Motion()) | methods.sequences(
+        {str(path): sequence_model.load(_file(path)) for path in heads}
+    )
+    folds = {
+        number: cast.read(runs, number, data_dir, cache_dir=cache_dir, on_progress=on_progress)
+        for number in (fold, calibration_fold)
+    }
+    calibrations = cast.fit_calibrations(folds[calibration_fold])
+    by_share = {
+        f"{share:.0%}": cast.footage(
+            folds[fold], walks.WalkSpec(spoilt=share), per_model, SEED, calibrations
+        )
+        for share in SHARES
+    }
+    usual = by_share[f"{USUAL_SHARE:.0%}"]
+    walked = {
+        share: {name: _figures(footage, way, samples) for name, way in ways.items()}
+        for share, footage in by_share.items()
+    }
+    recorded = recordings.read(bundle, data_dir)
+    return {
+        "schema_version": temporal.SCHEMA_VERSION,
+        "protocol": {
+            "walks": f"{len(usual)} walks per share of spoilt frames around the "
+            f"{len({f.source for f in usual})} car models of fold {fold} of the runs; calibrations "
+            f"of fold {calibration_fold}; 95% percentile intervals, {samples} resamples of whole "
+            "car models",
+            "offset_median_deg": float(np.median(np.concatenate([f.offset_deg for f in usual]))),
+            "model": {key: bundle.card.get(key) for key in ("backbone", "bundle", "version")},
+        },
+        "walks": walked,
+        "shared_error": cast.shared_error(folds[fold]),
+        "gains": {share: gains(own) for share, own in walked.items()},
+        "videos": {f.source: _of_video(f, ways) for f in recorded},
+        "classes": {
+            name: temporal.class_figures(
+                [f for f in usual if name in f.labels], name, _WAYS | {CONSENSUS: numbers}
+            )
+            for name, numbers in consensus.FITTED.items()
+        },
+        "video_classes": {
+            f.source: _classes_of_video(f, consensus.FITTED, bundle) for f in recorded
+        },
+        "cost_ms": {
+            name: 1e3 * seconds for name, seconds in methods.timed(ways, usual[:20]).items()
+        },
+    }
+
+
+def _file(run: str | os.PathLike[str]) -> pathlib.Path:
+    """The sequence head of a folder of `carjax train`, or a file as it is."""
+    path = pathlib.Path(run)
+    return path / "head.safetensors" if path.is_dir() else path
+
+
+def gains(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """What each method adds to single frames: ratios of errors and flips, nats of likelihood."""
+    alone = figures[methods.SINGLE]
+
+    def ratio(own: Mapping[str, Any], key: str) -> float | None:
+        return own[key] / alone[key] if alone[key] else None
+
+    return {
+        name: {
+            "mederr_ratio": ratio(own, "mederr_deg"),
+            "flip_ratio": ratio(own, "flip_rate"),
+            "loglik_gain": None if own["loglik"] is None else own["loglik"] - alone["loglik"],
+        }
+        for name, own in figures.items()
+        if name != methods.SINGLE
+    }
+
+
+def _figures(footage: Sequence[Footage], way: methods.Method, samples: int) -> dict[str, Any]:
+    return temporal.azimuth_figures(footage, [way(one) for one in footage], samples)
+
+
+def _of_video(footage: Footage, ways: Mapping[str, methods.Method]) -> dict[str, Any]:
+    found = {}
+    for name, way in ways.items():
+        estimate = way(footage)
+        known = {}
+        if not np.isnan(footage.azimuth_deg).any():
+            # One source: there is nothing to resample.
+            known = temporal.azimuth_figures([footage], [estimate], samples=1)
+            del known["ci95"]
+        found[name] = known | temporal.steadiness(estimate)
+    return found
+
+
+def _classes_of_video(
+    footage: Footage, repetition: Mapping[str, Repetition], model: models.Model
+) -> dict[str, Any]:
+    found = {}
+    weights = eligibility.time_weights(footage.time_s)[footage.speaks]
+    for name, numbers in repetition.items():
+        attribute = find(model.spec.schema, name)
+        assert isinstance(attribute, Categorical)
+        probs = footage.probs[name][footage.speaks]
+        pooled = consensus.pool(probs, footage.time_s[footage.speaks], weights, numbers)
+        mean = selection.pool_probabilities(probs, weights)
+        best = int(pooled.argmax())
+        label = footage.labels.get(name)
+        found[name] = {
+            "truth": None if label is None else attribute.classes[label],
+            "value": attribute.classes[best],
+            "probability": float(pooled[best]),
+            "mean_value": attribute.classes[int(mean.argmax())],
+            "mean_probability": float(mean.max()),
+            "agreement": float((probs.argmax(axis=1) == best).mean()),
+        }
+    return found

@@ -1,0 +1,100 @@
+"""Azimuth densities on a grid of cells around the circle: what is read off them.
+
+Cell n of N is centred on n·360/N degrees; inside it the density is what the cell's value says.
+Host code on NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+
+def bin_masses(density: npt.ArrayLike, bins: int = 8) -> np.ndarray:
+    """Mass in bins of equal width, the first centred on 0 degrees, float64 [..., bins].
+
+    A cell that an edge of a bin cuts is shared by its parts.
+
+    Args:
+        density: float [..., N]; per radian.
+        bins: how many.
+
+    Example:
+        >>> bin_masses(np.full(180, 1 / (2 * np.pi)), 4).round(4).tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    d = np.asarray(density, np.float64)
+    cells = d.shape[-1]
+    # Rounding must not push a mass past 1.
+    return np.clip(d @ _shares(cells, bins) * (2 * np.pi / cells), 0.0, 1.0)
+
+
+@functools.cache
+def _shares(cells: int, bins: int) -> np.ndarray:
+    """Which share of each cell lies in each bin, float64 [cells, bins]."""
+    # In units of a cell, from the lower edge of the first bin, so that no bin is torn apart.
+    width = cells / bins
+    low = (np.arange(cells) - 0.5 + width / 2) % cells
+    shares = np.zeros((cells, bins))
+    for k in range(bins):
+        for turn in (0, cells):  # a cell at the end of the circle reaches into its beginning
+            inside = np.minimum(low + 1, k * width + width + turn) - np.maximum(
+                low, k * width + turn
+            )
+            shares[:, k] += np.clip(inside, 0, 1)
+    return shares
+
+
+def log_density(density: npt.ArrayLike, azimuth_deg: npt.ArrayLike) -> np.ndarray:
+    """Log-density at one direction each, linear between the cells' centres, float64 [T].
+
+    Linear in the logarithm, because a certain frame's density falls by orders of magnitude from one
+    cell to the next.
+
+    Args:
+        density: float [T, N]; per radian.
+        azimuth_deg: float [T]; NaN gives NaN.
+
+    Example:
+        >>> log_density([[1.0, 0.5, 1.0, 0.5]], [45.0]).round(3).tolist()
+        [-0.347]
+    """
+    log = np.log(np.maximum(np.asarray(density, np.float64), 1e-300))
+    truth = np.asarray(azimuth_deg, np.float64)
+    rows, cells = np.arange(len(log)), log.shape[1]
+    at = np.nan_to_num(truth) % 360.0 / 360.0 * cells
+    left = np.floor(at).astype(int)
+    share = at - left
+    value = (1 - share) * log[rows, left % cells] + share * log[rows, (left + 1) % cells]
+    return np.where(np.isnan(truth), np.nan, value)
+
+
+def entropy(density: npt.ArrayLike) -> np.ndarray:
+    """Differential entropy in nats, float64 [...].
+
+    Example:
+        >>> entropy(np.full(72, 1 / (2 * np.pi))).round(4).tolist()
+        1.8379
+    """
+    d = np.asarray(density, np.float64)
+    mass = d * (2 * np.pi / d.shape[-1])
+    return -(mass * np.log(np.maximum(d, 1e-300))).sum(axis=-1)
+
+
+def resampled(density: npt.ArrayLike, cells: int = 360) -> np.ndarray:
+    """The density on another grid, linear between the cells' centres, float64 [..., cells].
+
+    The mass stays one.
+
+    Example:
+        >>> resampled([0.1, 0.2, 0.1, 0.237], 8).shape
+        (8,)
+    """
+    d = np.asarray(density, np.float64)
+    at = np.arange(cells) * (d.shape[-1] / cells)
+    left = np.floor(at).astype(int)
+    share = at - left
+    out = (1 - share) * d[..., left] + share * d[..., (left + 1) % d.shape[-1]]
+    return out / (out.sum(axis=-1, keepdims=True) * (2 * np.pi / cells))

@@ -1,0 +1,187 @@
+"""The experiment about time: its figures on footage whose answers are known."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from carjax import circular
+from carjax.attributes import Angular
+from carjax.backbones.features import Features
+from carjax.cli import experiment as command
+from carjax.errors import CarjaxError, UsageError
+from carjax.experiment import methods, report, temporal, temporal_page, temporal_run
+from carjax.experiment.temporal import WALK, Estimate, Footage
+from carjax.heads import HeadSpec
+from carjax.temporal.consensus import Repetition
+from carjax.temporal.motion import Motion
+from carjax.temporal.sequence_heads import Frames, SequenceHead, SequenceSpec
+from carjax.temporal.sequence_model import SequenceModel
+
+
+def footage(azimuth_deg, seen_deg, *, source="a", kappa=80.0, spoilt=None, probs=None, label=0):
+    n = len(azimuth_deg)
+    mu = jnp.radians(jnp.asarray(seen_deg, jnp.float32))
+    density = circular.from_single(mu, jnp.full(n, kappa), jnp.full(n, 0.02))
+    return Footage(
+        kind=WALK,
+        source=source,
+        time_s=np.arange(n) / 8,
+        azimuth_deg=np.asarray(azimuth_deg, float),
+        offset_deg=np.zeros(n),
+        spoilt=np.zeros(n, bool) if spoilt is None else np.asarray(spoilt),
+        speaks=np.ones(n, bool),
+        density=jax.tree.map(np.asarray, density),
+        probs={"doors": np.tile([0.7, 0.3], (n, 1)) if probs is None else probs},
+        labels={"doors": label},
+        features=Features(np.zeros((n, 4), np.float16), np.zeros((n, 2, 2, 3), np.float16)),
+    )
+
+
+def once_around(seed=0, flips=0.2):
+    rng = np.random.default_rng(seed)
+    truth = np.linspace(0, 360, 160, endpoint=False)
+    seen = truth + rng.normal(0, 5, 160) + 180 * (rng.random(160) < flips)
+    return footage(truth, seen, source=str(seed))
+
+
+def test_errors_flips_and_likelihood_are_those_of_the_frames():
+    own = footage([0.0, 90.0, 180.0, 270.0], [2.0, 86.0, 0.0, 270.0])
+    figures = temporal.azimuth_figures([own], [methods.single(own)], samples=5)
+    assert figures["frames"] == 4
+    assert figures["mederr_deg"] == pytest.approx(3.0, abs=0.01)
+    assert figures["flip_rate"] == 0.25
+    truth = jnp.radians(jnp.asarray(own.azimuth_deg, jnp.float32))
+    expected = float(circular.log_prob(own.density, truth).mean())
+    assert figures["loglik"] == pytest.approx(expected, abs=1e-5)
+    # The flipped frame is the surer one of the two that say front.
+    assert (figures["views_right"], figures["views_wrong"]) == (2, 1)
+
+
+def test_a_view_gets_its_surest_sound_frame_and_is_wrong_where_that_shows_another():
+    own = footage([0.0, 90.0, 90.0], [0.0, 0.0, 90.0], spoilt=[False, False, True])
+    assert temporal.views_filled(own, methods.single(own)) == (1, 0)  # the spoilt one is left out
+    turned = footage([180.0], [0.0])
+    assert temporal.views_filled(turned, methods.single(turned)) == (0, 1)
+    unsure = footage([0.0], [22.0])
+    assert temporal.views_filled(unsure, methods.single(unsure)) == (0, 0)
+
+
+def test_the_filter_halves_errors_and_flips_of_simulated_frames_and_gains_half_a_nat():
+    walks = [once_around(seed) for seed in range(3)]
+    ways = methods.standard(Motion())
+    figures = {
+        name: temporal.azimuth_figures(walks, [way(w) for w in walks], samples=20)
+        for name, way in ways.items()
+    }
+    gained = temporal_run.gains(figures)["filter"]
+    assert gained["mederr_ratio"] < 0.5
+    assert gained["flip_ratio"] < 0.5
+    assert gained["loglik_gain"] > 0.5
+    assert figures["filter"]["views_right"] == 8
+    path = figures["most probable path"]
+    assert path["loglik"] is None
+    assert path["mederr_deg"] < figures["single frames"]["mederr_deg"]
+
+
+def test_the_interval_of_the_median_draws_whole_sources():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([np.full(40, 1.0), np.full(40, 5.0), rng.normal(3, 0.1, 40)])
+    groups = np.repeat(["a", "b", "c"], 40)
+    low, high = temporal._median_interval(values, groups, 400)
+    assert low == 1.0
+    assert high == 5.0
+
+
+def test_a_class_is_told_by_frames_and_by_whole_videos():
+    right, wrong = np.tile([0.8, 0.2], (20, 1)), np.tile([0.4, 0.6], (20, 1))
+    own = [
+        footage(np.zeros(20), np.zeros(20), source="a", probs=right),
+        footage(np.zeros(20), np.zeros(20), source="b", probs=wrong),
+    ]
+    figures = temporal.class_figures(own, "doors", {"mean": Repetition(1.0, 1.0, 1e-4)})
+    assert (figures["frames"]["n"], figures["mean"]["n"]) == (40, 2)
+    assert figures["frames"]["accuracy"] == figures["mean"]["accuracy"] == 0.5
+    assert figures["mean"]["agreement"] == 1
+    expected = -(np.log(0.8) + np.log(0.4)) / 2
+    assert figures["mean"]["nll"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_steadiness_needs_no_truth():
+    estimate = Estimate(np.array([350.0, 0.0, 10.0, 190.0]), np.full(4, np.nan), np.zeros((4, 8)))
+    steady = temporal.steadiness(estimate)
+    assert steady == {"median_step_deg": 10.0, "jumps": pytest.approx(1 / 3)}
+
+
+@pytest.fixture(scope="module")
+def content():
+    walks = [once_around(seed) for seed in range(2)]
+    ways = methods.standard(Motion())
+    figures = {
+        name: temporal.azimuth_figures(walks, [way(w) for w in walks], samples=5)
+        for name, way in ways.items()
+    }
+    shares = dict.fromkeys(("0%", "20%"), figures)
+    video = {
+        name: {**own, **temporal.steadiness(ways[name](walks[0]))} for name, own in figures.items()
+    }
+    return report.rounded(
+        {
+            "walks": shares,
+            "gains": {share: temporal_run.gains(own) for share, own in shares.items()},
+            "shared_error": {"mederr_deg": 3.0, "neighbours_mederr_deg": 2.0, "correlation": 0.5},
+            "videos": {"sample": video},
+            "classes": {"doors": temporal.class_figures(walks, "doors", {"mean": Repetition()})
+                        | {"frames": temporal.class_figures(walks, "doors", {})["frames"]}},
+            "video_classes": {},
+            "cost_ms": {n: 1e3 * s for n, s in methods.timed(ways, walks).items()},
+        }
+    )  # fmt: skip
+
+
+def test_a_model_from_outside_the_package_gets_into_the_table(content):
+    head = HeadSpec(Angular("orientation"), grid=2, channels=4, hidden=8)
+    spec = SequenceSpec("toy", head, module="toy_sequence_model", width=8)
+    walks = [once_around(seed) for seed in range(2)]
+    rows = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], walks[0].features)
+    frames = Frames(rows, jnp.zeros((1, 160)), jnp.ones((1, 160), bool))
+    params = SequenceHead(spec).init(jax.random.key(0), frames)["params"]
+    ways = methods.sequences({"out/toy": SequenceModel(params, spec, {})})
+    assert list(ways) == ["toy"]
+    figures = {
+        n: temporal.azimuth_figures(walks, [w(x) for x in walks], 5) for n, w in ways.items()
+    }
+    joined = {share: own | figures for share, own in content["walks"].items()}
+    costs = content["cost_ms"] | {"toy": 1.0}
+    tables = temporal_page.tables(content | {"walks": joined, "cost_ms": costs})
+    assert "| 20% | toy |" in tables["walks"]
+
+
+def test_the_page_gets_its_tables_and_charts(content, tmp_path):
+    page = tmp_path / "page.md"
+    names = ("walks", "gains", "videos")
+    page.write_text("".join(f"<!-- table {n} -->\n<!-- end {n} -->\n" for n in names))
+    tables, charts = temporal_page.tables(content), temporal_page.charts(content)
+    report.publish(content, tmp_path / "out" / "temporal.json", charts, tables, page)
+    text = page.read_text()
+    for name in content["walks"]["20%"]:
+        assert f"| 20% | {name} |" in text
+    assert "Not measured" not in text
+    svg = (tmp_path / "out" / "walks.svg").read_text()
+    assert svg.count('class="line"') == 4 + 4 + 3  # a path has no likelihood
+    assert json.loads((tmp_path / "out" / "temporal.json").read_text()) == content
+    assert "median error" in temporal_page.headline(content)
+
+
+def test_what_is_missing_is_said_in_one_line(tmp_path):
+    with pytest.raises(UsageError, match="one folder of --runs"):
+        command.main(["temporal", "--runs=a,b", f"--out={tmp_path / 'o'}"])
+    with pytest.raises(CarjaxError, match="no such page"):
+        command.main(
+            ["temporal", "--runs=a", f"--out={tmp_path / 'o'}", f"--page={tmp_path / 'none.md'}"]
+        )
+    with pytest.raises(CarjaxError, match=r"orientation-0.*crossval"):
+        command.main(["temporal", f"--runs={tmp_path}", f"--out={tmp_path / 'o'}"])
+    assert not (tmp_path / "o").exists()
