@@ -1,4 +1,4 @@
-"""`carjax experiment`: test the hypothesis under carjax on photos and videos never trained on."""
+"""`carjax experiment`: what carjax builds on, tested on photos and videos never trained on."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from carjax.errors import UsageError
 if TYPE_CHECKING:
     from carjax.experiment.held import Held
 
-SYNOPSIS = """usage: carjax experiment hypothesis|pairs --runs=DIR[,DIR] --out=DIR
+SYNOPSIS = """usage: carjax experiment hypothesis|pairs|temporal --runs=DIR[,DIR] --out=DIR
 
 Is a head certain where its attribute is well shown? RUNS are folders of benchmarks/crossval.py,
 whose heads predict photos that they never saw; videos go through the whole pipeline.
   hypothesis  measures it: OUT/hypothesis.json and charts; --page=FILE.md gets the tables.
   pairs       draws blind pairs for people to judge: sheets in OUT, the answers in --key.
+  temporal    what neighbouring frames add: single frames, the filter, and sequence --heads.
 
   carjax experiment hypothesis --runs=out/crossval,out/by_model --out=docs/hypothesis"""
 
-EXPERIMENTS = ("hypothesis", "pairs")
+EXPERIMENTS = ("hypothesis", "pairs", "temporal")
 
 
 def define_flags() -> flags.FlagValues:
@@ -44,6 +45,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("page", None, "Markdown page whose tables to renew", flag_values=values)
     flags.DEFINE_integer("pairs", 200, "how many pairs to draw", 4, flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the pairs drawn", flag_values=values)
+    flags.DEFINE_list("heads", [], "sequence heads: folders of runs", flag_values=values)
+    flags.DEFINE_integer("per_model", 4, "walks per car model", 1, flag_values=values)
     flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
     return values
 
@@ -65,7 +68,7 @@ def main(argv: list[str]) -> int:
     if values.judgements and not values.key:
         raise UsageError("--judgements needs the --key of the pairs that were judged")
     common.set_up_jax()
-    return _pairs(values) if rest[0] == "pairs" else _hypothesis(values)
+    return {"hypothesis": _hypothesis, "pairs": _pairs, "temporal": _temporal}[rest[0]](values)
 
 
 def _pairs(values: flags.FlagValues) -> int:
@@ -125,4 +128,31 @@ def _hypothesis(values: flags.FlagValues) -> int:
     report.write(content, out, page)
     print(report.headline(content))
     print(f"\nresults: {out / report.RESULT_FILE}", file=sys.stdout)
+    return 0
+
+
+def _temporal(values: flags.FlagValues) -> int:
+    from carjax.experiment import report, temporal_page, temporal_run
+
+    out = pathlib.Path(values.out)
+    pipeline.check_out(out, values.overwrite, manifest=temporal_page.RESULT_FILE)
+    if len(values.runs) != 1:
+        raise UsageError("carjax experiment temporal takes one folder of --runs, by car model")
+    page = pathlib.Path(values.page) if values.page else None
+    if page is not None:
+        report.check_page(page)
+    with _progress() as on_progress:
+        measured = temporal_run.measure(
+            values.runs[0],
+            heads=values.heads,
+            model=values.model,
+            per_model=values.per_model,
+            data_dir=values.data_dir,
+            on_progress=on_progress,
+        )
+    content = report.rounded(measured)
+    tables, charts = temporal_page.tables(content), temporal_page.charts(content)
+    report.publish(content, out / temporal_page.RESULT_FILE, charts, tables, page)
+    print(temporal_page.headline(content))
+    print(f"\nresults: {out / temporal_page.RESULT_FILE}", file=sys.stdout)
     return 0
