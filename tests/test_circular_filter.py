@@ -31,6 +31,8 @@ TINY = Motion(
     cells=5, speeds_deg_s=(-50.0, 0.0, 50.0), drift_deg=40.0, change_rate=2.0, turn_rate=0.3
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 # --- the definition, in float64 and with full matrices -------------------------------------------
 

@@ -14,6 +14,8 @@ from carjax.errors import CarjaxError, UsageError
 from carjax.temporal import sequence_heads, sequence_model, votes
 from carjax.temporal.sequence_heads import Frames, SequenceHead, SequenceSpec
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HEAD = heads.HeadSpec(Angular("orientation"), grid=2, channels=4, hidden=8)
 MODELS = ("tcn", "gru", "attention")
 ROWS, LENGTH = 2, 9

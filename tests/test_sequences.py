@@ -18,6 +18,8 @@ from carjax.training import checkpoints, config, data, loop, sequences, walk_dat
 
 PHOTOS, MODELS = 24, 3
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def tiny(monkeypatch):
@@ -178,6 +180,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_repeats_its_losses_exactly(tiny, root, monkeypatch):
     made = settings(root, fold=-1)
     run(made, root, "whole")
@@ -198,6 +201,7 @@ def test_a_killed_run_resumes_and_repeats_its_losses_exactly(tiny, root, monkeyp
     ).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["tcn", *(pytest.param(m, marks=pytest.mark.slow) for m in ("gru", "attention"))]
 )
@@ -207,6 +211,7 @@ def test_every_model_of_carjax_trains(tiny, root, model):
     assert sequence_model.load(root / "run" / "head.safetensors").spec.model == model
 
 
+@pytest.mark.slow
 def test_padding_counts_neither_in_the_loss_nor_in_the_metrics(tiny, root):
     made = settings(root)
     task, material = sequences.create(made), materials(made, root, False)

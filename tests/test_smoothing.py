@@ -19,6 +19,8 @@ DOORS = Categorical("doors", ("3", "5"))
 MOTION = Motion()
 RESULTS = pathlib.Path(__file__).parents[1] / "benchmarks" / "results"
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def walk(azimuth_deg, kappa=60.0, **columns):
     """Frames of a camera, all fit to be chosen but for what is given."""

@@ -20,6 +20,8 @@ from carjax.temporal.motion import Motion
 from carjax.temporal.sequence_heads import Frames, SequenceHead, SequenceSpec
 from carjax.temporal.sequence_model import SequenceModel
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def footage(azimuth_deg, seen_deg, *, source="a", kappa=80.0, spoilt=None, probs=None, label=0):
     n = len(azimuth_deg)
@@ -147,7 +149,7 @@ def test_a_model_from_outside_the_package_gets_into_the_table(content):
     walks = [once_around(seed) for seed in range(2)]
     rows = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], walks[0].features)
     frames = Frames(rows, jnp.zeros((1, 160)), jnp.ones((1, 160), bool))
-    params = SequenceHead(spec).init(jax.random.key(0), frames)["params"]
+    params = jax.jit(SequenceHead(spec).init)(jax.random.key(0), frames)["params"]
     ways = methods.sequences({"out/toy": SequenceModel(params, spec, {})})
     assert list(ways) == ["toy"]
     figures = {

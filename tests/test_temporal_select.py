@@ -47,7 +47,7 @@ def head(model, tmp_path_factory):
     """A sequence head of the real shapes, as it is before training."""
     spec = SequenceSpec("gru", HeadSpec(Angular("orientation"), grid=4, channels=8, hidden=16))
     frames = sequence_heads.example_frames(spec)
-    params = SequenceHead(spec).init(jax.random.key(0), frames)["params"]
+    params = jax.jit(SequenceHead(spec).init)(jax.random.key(0), frames)["params"]
     card = {"backbone_sha256": model.card["backbone_sha256"]}
     path = tmp_path_factory.mktemp("head") / "head.safetensors"
     sequence_model.save(SequenceModel(params, spec, card), path)
