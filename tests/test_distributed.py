@@ -74,9 +74,8 @@ def losses(workdir):
     return [float(row.split(",")[column]) for row in rows[1:]]
 
 
-@pytest.mark.parametrize(
-    "cache", ["true", pytest.param("false", marks=pytest.mark.slow)], ids=["cached", "live"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["true", "false"], ids=["cached", "live"])
 def test_devices_and_processes_change_nothing(root, tmp_path, cache):
     flag = f"--cache={cache}"
     one, eight, two = (tmp_path / name for name in ("one", "eight", "two"))

@@ -404,6 +404,7 @@ def keepers(tiny_model):
     return {level: scoring.Scorer(tiny_model, 4, features=level) for level in ("pooled", "grid")}
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_crop_that_was_scored(keepers, scorer, tiny_model, frames):
     kept = keepers["grid"](frames)
     crops_of = jax.jit(crops.crop_and_resize, static_argnums=2)
@@ -576,6 +577,7 @@ def rows_on(devices, each, folder, localise=True):
         return [f[name] for name in f.files]
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_bits_on_eight_devices_and_on_one(tmp_path):
     one, eight = rows_on(1, 2, tmp_path), rows_on(8, 2, tmp_path)
     for a, b in zip(one, eight, strict=True):

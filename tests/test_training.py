@@ -433,6 +433,7 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stood(tiny, root, monke
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_live_views_train_without_a_cache_and_resume_exactly(tiny, root, monkeypatch):
     config = settings(root, cache=False)
     result = run(config, root, "whole")
@@ -524,6 +525,7 @@ def test_curves_for_tensorboard_are_those_of_the_table(tiny, root):
     assert not seen
 
 
+@pytest.mark.slow
 def test_the_car_box_trains(tiny, root):
     result = run(settings(root, "localise", steps=80, chunk=80, lr=0.02), root)
     assert result["photos"] == {"car_boxes": 15}  # one has no box
