@@ -22,10 +22,12 @@ from carjax.datasets import photos
 from carjax.errors import CarjaxError
 from carjax.experiment.temporal import WALK, Footage
 from carjax.temporal import walks
+from carjax.temporal.grids import apart_deg
 from carjax.training import config as configs
-from carjax.training import data, tasks
+from carjax.training import data, run_folder, tasks
+from carjax.training.sequences import SPOILT_VIEWS
 
-PLAIN_VIEWS, SPOILT_VIEWS = (0, 1), (2, 3)
+PLAIN_VIEWS = (0, 1)
 _BATCH = 512
 _FEWEST_NEIGHBOURS = 3
 
@@ -117,7 +119,7 @@ def read(
     density: Any = None
     log_probs = {}
     for attribute in CAR:
-        path = folder / f"{attribute.name}-{fold}" / "head.safetensors"
+        path = folder / f"{attribute.name}-{fold}" / run_folder.HEAD_FILE
         if path.is_file():
             said = _predict(path, attribute.name, features)
             if isinstance(attribute, Categorical):
@@ -228,9 +230,7 @@ def footage(
                     source=str(group),
                     time_s=walk.time_s[kept].astype(np.float64),
                     azimuth_deg=walk.azimuth_deg[kept].astype(np.float64),
-                    offset_deg=np.abs(
-                        (walk.label_deg - walk.azimuth_deg + 180.0)[kept] % 360.0 - 180.0
-                    ),
+                    offset_deg=apart_deg(walk.label_deg, walk.azimuth_deg)[kept],
                     spoilt=walk.spoilt[kept],
                     speaks=np.ones(len(photo), bool),
                     density=jax.tree.map(lambda x, v=view, p=photo: x[v, p], density),
@@ -270,7 +270,7 @@ def shared_error(cast: Cast, reach_deg: float = 10.0) -> dict[str, float]:
     sound = np.abs(error) < 30.0
     around = np.full(len(error), np.nan)
     for i in np.flatnonzero(sound):
-        near = np.abs((azimuth - azimuth[i] + 180.0) % 360.0 - 180.0) < reach_deg
+        near = apart_deg(azimuth, azimuth[i]) < reach_deg
         near &= sound & (group == group[i]) & (photo != photo[i])
         if near.sum() >= _FEWEST_NEIGHBOURS:
             around[i] = np.median(error[near])

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from carjax import eligibility, pipeline, scoring, selection
+from carjax import pipeline, scoring, selection
 from carjax.backbones.features import Features
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 from carjax.experiment.sequences import SAMPLE, SAMPLE_LABELS, SPIN_FPS
 from carjax.experiment.temporal import VIDEO, Footage
 from carjax.table import ScoreTable
+from carjax.temporal import smoothing
 
 if TYPE_CHECKING:
     from carjax.model import Model
@@ -83,7 +84,7 @@ def _footage(
     spoilt: np.ndarray,
     truth: Mapping[str, str],
 ) -> Footage:
-    speaks = eligibility.main_car_frames(table) & selection.sound_directions(table)
+    speaks = smoothing.informing(table)
     features: Any = table.features
     return Footage(
         kind=VIDEO,

@@ -14,6 +14,7 @@ from carjax.evaluation import metrics
 from carjax.experiment import statistics
 from carjax.temporal import consensus
 from carjax.temporal.consensus import Repetition
+from carjax.temporal.grids import apart_deg
 
 SCHEMA_VERSION = 1
 WALK, VIDEO = "walk", "video"
@@ -89,7 +90,7 @@ def azimuth_figures(
         ci95: the same keys → [low, high]}; None for what a path without a density has not.
     """
     error = np.concatenate(
-        [_apart(e.azimuth_deg, f.azimuth_deg) for f, e in zip(footage, estimates, strict=True)]
+        [apart_deg(e.azimuth_deg, f.azimuth_deg) for f, e in zip(footage, estimates, strict=True)]
     )
     loglik = np.concatenate([e.loglik for e in estimates])
     filled = np.array([views_filled(f, e) for f, e in zip(footage, estimates, strict=True)])
@@ -139,7 +140,7 @@ def steadiness(estimate: Estimate) -> dict[str, float]:
     Returns:
         {median_step_deg: of the change between neighbours, jumps: share of changes above 60°}.
     """
-    step = _apart(estimate.azimuth_deg[1:], estimate.azimuth_deg[:-1])
+    step = apart_deg(estimate.azimuth_deg[1:], estimate.azimuth_deg[:-1])
     return {
         "median_step_deg": float(np.median(step)),
         "jumps": float((step > JUMP_DEG).mean()),
@@ -188,11 +189,6 @@ def _classes(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "ece": certainty.calibration_error(rows.confidence, rows.predicted == rows.label),
         "certainty": float(rows.certainty.mean()),
     }
-
-
-def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Absolute difference of angles in degrees, in [0, 180]."""
-    return np.abs((np.asarray(a, np.float64) - b + 180.0) % 360.0 - 180.0)
 
 
 def _median_interval(values: np.ndarray, groups: np.ndarray, samples: int) -> list[float]:

@@ -17,6 +17,7 @@ from carjax.experiment.temporal import Footage
 from carjax.temporal import consensus, sequence_model, walks
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.motion import Motion
+from carjax.training import run_folder
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
 # The share that the consensus and the gains are measured at.
@@ -114,7 +115,7 @@ def measure(
 def _file(run: str | os.PathLike[str]) -> pathlib.Path:
     """The sequence head of a folder of `carjax train`, or a file as it is."""
     path = pathlib.Path(run)
-    return path / "head.safetensors" if path.is_dir() else path
+    return path / run_folder.HEAD_FILE if path.is_dir() else path
 
 
 def gains(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:

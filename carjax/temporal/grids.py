@@ -12,6 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 
+def apart_deg(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
+    """Absolute difference of angles in degrees, float64 [...] in [0, 180].
+
+    Example:
+        >>> apart_deg([350.0, 90.0], [10.0, 80.0]).tolist()
+        [20.0, 10.0]
+    """
+    apart = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return np.abs((apart + 180.0) % 360.0 - 180.0)
+
+
 def bin_masses(density: npt.ArrayLike, bins: int = 8) -> np.ndarray:
     """Mass in bins of equal width, the first centred on 0 degrees, float64 [..., bins].
 

@@ -36,7 +36,7 @@ def smoothed(table: ScoreTable, motion: Motion | None = None) -> ScoreTable:
     """
     if table.angular is None or not len(table):
         return table
-    mask = eligibility.main_car_frames(table) & selection.sound_directions(table)
+    mask = informing(table)
     if not mask.any():
         return table
     rows, seen = padding(len(table), mask)
@@ -73,7 +73,7 @@ def by_model(path: str | os.PathLike[str], model: Model) -> Callable[[ScoreTable
         )
 
     def run(table: ScoreTable) -> ScoreTable:
-        mask = eligibility.main_car_frames(table) & selection.sound_directions(table)
+        mask = informing(table)
         if not mask.any():
             return table
         rows, seen = padding(len(table), mask)
@@ -86,6 +86,11 @@ def by_model(path: str | os.PathLike[str], model: Model) -> Callable[[ScoreTable
         return with_density(table, grid)
 
     return run
+
+
+def informing(table: ScoreTable) -> np.ndarray:
+    """Returns which frames say something of the main car's direction, bool [N]."""
+    return eligibility.main_car_frames(table) & selection.sound_directions(table)
 
 
 def padding(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from carjax.datasets.augment import Augmentation
 from carjax.errors import UsageError
+from carjax.temporal.grids import apart_deg
 
 # The views of a photo that frames show, in the numbering of the feature cache, whose odd views are
 # mirrored: 0 the photo, 1 its mirror image, 2 spoilt, 3 spoilt and mirrored.
@@ -180,7 +181,7 @@ def coverage(azimuth_deg: npt.ArrayLike, spec: WalkSpec) -> float:
     labels = np.asarray(azimuth_deg, np.float64)
     seen = np.concatenate([labels, -labels]) if spec.mirrored else labels
     circle = np.arange(0.05, 360.0, 0.1)
-    return float((_apart(circle[:, None], seen) <= spec.tolerance_deg).any(axis=1).mean())
+    return float((apart_deg(circle[:, None], seen) <= spec.tolerance_deg).any(axis=1).mean())
 
 
 # --- The camera ----------------------------------------------------------------------------------
@@ -250,15 +251,10 @@ def _choose(
     """
     if not len(seen):
         return np.full(len(path), -1)
-    apart = _apart(path[:, None], seen)
+    apart = apart_deg(path[:, None], seen)
     score = rng.gumbel(size=apart.shape) - 0.5 * (3.0 * apart / max(tolerance, 1e-9)) ** 2
     near = apart <= tolerance
     return np.where(near.any(axis=1), np.where(near, score, -np.inf).argmax(axis=1), -1)
-
-
-def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Distance of angles in degrees, in [0, 180]."""
-    return np.abs((a - b + 180.0) % 360.0 - 180.0)
 
 
 def _turn(angle: np.ndarray) -> np.ndarray:
