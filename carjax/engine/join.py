@@ -12,7 +12,7 @@ from carjax.engine.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS_AT_ONCE, _BYTES_AT_ONCE = 4096, 2**22
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 1024, 2**22
 
 
 class _Reader:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Rows of a column lie together for this many rows: large enough to compress, small to hold.
-_GROUP_ROWS = 8192
+_GROUP_ROWS = 2048
 # Rows with features are so wide that fewer make a part, and lie together.
 _PART_BYTES, _GROUP_BYTES = 2**26, 2**24
 

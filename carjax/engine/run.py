@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Rows of a part: as many as they come where they stay parts; few where they become one file.
-PART_ROWS, _JOINED_ROWS = 100_000, 10_000
+PART_ROWS, _JOINED_ROWS = 100_000, 2_000
 CHECKPOINT_S = 60.0
 _LOOKUPS = 32
 
