@@ -46,6 +46,7 @@ class Options:
         threads: sources that are read at once; None: what suits the machine.
         columns: the columns to keep; None: all.
         features: what is kept of the backbone's features, beside `columns`; None: nothing.
+        decoder: what decodes videos, by its name, see `video.load_backend`.
     """
 
     fps: video.Fps = "auto"
@@ -53,6 +54,7 @@ class Options:
     threads: int | None = None
     columns: tuple[str, ...] | None = None
     features: FeatureColumns | None = None
+    decoder: str = "pyav"
 
 
 def threads(options: Options) -> int:
@@ -65,11 +67,15 @@ class LocalEngine:
 
     Frames of different sources share batches, and everything overlaps: threads decode, one
     assembles batches, this one feeds the devices, and one turns scores into rows.
+
+    Raises:
+        UsageError: there is no decoder of that name.
     """
 
     def __init__(self, model: Model, options: Options) -> None:
         self._spec = model.spec
         self._options = options
+        self._decoder = video.load_backend(options.decoder)
         # Of several processes each has its own devices and its own sources.
         devices = jax.local_devices()
         size = None if options.batch is None else options.batch * len(devices)
@@ -98,6 +104,7 @@ class LocalEngine:
         feed = Feed(
             sources,
             self._options.fps,
+            self._decoder,
             threads=threads(self._options),
             depth=_DECODED_BATCHES * size,
         )
