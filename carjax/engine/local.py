@@ -67,15 +67,11 @@ class LocalEngine:
 
     Frames of different sources share batches, and everything overlaps: threads decode, one
     assembles batches, this one feeds the devices, and one turns scores into rows.
-
-    Raises:
-        UsageError: there is no decoder of that name.
     """
 
     def __init__(self, model: Model, options: Options) -> None:
         self._spec = model.spec
         self._options = options
-        self._decoder = video.load_backend(options.decoder)
         # Of several processes each has its own devices and its own sources.
         devices = jax.local_devices()
         size = None if options.batch is None else options.batch * len(devices)
@@ -104,7 +100,7 @@ class LocalEngine:
         feed = Feed(
             sources,
             self._options.fps,
-            self._decoder,
+            self._options.decoder,
             threads=threads(self._options),
             depth=_DECODED_BATCHES * size,
         )
