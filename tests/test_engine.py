@@ -67,7 +67,7 @@ def test_a_feed_can_be_left_and_survives_whatever_a_source_raises(tmp_path, monk
     for i in range(30):
         (tmp_path / f"{i}.jpg").write_bytes(b"x")
 
-    def read(one, fps):
+    def read(one, fps, decoder):
         if one.path.endswith("3.jpg"):
             raise MemoryError
         for i in range(5):

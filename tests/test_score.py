@@ -212,6 +212,44 @@ def test_fps(mixed, weights, tmp_path):
         assert len(rows(out)) == count
 
 
+def test_opencv_gives_the_rows_of_the_same_frames(mixed, weights, tmp_path):
+    words = [mixed / "b.mp4", mixed / "text.mp4", SAMPLE, "--fps=2", *weights]
+    for decoder in ("pyav", "opencv"):
+        assert score(*words, f"--decoder={decoder}", f"--out={tmp_path / decoder}") == 0
+    own, other = rows(tmp_path / "pyav"), rows(tmp_path / "opencv")
+    assert {k: row["time_s"] for k, row in own.items()} == pytest.approx(
+        {k: row["time_s"] for k, row in other.items()}, abs=1e-9
+    )
+    assert errors(tmp_path / "opencv") == errors(tmp_path / "pyav")
+
+
+def test_a_decoder_from_outside_the_package_scores_alone_and_in_processes(mixed, weights, tmp_path):
+    words = [mixed / "b.mp4", mixed / "a.mp4", mixed / "photos", *weights]
+    own, toy, parts = (tmp_path / name for name in ("own", "toy", "parts"))
+    assert score(*words, f"--out={own}") == 0
+    words.append("--decoder=toy_decoder:Negative")
+    assert score(*words, f"--out={toy}") == 0
+    for process in (0, 1):
+        flags = ["--processes=2", f"--process_id={process}"]
+        assert score(*words, f"--out={parts}", *flags) == 0
+    assert rows(own).keys() == rows(toy).keys()
+    for key, row in rows(own).items():
+        assert (row == rows(toy)[key]) == key[0].endswith((".jpg", ".png"))
+    assert rows(parts) == rows(toy)
+    told = [[str(mixed / name), "is a negative"] for name in ("a.mp4", "b.mp4")]
+    assert errors(toy) == errors(parts) == told
+
+
+def test_what_was_begun_before_there_were_decoders_goes_on(mixed, weights, tmp_path):
+    out = tmp_path / "x.parquet"
+    assert score(mixed / "a.mp4", f"--out={out}", *weights) == 0
+    head = json.loads((tmp_path / "x.parquet.manifest.jsonl").read_text().splitlines()[0])
+    assert head["settings"].keys() == {"model", "fps", "columns"}
+    words = [mixed / "a.mp4", mixed / "c.mkv", f"--out={out}", *weights]
+    assert score(*words, "--decoder=pyav") == 0
+    assert len(rows(out)) == 9
+
+
 def test_a_video_that_is_cut_short_keeps_its_rows_and_is_told(weights, tmp_path):
     path = files.write_video(tmp_path / "v.mp4", 40, size=(160, 120), movflags="faststart")
     path.write_bytes(path.read_bytes()[:-2000])
@@ -422,6 +460,7 @@ def test_a_join_that_was_killed_is_ended(mixed, weights, tmp_path, monkeypatch):
         ([], ["--columns=kappa"], "another columns"),
         ([], ["--nolocalise"], "another model"),
         (["--part_rows=5"], ["--fps=1"], "another fps"),
+        ([], ["--decoder=toy_decoder:Negative"], "another decoder (the default, now toy_decoder"),
     ],
 )
 def test_other_settings_are_refused_and_overwritten_on_request(
@@ -531,6 +570,8 @@ def test_a_call_that_is_wrong_removes_nothing(mixed, weights, tmp_path, monkeypa
         ([], 2, "what to score"),
         (["a.mp4"], 2, "--out"),
         (["a.mp4", "--out=x.parquet", "--fps=no"], 2, "fps"),
+        (["a.mp4", "--out=x.parquet", "--decoder=ffmpeg"], 2, "MODULE:NAME, not 'ffmpeg'"),
+        (["a.mp4", "--out=x.parquet", "--decoder=no.such:x"], 2, "cannot import no.such"),
         (["a.mp4", "--out=x.parquet", "--processes=2"], 2, "--process_id"),
         (["a.mp4", "--out=x.parquet", "--processes=2", "--process_id=2"], 2, "0 to 1"),
         (["a.mp4", "--out=x.parquet", "--part_rows=0"], 2, "part_rows"),
@@ -573,6 +614,14 @@ def test_a_picture_keeps_its_shape_on_one_of_three_canvases():
         assert sample.canvas == canvas
         scale = min(1, 640 / max(shape))
         assert sample.image.shape == (*(round(side * scale) for side in shape), 3)
+
+
+def test_help_fits_a_screen(capsys):
+    assert command.main(["score", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--decoder=pyav" in text
+    assert max(map(len, text.splitlines())) <= 110
+    assert len(text.splitlines()) < 50
 
 
 def test_sampling_is_that_of_the_decoder(mixed, whole):

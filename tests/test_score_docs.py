@@ -16,7 +16,7 @@ import score_files as files
 import carjax
 from carjax import feature_columns, parquet, scoring
 from carjax.cli import score as score_command
-from carjax.sources import stills
+from carjax.sources import expand, readers, stills
 
 TEXT = (pathlib.Path(__file__).parents[1] / "docs" / "score_at_scale.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
@@ -31,6 +31,18 @@ def test_its_commands_have_the_flags_that_there_are():
         words = values(["carjax", *shlex.split(call)[2:]])
         assert words[1:]
         assert values.out
+
+
+def check_decoder(decoder):
+    images = (
+        np.zeros((60, 360, 1280, 3), np.uint8) + np.arange(60, dtype=np.uint8)[:, None, None, None]
+    )
+    np.save("walk.npy", images)
+    samples = list(readers.read(expand.source("walk.npy"), 10.0, decoder))
+    assert [sample.frame for sample in samples] == list(range(0, 60, 3))
+    assert samples[7].image.shape == (180, 640, 3)
+    assert [sample.image[0, 0, 0] for sample in samples] == list(range(0, 60, 3))
+    np.testing.assert_allclose([sample.time_s for sample in samples], np.arange(20) / 10)
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -60,6 +72,7 @@ def test_its_code_runs(tiny_model, tmp_path, monkeypatch):
     assert space["rows"].column_names == ["source", "frame", "kappa"]
     assert space["batch"].mask.sum() == 2
     assert space["batch"].features.grid.shape == (8, 32, 8, 8, 112)
+    check_decoder(space["ArrayFrames"])
     beam = space["ScorePhotos"]()
     beam.setup()
     rows = list(beam.process(list(zip(names, data, strict=True))))

@@ -28,6 +28,7 @@ def cluster():
     pytest.importorskip("ray.data")
     same = {k: v for k, v in environment().items() if k.startswith(("JAX", "PYTHONPATH", "CARJAX"))}
     same["JAX_NUM_CPU_DEVICES"] = "1"
+    same["PYTHONPATH"] += os.pathsep + os.fspath(pathlib.Path(__file__).parent)
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -86,3 +87,31 @@ def test_a_worker_that_is_killed_loses_no_row_and_doubles_none(
     assert rows(out) == rows(local)
     assert errors(out) == errors(local)
     assert {source for source, _ in errors(out)} == BROKEN.keys()
+
+
+def test_workers_import_a_decoder_by_its_name(cluster, mixed, weights, tmp_path):  # noqa: F811
+    words = [mixed / "a.mp4", mixed / "c.mkv", *weights, "--batch=6"]
+    words.append("--decoder=toy_decoder:Negative")
+    for name, extra in (("ray", ["--engine=ray"]), ("local", [])):
+        assert score(*words, f"--out={tmp_path / name}", *extra) == 0
+    assert rows(tmp_path / "ray") == rows(tmp_path / "local")
+    told = [[str(mixed / name), "is a negative"] for name in ("a.mp4", "c.mkv")]
+    assert errors(tmp_path / "ray") == errors(tmp_path / "local") == told
+
+
+def test_a_decoder_that_a_worker_lacks_is_an_error_of_each_source(
+    cluster,
+    mixed,  # noqa: F811
+    weights,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    (tmp_path / "only_here.py").write_text("from carjax.video import Decoder\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [mixed / "a.mp4", mixed / "c.mkv", *weights, "--batch=6"]
+    words += ["--decoder=only_here:Decoder", f"--out={tmp_path / 'x'}"]
+    assert score(*words, "--engine=ray") == 1
+    says = "decoder only_here:Decoder: cannot import only_here: No module named 'only_here'"
+    assert errors(tmp_path / "x") == [[str(mixed / name), says] for name in ("a.mp4", "c.mkv")]
+    assert score(*words) == 0  # and here it goes on
+    assert len(rows(tmp_path / "x")) == 9

@@ -34,6 +34,7 @@ def define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("out", None, "file to write, or its URL", values)
     flags.DEFINE_string("fps", "auto", "frames a second: auto (8), all, or N", values)
+    flags.DEFINE_string("decoder", "pyav", "pyav, opencv, or MODULE:NAME, your own", values)
     flags.DEFINE_list("columns", None, "only these, beside source and frame", values)
     flags.DEFINE_enum(
         "save_features", None, ["pooled", "grid"], "and the backbone's features", flag_values=values
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("where to? give --out=FILE.parquet")
     fps = video.parse_fps(values.fps)
     check_processes(values)
+    video.load_backend(values.decoder)
 
     # What can be wrong with the call is found before JAX is imported, and before --overwrite
     # removes anything.
@@ -139,7 +141,11 @@ def load(values: flags.FlagValues) -> Model:
 
 
 def settings_of(
-    model: Model, fps: video.Fps, columns: list[str], save_features: str | None = None
+    model: Model,
+    fps: video.Fps,
+    columns: list[str],
+    save_features: str | None = None,
+    decoder: str = "pyav",
 ) -> dict[str, Any]:
     """Returns what rows depend on: runs with other settings do not share a file."""
     from carjax import model as models
@@ -152,7 +158,12 @@ def settings_of(
         "fps": fps,
         "columns": columns,
     }
-    return settings | ({"save_features": save_features} if save_features else {})
+    # What earlier versions had no choice of is left out where it is as it was then.
+    if save_features:
+        settings["save_features"] = save_features
+    if decoder != "pyav":
+        settings["decoder"] = decoder
+    return settings
 
 
 def score(
@@ -172,7 +183,9 @@ def score(
     level = values.save_features
     features = feature_columns.of_model(model, level) if level else None
     schema = parquet.arrow_schema(model.spec.schema, columns, features)
-    options = local.Options(fps, values.batch, values.threads, tuple(columns), features)
+    options = local.Options(
+        fps, values.batch, values.threads, tuple(columns), features, values.decoder
+    )
 
     def engine() -> Any:
         if values.engine == "ray":
@@ -200,7 +213,7 @@ def score(
             sources,
             problems,
             run,
-            settings_of(model, fps, columns, values.save_features),
+            settings_of(model, fps, columns, values.save_features, values.decoder),
             schema,
             engine,
             progress,

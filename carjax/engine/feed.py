@@ -52,14 +52,22 @@ class Feed:
     Args:
         sources: what to read.
         fps: which frames of videos to take.
+        decoder: what decodes them, by its name, see `video.load_backend`.
         threads: how many sources are read at once.
         depth: the most frames that wait.
     """
 
     def __init__(
-        self, sources: Sequence[Source], fps: video.Fps, *, threads: int, depth: int
+        self,
+        sources: Sequence[Source],
+        fps: video.Fps,
+        decoder: str = "pyav",
+        *,
+        threads: int,
+        depth: int,
     ) -> None:
         self._fps = fps
+        self._decoder = decoder
         self._channel: Channel[Decoded | End] = Channel(depth)
         self._lock = threading.Lock()
         self._waiting = iter(enumerate(sources))
@@ -112,7 +120,10 @@ class Feed:
         rows, problems, fingerprint, failure = 0, [], "", None
         try:
             fingerprint = fingerprint_of(source)
-            for item in readers.read(source, self._fps):
+            # Here and not at once: on another machine it may be missing, which then is told as
+            # any failure of a source.
+            decoder = video.load_backend(self._decoder)
+            for item in readers.read(source, self._fps, decoder):
                 if isinstance(item, Problem):
                     problems.append(item)
                     continue

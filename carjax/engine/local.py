@@ -46,6 +46,7 @@ class Options:
         threads: sources that are read at once; None: what suits the machine.
         columns: the columns to keep; None: all.
         features: what is kept of the backbone's features, beside `columns`; None: nothing.
+        decoder: what decodes videos, by its name, see `video.load_backend`.
     """
 
     fps: video.Fps = "auto"
@@ -53,6 +54,7 @@ class Options:
     threads: int | None = None
     columns: tuple[str, ...] | None = None
     features: FeatureColumns | None = None
+    decoder: str = "pyav"
 
 
 def threads(options: Options) -> int:
@@ -98,6 +100,7 @@ class LocalEngine:
         feed = Feed(
             sources,
             self._options.fps,
+            self._options.decoder,
             threads=threads(self._options),
             depth=_DECODED_BATCHES * size,
         )

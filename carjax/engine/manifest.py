@@ -162,7 +162,8 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], out: str
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             short = not isinstance(now.get(key), list)
-            values = f" ({before.get(key)}, now {now.get(key)})" if short else ""
+            then, here = before.get(key, "the default"), now.get(key, "the default")
+            values = f" ({then}, now {here})" if short else ""
             raise CarjaxError(
                 f"{out}: was begun with another {key}{values}: give the same, another --out, "
                 "or --overwrite"

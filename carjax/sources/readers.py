@@ -16,12 +16,13 @@ _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _TAR_MAGIC = slice(257, 262)  # POSIX 1003.1, ustar
 
 
-def read(source: Source, fps: video.Fps) -> Iterator[Item]:
+def read(source: Source, fps: video.Fps, decoder: video.Backend = video.Decoder) -> Iterator[Item]:
     """Yields the frames of a source, and what is wrong with parts of it, in (source, frame) order.
 
     Args:
         source: a video, a picture, a WebDataset tar, or Parquet with encoded pictures.
         fps: which frames of a video to take, see `video.Decoder`.
+        decoder: what decodes videos.
 
     Raises:
         CarjaxError: nothing can be read from it; the message does not name it.
@@ -34,11 +35,11 @@ def read(source: Source, fps: video.Fps) -> Iterator[Item]:
         if kind == "still":
             yield from stills.read(source)
         elif kind == "tar":
-            yield from tars.read(source, fps)
+            yield from tars.read(source, fps, decoder)
         elif kind == "parquet":
             yield from tables.read(source)
         else:
-            yield from videos.read(source, fps)
+            yield from videos.read(source, fps, decoder)
     except FileNotFoundError:
         raise CarjaxError("no such file") from None
     except PermissionError:

@@ -16,7 +16,7 @@ from carjax.sources.base import Item, Problem, Source
 from carjax.sources.expand import IMAGES, VIDEOS
 
 
-def read(source: Source, fps: video.Fps) -> Iterator[Item]:
+def read(source: Source, fps: video.Fps, decoder: video.Backend) -> Iterator[Item]:
     """Yields the pictures, and the frames of the videos, in order of the members' names.
 
     Rows are called `SHARD.tar/MEMBER`. A member that cannot be decoded is a problem of its own;
@@ -31,7 +31,8 @@ def read(source: Source, fps: video.Fps) -> Iterator[Item]:
         with _opened(plain) as archive:
             members, cut = _members(archive, plain.stat().st_size)
             for member in members:
-                yield from _member(f"{source.name}/{member.name}", archive, member, fps)
+                name = f"{source.name}/{member.name}"
+                yield from _member(name, archive, member, fps, decoder)
     if cut:
         yield Problem(source.name, "the archive is cut short; copy it again")
     elif not members:
@@ -81,7 +82,11 @@ def _members(archive: tarfile.TarFile, size: int) -> tuple[list[tarfile.TarInfo]
 
 
 def _member(
-    name: str, archive: tarfile.TarFile, member: tarfile.TarInfo, fps: video.Fps
+    name: str,
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    fps: video.Fps,
+    decoder: video.Backend,
 ) -> Iterator[Item]:
     file = archive.extractfile(member)
     if file is None:
@@ -93,7 +98,7 @@ def _member(
         with tempfile.NamedTemporaryFile(prefix="carjax-", suffix=_suffix(member)) as copy:
             shutil.copyfileobj(file, copy)
             copy.flush()
-            yield from videos.read_file(name, pathlib.Path(copy.name), fps)
+            yield from videos.read_file(name, pathlib.Path(copy.name), fps, decoder)
     except CarjaxError as error:
         yield Problem(name, str(error))
 

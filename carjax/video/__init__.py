@@ -1,6 +1,7 @@
 """Frames of a video file: true timestamps, upright pictures, constant memory.
 
-Decoding is PyAV's (FFmpeg). Nothing here imports JAX, so that a bad path fails at once.
+Decoding is PyAV's (FFmpeg); `load_backend` finds others by name. Nothing here imports JAX, so that
+a bad path fails at once.
 
 Every frame has one identity: its 0-based index in presentation order at the video's own rate,
 whatever is sampled. Frames are counted as `ffprobe -count_frames` counts them: what an edit list
@@ -8,6 +9,7 @@ hides is no frame.
 """
 
 from carjax.prefetch import Prefetch, prefetch
+from carjax.video.backends import Backend, Frames, load_backend
 from carjax.video.batch import Batch, batches
 from carjax.video.decoder import (
     Decoder,
@@ -21,14 +23,16 @@ from carjax.video.decoder import (
 )
 from carjax.video.reader import Reader, UnprovenIndexError
 from carjax.video.timeline import Timeline, read_timeline
-from carjax.video.timing import AUTO_FPS, Fps, parse_fps
+from carjax.video.timing import AUTO_FPS, Fps, parse_fps, sampler
 
 __all__ = [
     "AUTO_FPS",
+    "Backend",
     "Batch",
     "Decoder",
     "Fps",
     "Frame",
+    "Frames",
     "Prefetch",
     "Reader",
     "Timeline",
@@ -38,9 +42,11 @@ __all__ = [
     "coded_size",
     "frames",
     "grab",
+    "load_backend",
     "parse_fps",
     "prefetch",
     "probe",
     "read_timeline",
     "recorded_at",
+    "sampler",
 ]

@@ -239,7 +239,7 @@ class Decoder:
                 losses.frames += bool(raw.is_corrupt)
             index = index_count(container, stream, os.path.getsize(self._path))
             stated_s = stated_duration(container, stream)
-        self.warnings = _warnings(losses, count, end_s, index, stated_s)
+        self.warnings = damage(losses, count, end_s, index, stated_s)
         self.info = dataclasses.replace(
             self.info, frames=count, exact_frames=True, duration_s=end_s
         )
@@ -312,7 +312,7 @@ def _frame_duration(raw: av.VideoFrame, tick_s: float, rate: float) -> float:
     return duration * tick_s if duration else 1 / rate
 
 
-def _warnings(
+def damage(
     losses: Losses,
     count: int,
     end_s: float,

@@ -22,6 +22,29 @@ class Orientation(NamedTuple):
 _UPRIGHT = Orientation(transpose=False, flip_x=False, flip_y=False, rotation=0)
 
 
+def shown_size(width: int, height: int, aspect: float, max_side: int | None) -> tuple[int, int]:
+    """Width and height of a stored picture as shown, before turning.
+
+    Args:
+        width: stored pixels.
+        height: stored pixels.
+        aspect: a stored pixel's width over its height; one side is stretched, none is shrunk.
+        max_side: then both shrink until no side has more pixels; None: they do not.
+
+    Example:
+        >>> shown_size(720, 576, 16 / 15, None), shown_size(1920, 1080, 1.0, 640)
+        ((768, 576), (640, 360))
+    """
+    if aspect >= 1:
+        width = round(width * aspect)
+    else:
+        height = round(height / aspect)
+    if max_side is not None and max(width, height) > max_side:
+        scale = max_side / max(width, height)
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    return width, height
+
+
 class Renderer:
     """Turns the decoded frames of one pass into upright RGB images with square pixels."""
 
@@ -42,17 +65,12 @@ class Renderer:
         return self._turned[1]
 
     def size(self, raw: av.VideoFrame) -> tuple[int, int]:
-        """Width and height with square pixels, before turning; a side is only ever stretched."""
-        if self._aspect >= 1:
-            return round(raw.width * self._aspect), raw.height
-        return raw.width, round(raw.height / self._aspect)
+        """Width and height with square pixels, before turning."""
+        return shown_size(raw.width, raw.height, self._aspect, None)
 
     def render(self, raw: av.VideoFrame, max_side: int | None) -> np.ndarray:
         """The upright image, uint8 [H, W, 3]."""
-        width, height = self.size(raw)
-        if max_side is not None and max(width, height) > max_side:
-            scale = max_side / max(width, height)
-            width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        width, height = shown_size(raw.width, raw.height, self._aspect, max_side)
         smaller = width * height < raw.width * raw.height
         rgb = self._reformatter.reformat(
             raw,
@@ -61,7 +79,7 @@ class Renderer:
             format="rgb24",
             interpolation="AREA" if smaller else "BILINEAR",
         )
-        return _upright(rgb.to_ndarray(), self.orientation(raw))
+        return upright(rgb.to_ndarray(), self.orientation(raw))
 
 
 def _orientation(raw: av.VideoFrame) -> Orientation:
@@ -80,7 +98,8 @@ def _orientation(raw: av.VideoFrame) -> Orientation:
     return Orientation(False, a < 0, d < 0, rotation)
 
 
-def _upright(image: np.ndarray, orientation: Orientation) -> np.ndarray:
+def upright(image: np.ndarray, orientation: Orientation) -> np.ndarray:
+    """Turns a stored picture, [H, W, 3]."""
     if orientation == _UPRIGHT:
         return image
     import cv2  # only turned videos need it, and it takes its time to load
