@@ -1,8 +1,8 @@
 """Sequences of scored frames with their features and labels, for models that look across time.
 
-The features come from `carjax score --save_features=…`, the labels from a CSV file (`frame_labels`).
-Features are read one source at a time, so that a set of sequences takes little memory, and
-processes can share it.
+The features come from `carjax score --save_features=…`, the labels from a CSV file; see
+`frame_labels`. Features are read one source at a time, so that a set of sequences takes little
+memory, and processes can share it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def read(
     known = frame_labels.read(labels)
     with parquet.errors_of(path):
         parts = parquet.parts(path)
-        info = _described(parts, level, weights_sha256)
+        info = described(parts, level, weights_sha256)
         found = _index(parts, set(known.rows))
     known.check_sources(found, path)
     unmatched = 0
@@ -142,10 +142,14 @@ def read(
     return FrameSequences(info, ordered, known.classes, unmatched, sources, tuple(wanted))
 
 
-def _described(
+def described(
     parts: Sequence[pathlib.Path], level: Level | None, weights_sha256: str | None
 ) -> FeatureColumns:
-    """What the features of all parts are; a CarjaxError where that is not what is wanted."""
+    """Returns what the features of all parts of a file of scores are.
+
+    Raises:
+        CarjaxError: it is not what `read` was asked for; the caller names the file.
+    """
     import pyarrow.parquet as pq
 
     headers = [parquet.header_of(pq.read_schema(part)) for part in parts]
