@@ -8,10 +8,12 @@ import numpy as np
 
 from carjax import video
 
-DATA = pathlib.Path(__file__).parents[1] / "data"
+ROOT = pathlib.Path(__file__).parents[1]
+DATA = ROOT / "data"
 SAMPLE = DATA / "prius_walkaround.mp4"
 # Frames of each clip, one after another; ragged.
-CLIPS = {"a.mp4": 40, "b.mp4": 25, "c.mp4": 33, "d.mp4": 12, "e.mp4": 28}
+A, B, C, D, E = SOURCES = tuple(f"walks/{name}.mp4" for name in "abcde")
+CLIPS = dict(zip(SOURCES, (40, 25, 33, 12, 28), strict=True))
 RATE = 12
 
 
@@ -28,18 +30,19 @@ def images(count):
 
 
 def write(folder):
-    """Writes the clips, and `labels.csv`: every third azimuth is blank, b.mp4 has every one."""
+    """Writes the clips, and `walks.csv`: every third azimuth is blank, but B has every one."""
+    (folder / "walks").mkdir()
     rows, first = truth(), 0
     frames = images(sum(CLIPS.values()))
-    with (folder / "labels.csv").open("w", newline="") as f:
+    with (folder / "walks.csv").open("w", newline="") as f:
         table = csv.writer(f)
         table.writerow(["source", "time_s", "azimuth_deg", "doors", "car"])
         for name, count in CLIPS.items():
             write_clip(folder / name, frames[first : first + count])
             for i in range(count):
-                known = name == "b.mp4" or i % 3
+                known = name == B or i % 3
                 azimuth = rows[first + i]["azimuth_deg"] if known else ""
-                car = "one" if name in ("a.mp4", "d.mp4") else name
+                car = "one" if name in (A, D) else name
                 table.writerow([name, f"{i / RATE:.4f}", azimuth, "5", car])
             first += count
 

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 
 import jax
@@ -14,6 +16,7 @@ import pytest
 import recorded_clips
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_clips import A, B, C, D, E
 from test_score import built_once, score, weights  # noqa: F401, fixtures
 
 from carjax import feature_columns, parquet, pipeline
@@ -32,6 +35,14 @@ from carjax.temporal.motion import Motion
 from carjax.temporal.sequence_heads import SequenceHead, SequenceSpec, example_frames
 from carjax.training import checkpoints, loop, recording_data, sequences
 from carjax.training.recording_data import Recordings
+
+PAGE = (recorded_clips.ROOT / "docs" / "temporal.md").read_text()
+SECTION = PAGE.split("## Your own recordings")[1].split("\n## ")[0]
+[COMMANDS] = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
+# The commands of the page: name → words.
+DOCUMENTED = {
+    words[1]: words[2:] for words in map(shlex.split, COMMANDS.replace("\\\n", " ").splitlines())
+}
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -59,8 +70,7 @@ def clips(weights, tmp_path_factory):  # noqa: F811
     recorded_clips.write(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        words = [*recorded_clips.CLIPS, "--out=walks.parquet", "--fps=all"]
-        assert score(*words, "--save_features=grid", *weights) == 0
+        assert score(*DOCUMENTED["score"], "--fps=all", *weights) == 0
     return folder
 
 
@@ -69,8 +79,8 @@ def settings(clips, weights, **changes):  # noqa: F811
     made.backbone, made.input_size = "efficientnet_lite0", 64
     made.backbone_weights = weights[1].partition("=")[2]
     made.recordings.scores = str(clips / "walks.parquet")
-    made.recordings.labels = str(clips / "labels.csv")
-    made.update(dict(batch=4, steps=6, chunk=2, warmup=0, fold=0))
+    made.recordings.labels = str(clips / "walks.csv")
+    made.update(dict(batch=4, steps=6, chunk=2, warmup=0, fold=2))
     made.head.grid, made.head.channels, made.head.hidden = 2, 4, 8
     made.sequence.module = "toy_sequence_model"
     made.sequence.width, made.sequence.frames = 8, 16
@@ -89,11 +99,11 @@ def losses(workdir):
 
 
 def labels_of(clips):
-    with (clips / "labels.csv").open() as f:
+    with (clips / "walks.csv").open() as f:
         return list(csv.DictReader(f))
 
 
-def test_a_head_is_trained_and_measured_on_recordings_by_the_commands_alone(
+def test_the_documented_commands_train_and_measure_a_head(
     tiny_model,
     clips,
     weights,  # noqa: F811
@@ -104,76 +114,71 @@ def test_a_head_is_trained_and_measured_on_recordings_by_the_commands_alone(
     # The package ships no weights of the tiny model's backbone.
     monkeypatch.setattr(models, "load", lambda path: tiny_model)
     monkeypatch.delenv("CARJAX_DATA", raising=False)  # no photos are needed
-    made = settings(clips, weights, steps=80, chunk=20, lr=0.01)
-    made.recordings.scores = made.recordings.labels = ""
-    file = tmp_path / "c.py"
-    file.write_text(
-        "import ml_collections\ndef get_config():\n"
-        f"    return ml_collections.ConfigDict({made.to_dict()!r})\n"
-    )
-    own = {"scores": clips / "walks.parquet", "labels": clips / "labels.csv"}
-    words = [f"--config.recordings.{name}={path}" for name, path in own.items()]
-    workdir = tmp_path / "run"
-    assert (
-        command_line(["train", f"--config={file}", *words, f"--workdir={workdir}", "--quiet"]) == 0
-    )
-    # Every third of the labels of a, c and e is blank.
-    assert "orientation: trained on 66 frames" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    for path in (clips / "walks.parquet", clips / "walks.csv", recorded_clips.ROOT / "configs"):
+        (tmp_path / path.name).symlink_to(path)
+    small = {
+        **{"backbone": "efficientnet_lite0", "backbone_weights": weights[1].partition("=")[2]},
+        **{"input_size": 64, "head.grid": 2, "head.channels": 4, "head.hidden": 8},
+        **{"sequence.width": 8, "sequence.frames": 16},
+        **{"steps": 60, "chunk": 20, "batch": 4, "lr": 0.01, "warmup": 0},
+    }
+    words = [f"--config.{name}={value}" for name, value in small.items()]
+    assert command_line(["train", *DOCUMENTED["train"], *words, "--quiet"]) == 0
+    # Every third of the labels of A, D and E is blank.
+    assert "orientation: trained on 77 frames" in capsys.readouterr().out
+    workdir = tmp_path / "out" / "mine"
     first, *_, last = losses(workdir)
     assert last < first - 0.3
     result = json.loads((workdir / "result.json").read_text())
-    assert result["frames"] == {"a.mp4": 26, "c.mp4": 22, "e.mp4": 18}
-    assert result["held_out_frames"] == {"b.mp4": 25, "d.mp4": 8}
+    assert result["frames"] == {A: 26, B: 25, D: 8, E: 18}
+    assert result["held_out_frames"] == {C: 22}
     assert set(result["held_out"]) == set(metrics.ANGULAR_METRICS)
 
     found = sequence_model.load(workdir / "head.safetensors")
-    assert found.card["recordings"] == ["a.mp4", "c.mp4", "e.mp4"]
+    assert found.card["recordings"] == [A, B, D, E]
     assert not found.training_hashes
     # What was measured is what the file says of the windows of what was held out.
     saved = np.load(workdir / "held_out.npz")
-    assert saved["targets"].shape == (3, 16)  # 25 frames are two windows
+    assert saved["targets"].shape == (3, 16)  # 33 frames
     known = ~np.isnan(saved["targets"])
     assert (saved["names"] != "").tolist() == known.tolist()
-    rows = [r for r in labels_of(clips) if r["source"] in ("b.mp4", "d.mp4") and r["azimuth_deg"]]
+    rows = [row for row in labels_of(clips) if row["source"] == C and row["azimuth_deg"]]
     np.testing.assert_allclose(saved["targets"][known], [float(r["azimuth_deg"]) for r in rows])
-    assert saved["names"][1][:2].tolist() == ["b.mp4#16", "b.mp4#17"]
-    walks = frame_sequences.read(own["scores"], own["labels"])
-    one = walks[walks.sources.index("b.mp4")]
+    assert saved["names"][1][:3].tolist() == [f"{C}#16", f"{C}#17", ""]
+    walks = frame_sequences.read(clips / "walks.parquet", clips / "walks.csv")
+    one = walks[walks.sources.index(C)]
     density = found(jax.tree.map(lambda x: x[:16], one.features), one.time_s[:16])
     np.testing.assert_allclose(density.kappa, saved["kappa"][0], rtol=2e-3)
 
-    out = tmp_path / "out"
-    told = [f"--recordings={own['scores']}", f"--labels={own['labels']}", f"--heads={workdir}"]
-    assert command_line(
-        ["experiment", "temporal", "--novideos", *told, f"--out={out}"]
-    ) == 0  # fmt: skip
-    content = json.loads((out / "temporal.json").read_text())
+    assert command_line(["experiment", *DOCUMENTED["experiment"]]) == 0
+    content = json.loads((tmp_path / "out" / "measured" / "temporal.json").read_text())
     assert list(content["videos"]) == sorted(recorded_clips.CLIPS)
     assert "walks" not in content
     for source, ways in content["videos"].items():
         # A head has no figures on what it was trained on.
-        assert ("toy" in ways) == (source in ("b.mp4", "d.mp4"))
+        assert ("gru" in ways) == (source == C)
         count = (result["frames"] | result["held_out_frames"])[source]
         assert all(own["frames"] == count for own in ways.values())
         assert set(content["video_classes"][source]) == {"doors"}  # no other column
         assert content["video_classes"][source]["doors"]["truth"] == "5"
-    assert "b.mp4, toy: median error" in capsys.readouterr().out
+    assert f"{C}, gru: median error" in capsys.readouterr().out
 
 
 def test_recordings_of_one_group_share_a_fold(clips, weights):  # noqa: F811
     folds = recording_data.fold_of
     alone = recording_data.find(settings(clips, weights))
-    assert [alone.frames.sources[i] for i in alone.held_out] == ["b.mp4", "d.mp4"]
+    assert [alone.frames.sources[i] for i in alone.held_out] == [B, D]
     assert not set(alone.train) & set(alone.held_out)
     of_car = folds("one", 5)
     joined = recording_data.find(
         settings(clips, weights, **{"recordings.group": "car", "fold": of_car})
     )
     held_out = {joined.frames.sources[i] for i in joined.held_out}
-    others = {n for n in ("b.mp4", "c.mp4", "e.mp4") if folds(n, 5) == of_car}
-    assert held_out == {"a.mp4", "d.mp4"} | others
+    others = {n for n in (B, C, E) if folds(n, 5) == of_car}
+    assert held_out == {A, D} | others
     split = recording_data.load(alone, settings(clips, weights), weights_of(clips))
-    assert split.train.sources == ("a.mp4", "c.mp4", "e.mp4")
+    assert split.train.sources == (A, C, E)
     for own in split:
         for source, first, stop in zip(own.sources, own.starts, own.starts[1:], strict=False):
             one = alone.frames[alone.frames.sources.index(source)]
@@ -192,7 +197,7 @@ def test_what_is_held_out_changes_no_loss(clips, weights, tmp_path):  # noqa: F8
     run(made, tmp_path / "whole")
     # Other features, and other azimuths, of what is held out are of no matter to training.
     rows = pq.read_table(clips / "walks.parquet")
-    held_out = np.isin(np.array(rows["source"].to_pylist()), ["b.mp4", "d.mp4"])
+    held_out = np.isin(np.array(rows["source"].to_pylist()), [B, D])
     column = rows["features_pooled"].combine_chunks()
     values = column.flatten().to_numpy().reshape(len(rows), -1).copy()
     values[held_out] = 7.0
@@ -204,9 +209,9 @@ def test_what_is_held_out_changes_no_loss(clips, weights, tmp_path):  # noqa: F8
     pq.write_table(rows, other / "walks.parquet")
     lines = labels_of(clips)
     for line in lines:
-        if line["source"] in ("b.mp4", "d.mp4") and line["azimuth_deg"]:
+        if line["source"] in (B, D) and line["azimuth_deg"]:
             line["azimuth_deg"] = "123"
-    with (other / "labels.csv").open("w", newline="") as f:
+    with (other / "walks.csv").open("w", newline="") as f:
         table = csv.DictWriter(f, list(lines[0]))
         table.writeheader()
         table.writerows(lines)
@@ -253,7 +258,7 @@ def test_pooled_features_are_enough_for_a_head_without_a_grid(
     rows = pq.read_table(clips / "walks.parquet").drop_columns("features_grid")
     header = json.loads(rows.schema.metadata[parquet.METADATA_KEY])
     header["features"] |= {"level": "pooled", "cells": 0}
-    shutil.copy(clips / "labels.csv", tmp_path)
+    shutil.copy(clips / "walks.csv", tmp_path)
     metadata = {parquet.METADATA_KEY: json.dumps(header)}
     pq.write_table(rows.replace_schema_metadata(metadata), tmp_path / "walks.parquet")
     result = run(settings(tmp_path, weights, **{"head.grid": 0}), tmp_path / "run")
@@ -360,7 +365,7 @@ def weights_of(clips):
         ({"recordings.labels": ""}, UsageError, "scores and labels are given together"),
         ({"recordings.folds": 1}, UsageError, "config.recordings.folds: must be at least 2"),
         ({"fold": 5}, UsageError, "config.fold: must be below config.recordings.folds"),
-        ({"fold": 2}, UsageError, "0 held out in fold 2 of 5; recordings are in: 0, 1, 3, 4"),
+        ({"fold": 1}, UsageError, "0 held out in fold 1 of 5; recordings are in: 0, 2, 3, 4"),
         ({"recordings.group": "owner"}, UsageError, "no column 'owner': doors, car"),
         ({"recordings.scores": "none.parquet"}, CarjaxError, "no such file: none.parquet"),
         ({"recordings.labels": "none.csv"}, CarjaxError, "none.csv: no such file"),
@@ -389,18 +394,18 @@ def test_errors_of_labels_and_of_the_backbone(clips, weights, tmp_path):  # noqa
 
     def fails(line, labels=None):
         if labels is not None:
-            made.recordings.labels = str(tmp_path / "labels.csv")
-            (tmp_path / "labels.csv").write_text(labels)
+            made.recordings.labels = str(tmp_path / "walks.csv")
+            (tmp_path / "walks.csv").write_text(labels)
         with pytest.raises(CarjaxError) as raised:
             run(made, tmp_path / "run")
         assert line in str(raised.value)
 
-    fails("no column azimuth_deg", "source,time_s,doors\na.mp4,0,5\n")
-    fails("no frame of known azimuth_deg", "source,time_s,azimuth_deg\na.mp4,0,\n")
+    fails("no column azimuth_deg", "source,time_s,doors\nwalks/a.mp4,0,5\n")
+    fails("no frame of known azimuth_deg", "source,time_s,azimuth_deg\nwalks/a.mp4,0,\n")
     made.recordings.group = "car"
-    text = "source,time_s,azimuth_deg,car\na.mp4,0,10,x\na.mp4,0.25,20,{}\nb.mp4,0,1,x\n"
-    fails("'a.mp4' needs one car, and has 'x' and 'y'", text.format("y"))
-    fails("'a.mp4' needs one car, and has nothing", text.replace("x", "").format(""))
+    text = "source,time_s,azimuth_deg,car\nwalks/a.mp4,0,10,x\nwalks/a.mp4,0.25,20,{}\n"
+    fails("'walks/a.mp4' needs one car, and has 'x' and 'y'", text.format("y"))
+    fails("'walks/a.mp4' needs one car, and has nothing", text.replace("x", "").format(""))
     found = recording_data.find(settings(clips, weights))
     with pytest.raises(CarjaxError, match=r"walks\.parquet: its features are of eff.* not ffff"):
         recording_data.load(found, made, "f" * 64)
@@ -417,7 +422,7 @@ def test_the_samples_own_scores_have_the_figures_of_the_sample(tiny_model, tmp_p
     scored = pipeline.score_video(tiny_model, clip, fps="all", features="grid")
     # Scored but once: two runs differ in the last bits.
     monkeypatch.setattr(pipeline, "score_video", lambda *_, **__: scored)
-    out, labels = tmp_path / "x.parquet", tmp_path / "labels.csv"
+    out, labels = tmp_path / "x.parquet", tmp_path / "walks.csv"
     info = feature_columns.of_model(tiny_model, "grid")
     pq.write_table(parquet.to_arrow(scored[0], "mine.mp4", info), out)
     with labels.open("w", newline="") as f:
@@ -448,8 +453,8 @@ def test_the_samples_own_scores_have_the_figures_of_the_sample(tiny_model, tmp_p
 
 
 def test_frames_without_a_label_are_seen_and_not_measured(tiny_model, clips, tmp_path):
-    labels = tmp_path / "labels.csv"
-    labels.write_text("source,time_s,azimuth_deg\nc.mp4,0.0833,30\nc.mp4,1.5,90\n")
+    labels = tmp_path / "walks.csv"
+    labels.write_text("source,time_s,azimuth_deg\nwalks/c.mp4,0.0833,30\nwalks/c.mp4,1.5,90\n")
     (own,) = recordings.labelled(clips / "walks.parquet", labels, tiny_model)
     assert len(own) == 33
     assert not own.probs
@@ -460,7 +465,7 @@ def test_frames_without_a_label_are_seen_and_not_measured(tiny_model, clips, tmp
         error = np.abs((said - [30, 90] + 180) % 360 - 180)
         assert figures[way]["frames"] == 2
         assert figures[way]["mederr_deg"] == pytest.approx(np.median(error))
-    labels.write_text("source,time_s,doors\nc.mp4,0,5\n")
+    labels.write_text("source,time_s,doors\nwalks/c.mp4,0,5\n")
     (own,) = recordings.labelled(clips / "walks.parquet", labels, tiny_model)
     assert set(temporal_run._of_video(own, ways)["filter"]) == {"median_step_deg", "jumps"}
 
@@ -474,7 +479,7 @@ def test_what_is_wrong_with_recordings_is_said_in_one_line(
     monkeypatch.setattr(models, "load", lambda path: tiny_model)
     words = ["temporal", "--novideos", f"--out={tmp_path / 'o'}"]
 
-    def fails(line, scores=clips / "walks.parquet", labels=clips / "labels.csv", more=()):
+    def fails(line, scores=clips / "walks.parquet", labels=clips / "walks.csv", more=()):
         own = [f"--recordings={scores}", f"--labels={labels}"]
         with pytest.raises((CarjaxError, UsageError)) as raised:
             experiment.main([*words, *own, *more])
@@ -485,11 +490,11 @@ def test_what_is_wrong_with_recordings_is_said_in_one_line(
     fails("no such file", scores=tmp_path / "none.parquet")
     fails("none.csv: no such file", labels=tmp_path / "none.csv")
     fails("needs --runs", scores="")
-    wrong = tmp_path / "labels.csv"
-    wrong.write_text("source,time_s,doors\na.mp4,0,5\na.mp4,1,3\n")
-    fails("labels.csv: 'a.mp4' is of one doors: 3 or 5?", labels=wrong)
-    wrong.write_text("source,time_s,doors\nz.mp4,0,5\n")
-    fails("line 2: 'z.mp4' is not in", labels=wrong)
+    wrong = tmp_path / "walks.csv"
+    wrong.write_text("source,time_s,doors\nwalks/a.mp4,0,5\nwalks/a.mp4,1,3\n")
+    fails("walks.csv: 'walks/a.mp4' is of one doors: 3 or 5?", labels=wrong)
+    wrong.write_text("source,time_s,doors\nwalks/z.mp4,0,5\n")
+    fails("line 2: 'walks/z.mp4' is not in", labels=wrong)
     head = dataclasses.replace(head_of(tiny_model), card={"backbone_sha256": "f" * 64})
     sequence_model.save(head, tmp_path / "head.safetensors")
     heads = [f"--heads={tmp_path / 'head.safetensors'}"]
