@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from carjax import pipeline
 from carjax.cli import common
@@ -113,8 +120,15 @@ def _held(values: flags.FlagValues) -> Held:
 def _progress() -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("photos", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task: TaskID | None = None
+
+        def show(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:  # not before there is something to do
+                task = bar.add_task("photos", total=None)
+            bar.update(task, completed=done, total=total)
+
+        yield show
 
 
 def _hypothesis(values: flags.FlagValues) -> int:
