@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from carjax.errors import CarjaxError
+
 if TYPE_CHECKING:  # imported where it is used: most commands write no features
     import pyarrow as pa
 
@@ -87,6 +89,14 @@ class FeatureColumns:
             "pooled": pooled.reshape(len(rows), self.pooled),
             "grid": grid.reshape(len(rows), cells, cells, self.channels),
         }
+
+    def check_weights(self, weights_sha256: str) -> None:
+        """Raises a CarjaxError unless the features are of the backbone with that hash."""
+        if weights_sha256 != self.weights_sha256:
+            raise CarjaxError(
+                f"its features are of {self.backbone} with weights {self.weights_sha256[:12]}…, "
+                f"not {weights_sha256[:12]}…: score with that backbone"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form; `FeatureColumns(**form)` inverts it."""

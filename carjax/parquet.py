@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -302,12 +302,15 @@ def write(table: ScoreTable, source: str, path: str | os.PathLike[str]) -> None:
         raise CarjaxError(f"cannot write {path}: {reason}; choose another --out") from error
 
 
-def read(path: str | os.PathLike[str], *, features: bool = False) -> tuple[ScoreTable, list[str]]:
+def read(
+    path: str | os.PathLike[str], *, features: bool = False, sources: Collection[str] | None = None
+) -> tuple[ScoreTable, list[str]]:
     """Reads a score file, or a folder of `part-*.parquet` files in order of name.
 
     Args:
         path: the file or the folder.
         features: also read the features that it may hold: 3 to 20 KB for each row.
+        sources: keep only the rows of these; None: all.
 
     Returns:
         The table, and the source of each of its rows.
@@ -319,7 +322,7 @@ def read(path: str | os.PathLike[str], *, features: bool = False) -> tuple[Score
     import pyarrow.parquet as pq
 
     with errors_of(path):
-        tables = [_read_part(pq.ParquetFile(part), features) for part in parts(path)]
+        tables = [_read_part(pq.ParquetFile(part), features, sources) for part in parts(path)]
         if any(not t.schema.equals(tables[0].schema, check_metadata=True) for t in tables):
             raise CarjaxError("its parts were scored with different models; score them again")
         return from_arrow(pa.concat_tables(tables))
@@ -356,11 +359,13 @@ def errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
         raise CarjaxError(f"cannot read {path}: {error}") from None
 
 
-def _read_part(file: Any, features: bool) -> pa.Table:
+def _read_part(file: Any, features: bool, sources: Collection[str] | None) -> pa.Table:
+    import pyarrow.compute as pc
+
     left_out, names = feature_columns.NAMES.values(), file.schema_arrow.names
-    if features or not any(name in names for name in left_out):
-        return file.read()
-    return file.read(columns=[name for name in names if name not in left_out])
+    kept = names if features else [name for name in names if name not in left_out]
+    rows = file.read() if kept == names else file.read(columns=kept)
+    return rows if sources is None else rows.filter(pc.field("source").isin(list(sources)))
 
 
 def _describe(attribute: Attribute) -> dict[str, object]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_parquet import make_table
 
 from carjax import parquet
-from carjax.datasets import frame_sequences, sequence_batches
+from carjax.datasets import frame_labels, frame_sequences, sequence_batches
 from carjax.errors import CarjaxError
 from carjax.feature_columns import FeatureColumns
 
@@ -111,7 +111,7 @@ def test_of_the_grid_only_what_is_asked_for_is_read(tmp_path, scores):
 )
 def test_matching_is_that_of_a_search_through_all_frames(steps, at):
     time_s, at = np.cumsum(steps), np.array(at)
-    matched = frame_sequences._match(time_s, at)
+    matched = frame_labels.match(time_s, at)
     reach = np.median(np.diff(time_s)) / 2 if len(steps) > 1 else 0.0
     for moment, i in zip(at, matched, strict=True):
         gaps = np.abs(time_s - moment)

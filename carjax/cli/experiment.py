@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from carjax import pipeline
 from carjax.cli import common
@@ -26,6 +33,8 @@ whose heads predict photos that they never saw; videos go through the whole pipe
   hypothesis  measures it: OUT/hypothesis.json and charts; --page=FILE.md gets the tables.
   pairs       draws blind pairs for people to judge: sheets in OUT, the answers in --key.
   temporal    what neighbouring frames add: single frames, the filter, and sequence --heads.
+              Your own --recordings (of `carjax score`) with --labels are measured as well, or
+              without --runs alone.
 
   carjax experiment hypothesis --runs=out/crossval,out/by_model --out=docs/hypothesis"""
 
@@ -39,13 +48,15 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("out", None, "folder to write", flag_values=values)
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
     flags.DEFINE_string("model", None, "bundle that scores the videos", flag_values=values)
-    flags.DEFINE_bool("videos", True, "also the spins and the sample video", flag_values=values)
+    flags.DEFINE_bool("videos", True, "also the real footage in data_dir", flag_values=values)
     flags.DEFINE_string("key", None, "CSV of what the sheets hide", flag_values=values)
     flags.DEFINE_string("judgements", None, "CSV of pair,viewer,choice", flag_values=values)
     flags.DEFINE_string("page", None, "Markdown page whose tables to renew", flag_values=values)
     flags.DEFINE_integer("pairs", 200, "how many pairs to draw", 4, flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the pairs drawn", flag_values=values)
     flags.DEFINE_list("heads", [], "sequence heads: folders of runs", flag_values=values)
+    flags.DEFINE_string("recordings", None, "Parquet: scores of videos", flag_values=values)
+    flags.DEFINE_string("labels", None, "CSV of source,time_s,…: theirs", flag_values=values)
     flags.DEFINE_integer("per_model", 4, "walks per car model", 1, flag_values=values)
     flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
     return values
@@ -62,7 +73,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(
             f"carjax experiment runs one of {', '.join(EXPERIMENTS)}, not {' '.join(rest) or '…'!r}"
         )
-    for name in ("runs", "out"):
+    alone = rest[0] == "temporal" and values.recordings
+    for name in ("out",) if alone else ("runs", "out"):
         if not values[name].value:
             raise UsageError(f"carjax experiment {rest[0]} needs --{name} (see --help)")
     if values.judgements and not values.key:
@@ -108,8 +120,15 @@ def _held(values: flags.FlagValues) -> Held:
 def _progress() -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("photos", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task: TaskID | None = None
+
+        def show(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:  # not before there is something to do
+                task = bar.add_task("photos", total=None)
+            bar.update(task, completed=done, total=total)
+
+        yield show
 
 
 def _hypothesis(values: flags.FlagValues) -> int:
@@ -136,17 +155,21 @@ def _temporal(values: flags.FlagValues) -> int:
 
     out = pathlib.Path(values.out)
     pipeline.check_out(out, values.overwrite, manifest=temporal_page.RESULT_FILE)
-    if len(values.runs) != 1:
+    if len(values.runs) > 1:
         raise UsageError("carjax experiment temporal takes one folder of --runs, by car model")
+    if bool(values.recordings) != bool(values.labels):
+        raise UsageError("--recordings and --labels are given together, or neither")
     page = pathlib.Path(values.page) if values.page else None
     if page is not None:
         report.check_page(page)
     with _progress() as on_progress:
         measured = temporal_run.measure(
-            values.runs[0],
+            values.runs[0] if values.runs else None,
             heads=values.heads,
             model=values.model,
             per_model=values.per_model,
+            videos=values.videos,
+            own=(values.recordings, values.labels) if values.recordings else None,
             data_dir=values.data_dir,
             on_progress=on_progress,
         )

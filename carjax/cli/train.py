@@ -80,8 +80,9 @@ def main(argv: list[str]) -> int:
         cache_dir=values.cache_dir,
         quiet=values.quiet,
     )
-    photos = sum(result["photos"].values())
-    print(f"{values.config.attribute}: trained on {photos} photos in {result['seconds']} s")
+    what = "photos" if "photos" in result else "frames"
+    count = sum(result[what].values())
+    print(f"{values.config.attribute}: trained on {count} {what} in {result['seconds']} s")
     for name, value in result["held_out"].items():
         print(f"  {name:<20} {value:.4f}")
     print(f"  {files.locate(values.workdir) / run_folder.HEAD_FILE}")

@@ -1,21 +1,13 @@
 """Sequences of scored frames with their features and labels, for models that look across time.
 
-The features come from `carjax score --save_features=…`, the labels from a CSV file:
-
-    source,time_s,azimuth_deg,brand
-    walks/a.mp4,0.0,12.5,Audi
-    walks/a.mp4,0.125,,
-    walks/b.mp4,3.5,180,
-
-Each label goes to the scored frame that is nearest in time. Features are read one source at a time,
-so that a set of sequences takes little memory, and processes can share it.
+The features come from `carjax score --save_features=…`, the labels from a CSV file; see
+`frame_labels`. Features are read one source at a time, so that a set of sequences takes little
+memory, and processes can share it.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -25,7 +17,8 @@ import numpy as np
 
 from carjax import parquet
 from carjax.backbones.features import Features, Level
-from carjax.datasets.sequence_batches import AZIMUTH, FrameSequence
+from carjax.datasets import frame_labels
+from carjax.datasets.sequence_batches import FrameSequence
 from carjax.errors import CarjaxError
 from carjax.feature_columns import FeatureColumns
 
@@ -95,6 +88,10 @@ class FrameSequences(Sequence[FrameSequence]):
             name, rows.frame, rows.time_s, Features(**features), dict(rows.labels), mask
         )
 
+    def labels_of(self, index: int) -> dict[str, np.ndarray]:
+        """The labels of one sequence, without reading features."""
+        return dict(self._rows[self.sources[index]].labels)
+
     def lengths(self) -> np.ndarray:
         """The number of frames of each source, int [N], without reading features."""
         return np.array([len(self._rows[name].frame) for name in self.sources], int)
@@ -111,10 +108,7 @@ def read(
 
     Args:
         path: the file, or the folder of parts.
-        labels: a CSV file, UTF-8: `source` as in the scores, `time_s` in seconds, and any of
-            `azimuth_deg` and categorical attributes, by whatever name. A blank field is unknown. A
-            label belongs to the nearest scored frame, if it is within half of the source's usual
-            (median) step from it; of several the nearest counts.
+        labels: a CSV file; see `frame_labels.read`.
         level: read no more than 'pooled' features, or insist on 'grid'; None: what there is.
         weights_sha256: `model.weights_hash` of the backbone that the features must come from.
 
@@ -131,40 +125,31 @@ def read(
         >>> walks[0].features.pooled.shape, walks[0].labels["azimuth_deg"].shape  # doctest: +SKIP
         ((120, 1280), (120,))
     """
-    names, rows = _read_labels(pathlib.Path(labels))
+    known = frame_labels.read(labels)
     with parquet.errors_of(path):
         parts = parquet.parts(path)
-        info = _described(parts, level, weights_sha256)
-        found = _index(parts, {row.source for row in rows})
-    by_source: dict[str, list[_Label]] = {}
-    for row in rows:
-        if row.source not in found:
-            raise CarjaxError(f"{labels}: line {row.line}: {row.source!r} is not in {path}")
-        by_source.setdefault(row.source, []).append(row)
-    classes = {
-        name: tuple(sorted({row.values[name] for row in rows} - {""}))
-        for name in names
-        if name != AZIMUTH
-    }
+        info = described(parts, level, weights_sha256)
+        found = _index(parts, set(known.rows))
+    known.check_sources(found, path)
     unmatched = 0
     sources: dict[str, _Source] = {}
-    for name, mine in by_source.items():
-        matched = _match(found[name].time_s, np.array([row.time_s for row in mine]))
-        if not (matched >= 0).any():
-            raise CarjaxError(f"{labels}: no label of {name!r} is near the time of a scored frame")
-        unmatched += int((matched < 0).sum())
-        sources[name] = found[name]._replace(
-            labels=_attach(found[name].time_s, matched, mine, names, classes)
-        )
+    for name in known.rows:
+        attached, lost = known.at(name, found[name].time_s)
+        unmatched += lost
+        sources[name] = found[name]._replace(labels=attached)
     wanted = list(info.widths)[: 1 if level == "pooled" else None]
     ordered = tuple(sorted(sources))
-    return FrameSequences(info, ordered, classes, unmatched, sources, tuple(wanted))
+    return FrameSequences(info, ordered, known.classes, unmatched, sources, tuple(wanted))
 
 
-def _described(
+def described(
     parts: Sequence[pathlib.Path], level: Level | None, weights_sha256: str | None
 ) -> FeatureColumns:
-    """What the features of all parts are; a CarjaxError where that is not what is wanted."""
+    """Returns what the features of all parts of a file of scores are.
+
+    Raises:
+        CarjaxError: it is not what `read` was asked for; the caller names the file.
+    """
     import pyarrow.parquet as pq
 
     headers = [parquet.header_of(pq.read_schema(part)) for part in parts]
@@ -175,59 +160,9 @@ def _described(
         raise CarjaxError("its parts hold different features; score them again")
     if level == "grid" and first.level != "grid":
         raise CarjaxError("it holds pooled features only: score with --save_features=grid")
-    if weights_sha256 not in (None, first.weights_sha256):
-        raise CarjaxError(
-            f"its features are of {first.backbone} with weights {first.weights_sha256[:12]}…, "
-            f"not {str(weights_sha256)[:12]}…: score with that backbone"
-        )
+    if weights_sha256 is not None:
+        first.check_weights(weights_sha256)
     return first
-
-
-class _Label(NamedTuple):
-    line: int
-    source: str
-    time_s: float
-    values: dict[str, str]
-
-
-def _read_labels(path: pathlib.Path) -> tuple[list[str], list[_Label]]:
-    """Returns the columns that are labels, and the rows."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            lines = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise CarjaxError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CarjaxError(f"{path}: not a CSV table ({error})") from None
-    missing = [name for name in ("source", "time_s") if name not in columns]
-    if missing:
-        there = ", ".join(columns) or "nothing"
-        raise CarjaxError(f"{path}: no column {' or '.join(missing)}; it has: {there}")
-    names = [name for name in columns if name and name not in ("source", "time_s")]
-    if not names:
-        raise CarjaxError(f"{path}: no column of labels beside source and time_s")
-    if not lines:
-        raise CarjaxError(f"{path}: has a header, and no row below it")
-    rows = []
-    for line, row in lines:
-        values = {name: (row[name] or "").strip() for name in names}
-        time_s = _number(path, line, "time_s", row["time_s"] or "")
-        if AZIMUTH in names and values[AZIMUTH]:
-            _number(path, line, AZIMUTH, values[AZIMUTH])
-        rows.append(_Label(line, row["source"] or "", time_s, values))
-    return names, rows
-
-
-def _number(path: pathlib.Path, line: int, column: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise CarjaxError(f"{path}: line {line}: {column} is {text!r}, not a number")
-    return number
 
 
 def _index(parts: Sequence[pathlib.Path], wanted: set[str]) -> dict[str, _Source]:
@@ -261,44 +196,6 @@ def _index(parts: Sequence[pathlib.Path], wanted: set[str]) -> dict[str, _Source
         order = np.argsort(frames, kind="stable")
         found[name] = _Source(tuple(mine), order, frames[order].astype(np.int64), times[order], {})
     return found
-
-
-def _match(time_s: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Returns the nearest frame of each moment, int [M], −1 where it is too far away.
-
-    Args:
-        time_s: float [T], increasing.
-        at: float [M].
-    """
-    # Between two frames the nearer one; a moment in the middle belongs to the earlier one.
-    nearest = np.searchsorted((time_s[1:] + time_s[:-1]) / 2, at)
-    reach = float(np.median(np.diff(time_s))) / 2 if len(time_s) > 1 else 0.0
-    # Times that were written with six decimals still match.
-    return np.where(np.abs(time_s[nearest] - at) <= reach + 1e-6, nearest, -1)
-
-
-def _attach(
-    time_s: np.ndarray,
-    matched: np.ndarray,
-    rows: Sequence[_Label],
-    names: Sequence[str],
-    classes: dict[str, tuple[str, ...]],
-) -> dict[str, np.ndarray]:
-    """The labels of the frames of one source."""
-    labels = {
-        name: np.full(len(time_s), np.nan, np.float32)
-        if name == AZIMUTH
-        else np.full(len(time_s), -1, np.int32)
-        for name in names
-    }
-    near = [(i, row) for i, row in zip(matched.tolist(), rows, strict=True) if i >= 0]
-    # The nearest comes last, and stays.
-    for i, row in sorted(near, key=lambda pair: -abs(time_s[pair[0]] - pair[1].time_s)):
-        for name, text in row.values.items():
-            if text:
-                known = float(text) if name == AZIMUTH else classes[name].index(text)
-                labels[name][i] = known
-    return labels
 
 
 def _read_pieces(pieces: Sequence[_Piece], columns: Sequence[str]) -> pa.Table:

@@ -29,19 +29,22 @@ def standard(motion: Motion) -> dict[str, Method]:
     }
 
 
-def sequences(heads: Mapping[str, SequenceModel]) -> dict[str, Method]:
-    """Returns the methods of sequence heads: name → function; `heads` are by where they lie."""
+def named(heads: Mapping[str, SequenceModel]) -> dict[str, SequenceModel]:
+    """Returns sequence heads by the names of their methods; `heads` are by where they lie."""
     names = {
         path: head.spec.model + (", causal" if head.spec.causal else "")
         for path, head in heads.items()
     }
     return {
         # Two of one kind are told apart by their folders.
-        name if list(names.values()).count(name) == 1 else f"{name} ({path})": functools.partial(
-            sequence, head=heads[path]
-        )
+        name if list(names.values()).count(name) == 1 else f"{name} ({path})": heads[path]
         for path, name in names.items()
     }
+
+
+def sequences(heads: Mapping[str, SequenceModel]) -> dict[str, Method]:
+    """Returns the methods of sequence heads: name → function; `heads` are by where they lie."""
+    return {name: functools.partial(sequence, head=head) for name, head in named(heads).items()}
 
 
 def single(footage: Footage) -> Estimate:

@@ -1,19 +1,22 @@
-"""Real footage that nothing is trained on: the sample, the turntables, and a car in a bend."""
+"""Real footage: the sample, the turntables and a car in a bend, and recordings of one's own."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
+import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from carjax import pipeline, scoring, selection
-from carjax.backbones.features import Features
-from carjax.datasets import photos
+from carjax import parquet, pipeline, scoring, selection
+from carjax.backbones.features import Features, Level
+from carjax.datasets import frame_labels, frame_sequences, photos
+from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
 from carjax.experiment.sequences import SAMPLE, SAMPLE_LABELS, SPIN_FPS
 from carjax.experiment.temporal import VIDEO, Footage
@@ -22,9 +25,12 @@ from carjax.temporal import smoothing
 
 if TYPE_CHECKING:
     from carjax.model import Model
+    from carjax.temporal.sequence_model import SequenceModel
 
 # A car drives through a bend; nobody knows its azimuths (DAVIS).
 BEND = "videos/car-turn.mp4"
+# Of labels: frames that are known to be spoilt have a value other than 0 here.
+SPOILT = "spoilt"
 
 
 def read(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list[Footage]:
@@ -48,6 +54,83 @@ def read(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list[F
         unknown = np.full(len(table), np.nan)
         found.append(_footage("car-turn", table, unknown, np.zeros(len(table), bool), {}))
     return found
+
+
+def labelled(
+    scores: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    model: Model,
+    heads: Collection[SequenceModel] = (),
+) -> list[Footage]:
+    """Reads one's own recordings from their scores and a table of labels.
+
+    Args:
+        scores: what `carjax score` wrote; with features if there are heads.
+        labels: a CSV file, see `frame_labels.read`: `azimuth_deg`, attributes of the model, whose
+            value is one in each recording, and `spoilt`; all of them may be missing.
+        model: whose attributes were scored.
+        heads: sequence heads that will read the features.
+
+    Returns:
+        A footage for each source that the labels name, in the order of names; with probabilities of
+        the attributes that the labels have.
+
+    Raises:
+        CarjaxError: a file is missing or broken, or does not fit the labels, the model or a head.
+    """
+    known = frame_labels.read(labels)
+    for head in heads:
+        _check_features(scores, head)
+    table, of_row = parquet.read(scores, features=bool(heads), sources=known.rows)
+    known.check_sources(set(of_row), scores)
+    if table.schema != model.spec.schema:
+        raise CarjaxError(f"{scores}: scored by a model of other attributes: give it as --model")
+    found = []
+    for name in sorted(known.rows):
+        own = table.take(np.flatnonzero(np.array(of_row) == name))
+        own = own.take(np.argsort(own.frame, kind="stable"))
+        if len(own) < 2:
+            raise CarjaxError(f"{scores}: {name!r} is one frame: a recording has more")
+        if not smoothing.informing(own).any():
+            raise CarjaxError(f"{scores}: no frame of {name!r} shows a car")
+        at, lost = known.at(name, own.time_s)
+        if lost:
+            message = "%s: %d labels of %s are near no scored frame"
+            logging.getLogger(__name__).warning(message, labels, lost, name)
+        azimuth = np.asarray(at.get(AZIMUTH, np.full(len(own), np.nan)), np.float64)
+        spoilt = np.zeros(len(own), bool)
+        if SPOILT in at:
+            value = np.array([*known.classes[SPOILT], "0"])[at[SPOILT]]  # −1, unknown, is the last
+            spoilt = value != "0"
+        attributes = [a.name for a in own.categorical if a.name in at]
+        truth = {a: text for a in attributes if (text := _one_class(known, name, a, at[a]))}
+        footage = _footage(name, own, azimuth, spoilt, truth)
+        probs = {a: footage.probs[a] for a in attributes}
+        found.append(dataclasses.replace(footage, probs=probs))
+    return found
+
+
+def _check_features(scores: str | os.PathLike[str], head: SequenceModel) -> None:
+    """The scores hold the features that a head reads."""
+    with parquet.errors_of(scores):
+        level: Level = "grid" if head.spec.head.grid else "pooled"
+        weights = head.card["backbone_sha256"]
+        info = frame_sequences.described(parquet.parts(scores), level, weights)
+        if info.input_size != head.spec.input_size:
+            raise CarjaxError(
+                f"its features are of {info.input_size} pixels, and {head.spec.model} reads those "
+                f"of {head.spec.input_size}"
+            )
+
+
+def _one_class(
+    known: frame_labels.FrameLabels, source: str, attribute: str, codes: np.ndarray
+) -> str | None:
+    """The class of a recording's car, None if unknown."""
+    values = [known.classes[attribute][code] for code in np.unique(codes[codes >= 0])]
+    if len(values) > 1:
+        raise CarjaxError(f"{known.path}: {source!r} is of one {attribute}: {' or '.join(values)}?")
+    return values[0] if values else None
 
 
 def _sample(model: Model, path: pathlib.Path) -> Footage:
@@ -101,5 +184,5 @@ def _footage(
             for a in table.categorical
             if truth.get(a.name) in a.classes
         },
-        features=Features(**features),
+        features=None if features is None else Features(**features),
     )

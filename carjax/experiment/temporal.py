@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from carjax import certainty, selection
@@ -41,7 +42,7 @@ class Footage:
         density: of each frame alone, a `circular.Density` of batch [T] on the host.
         probs: attribute → float64 [T, K]; of each frame alone.
         labels: attribute → index of the true class.
-        features: `backbones.Features` of the T frames, float16.
+        features: `backbones.Features` of the T frames, float16; None where no method reads them.
     """
 
     kind: str
@@ -59,6 +60,17 @@ class Footage:
     def __len__(self) -> int:
         """The number of frames."""
         return len(self.time_s)
+
+    def take(self, rows: np.ndarray) -> Footage:
+        """Some of the frames, in order."""
+
+        def of(tree: Any) -> Any:
+            return jax.tree.map(lambda x: np.asarray(x)[rows], tree)
+
+        per_frame = ("time_s", "azimuth_deg", "offset_deg", "spoilt", "speaks")
+        more = ("density", "probs", "features")
+        own = {name: of(getattr(self, name)) for name in (*per_frame, *more)}
+        return dataclasses.replace(self, **own)
 
 
 class Estimate(NamedTuple):

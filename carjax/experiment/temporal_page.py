@@ -20,19 +20,22 @@ _COLUMNS = (
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
     """Returns the page's tables in Markdown: name → text."""
-    found = {
-        "walks": _walks(content["walks"], content["cost_ms"]),
-        "gains": _gains(content["gains"]),
-        "shared": _shared(content["shared_error"]),
-        "videos": _videos(content["videos"]),
-        "classes": _classes(content["classes"]),
-        "agreement": _agreement(content["video_classes"]),
-    }
+    found = {"videos": _videos(content["videos"])}
+    found["agreement"] = _agreement(content["video_classes"])
+    if "walks" in content:
+        found |= {
+            "walks": _walks(content["walks"], content["cost_ms"]),
+            "gains": _gains(content["gains"]),
+            "shared": _shared(content["shared_error"]),
+            "classes": _classes(content["classes"]),
+        }
     return {name: text for name, text in found.items() if text}
 
 
 def charts(content: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the charts: file name → SVG."""
+    """Returns the charts: file name → SVG; none where no walks were measured."""
+    if "walks" not in content:
+        return {}
     keys = {
         "mederr_deg": ("Median error", "{:.1f}°"),
         "flip_rate": ("Flips", "{:.1%}"),
@@ -43,12 +46,13 @@ def charts(content: Mapping[str, Any]) -> dict[str, str]:
 
 def headline(content: Mapping[str, Any]) -> str:
     """The lines that the command prints."""
+    parts = {f"{share} spoilt": methods for share, methods in content.get("walks", {}).items()}
     return "\n".join(
-        f"{share} spoilt, {name}: "
+        f"{part}, {name}: "
         + ", ".join(f"{heading} {text.format(own[key])}" for key, heading, text in _COLUMNS[:3])
-        for share, methods in content["walks"].items()
+        for part, methods in (parts | content["videos"]).items()
         for name, own in methods.items()
-        if own["loglik"] is not None
+        if own.get("loglik") is not None
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from carjax import eligibility, selection
 from carjax import model as models
 from carjax.attributes import Categorical, find
+from carjax.errors import CarjaxError
 from carjax.experiment import cast, methods, recordings, statistics, temporal
 from carjax.experiment.temporal import Footage
 from carjax.temporal import consensus, sequence_model, walks
@@ -32,13 +33,15 @@ _WAYS = {
 
 
 def measure(
-    runs: str | os.PathLike[str],
+    runs: str | os.PathLike[str] | None,
     *,
     fold: int = 0,
     calibration_fold: int = 1,
     heads: Sequence[str | os.PathLike[str]] = (),
     model: str | os.PathLike[str] | None = None,
     per_model: int = 4,
+    videos: bool = True,
+    own: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     samples: int = statistics.RESAMPLES,
@@ -48,12 +51,15 @@ def measure(
 
     Args:
         runs: of `benchmarks/crossval.py` with `--splits=data/splits/by_model`: heads that did not
-            see the car models of a fold.
+            see the car models of a fold; None: no walks.
         fold: whose car models the walks are around.
         calibration_fold: whose car models the heads' calibrations are fitted to; another one.
         heads: sequence heads, trained without the fold; named as their registered models are.
         model: bundle that scores the real footage; None: the one that ships.
         per_model: walks around each car model, per share of spoilt frames.
+        videos: also the real footage in the folder of data sets.
+        own: one's own recordings: their scores, and a table of labels (`recordings.labelled`). A
+            head is not measured on those that it was trained on.
         data_dir: the folder of data sets, see `photos.data_root`.
         cache_dir: where features are kept.
         samples: resamples of every bootstrap, which draws whole car models.
@@ -63,17 +69,53 @@ def measure(
         CarjaxError: an input is missing or broken.
     """
     bundle = models.load(model)
-    ways = methods.standard(Motion()) | methods.sequences(
-        {str(path): sequence_model.load(_file(path)) for path in heads}
-    )
-    folds = {
-        number: cast.read(runs, number, data_dir, cache_dir=cache_dir, on_progress=on_progress)
-        for number in (fold, calibration_fold)
+    loaded = {str(path): sequence_model.load(_file(path)) for path in heads}
+    ways = methods.standard(Motion()) | methods.sequences(loaded)
+    recorded = recordings.labelled(*own, bundle, loaded.values()) if own else []
+    content: dict[str, Any] = {
+        "schema_version": temporal.SCHEMA_VERSION,
+        "protocol": {
+            "model": {key: bundle.card.get(key) for key in ("backbone", "bundle", "version")}
+        },
     }
-    calibrations = cast.fit_calibrations(folds[calibration_fold])
+    if runs is not None:
+        folds = {
+            number: cast.read(runs, number, data_dir, cache_dir=cache_dir, on_progress=on_progress)
+            for number in (fold, calibration_fold)
+        }
+        calibrations = cast.fit_calibrations(folds[calibration_fold])
+        told = f"of fold {fold} of the runs; calibrations of fold {calibration_fold}"
+        walked = _of_walks(folds[fold], calibrations, told, ways, per_model, samples)
+        content["protocol"] |= walked.pop("protocol")
+        content |= walked
+    if videos:
+        recorded = recordings.read(bundle, data_dir) + recorded
+    names = [f.source for f in recorded]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CarjaxError(f"two recordings are named {twice!r}: name the source otherwise")
+    seen = {n: set(h.card.get("recordings", ())) for n, h in methods.named(loaded).items()}
+    content["videos"] = {
+        f.source: _of_video(f, {n: w for n, w in ways.items() if f.source not in seen.get(n, ())})
+        for f in recorded
+    }
+    content["video_classes"] = {
+        f.source: _classes_of_video(f, consensus.FITTED, bundle) for f in recorded
+    }
+    return content
+
+
+def _of_walks(
+    shown: cast.Cast,
+    calibrations: cast.Calibrations,
+    told: str,
+    ways: Mapping[str, methods.Method],
+    per_model: int,
+    samples: int,
+) -> dict[str, Any]:
+    """What is measured on simulated walks around the car models of a cast; `told` says which."""
     by_share = {
         f"{share:.0%}": cast.footage(
-            folds[fold], walks.WalkSpec(spoilt=share), per_model, SEED, calibrations
+            shown, walks.WalkSpec(spoilt=share), per_model, SEED, calibrations
         )
         for share in SHARES
     }
@@ -82,29 +124,21 @@ def measure(
         share: {name: _figures(footage, way, samples) for name, way in ways.items()}
         for share, footage in by_share.items()
     }
-    recorded = recordings.read(bundle, data_dir)
     return {
-        "schema_version": temporal.SCHEMA_VERSION,
         "protocol": {
             "walks": f"{len(usual)} walks per share of spoilt frames around the "
-            f"{len({f.source for f in usual})} car models of fold {fold} of the runs; calibrations "
-            f"of fold {calibration_fold}; 95% percentile intervals, {samples} resamples of whole "
-            "car models",
+            f"{len({f.source for f in usual})} car models {told}; 95% percentile "
+            f"intervals, {samples} resamples of whole car models",
             "offset_median_deg": float(np.median(np.concatenate([f.offset_deg for f in usual]))),
-            "model": {key: bundle.card.get(key) for key in ("backbone", "bundle", "version")},
         },
         "walks": walked,
-        "shared_error": cast.shared_error(folds[fold]),
+        "shared_error": cast.shared_error(shown),
         "gains": {share: gains(own) for share, own in walked.items()},
-        "videos": {f.source: _of_video(f, ways) for f in recorded},
         "classes": {
             name: temporal.class_figures(
                 [f for f in usual if name in f.labels], name, _WAYS | {CONSENSUS: numbers}
             )
             for name, numbers in consensus.FITTED.items()
-        },
-        "video_classes": {
-            f.source: _classes_of_video(f, consensus.FITTED, bundle) for f in recorded
         },
         "cost_ms": {
             name: 1e3 * seconds for name, seconds in methods.timed(ways, usual[:20]).items()
@@ -144,10 +178,12 @@ def _of_video(footage: Footage, ways: Mapping[str, methods.Method]) -> dict[str,
     found = {}
     for name, way in ways.items():
         estimate = way(footage)
-        known = {}
-        if not np.isnan(footage.azimuth_deg).any():
+        known: dict[str, Any] = {}
+        rows = np.flatnonzero(~np.isnan(footage.azimuth_deg))
+        if len(rows):
+            part = temporal.Estimate(*(x[rows] for x in estimate))
             # One source: there is nothing to resample.
-            known = temporal.azimuth_figures([footage], [estimate], samples=1)
+            known = temporal.azimuth_figures([footage.take(rows)], [part], samples=1)
             del known["ci95"]
         found[name] = known | temporal.steadiness(estimate)
     return found
@@ -159,6 +195,8 @@ def _classes_of_video(
     found = {}
     weights = eligibility.time_weights(footage.time_s)[footage.speaks]
     for name, numbers in repetition.items():
+        if name not in footage.probs:
+            continue
         attribute = find(model.spec.schema, name)
         assert isinstance(attribute, Categorical)
         probs = footage.probs[name][footage.speaks]

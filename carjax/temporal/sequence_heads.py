@@ -143,7 +143,7 @@ class SequenceHead(nn.Module):
     ) -> tuple[circular.Density, circular.Density]:
         """Returns (each frame's density on its own, the density that knows the others)."""
         spec, mask = self.spec, frames.mask
-        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), frames.features)
+        rows = jax.tree.map(lambda x: x.reshape(mask.size, *x.shape[2:]), frames.features)
         trunk = heads.Trunk(spec.head, self.dropout, name="trunk")
         hidden = trunk(rows, train=train).reshape(*mask.shape, -1)
         own = nn.Dense(2, name="direction")(hidden)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -12,7 +11,8 @@ from carjax import localise, model
 from carjax.backbones import registry
 from carjax.temporal import sequence_heads, sequence_model
 from carjax.training import config as configs
-from carjax.training import data, tasks
+from carjax.training import tasks
+from carjax.training.material import Material
 
 
 def save(
@@ -21,7 +21,7 @@ def save(
     params: Any,
     result: dict[str, Any],
     weights_sha256: str,
-    sources: Sequence[data.Source],
+    material: Material,
     path: Any,
 ) -> None:
     """Writes what a run trained.
@@ -32,20 +32,19 @@ def save(
         params: its parameters.
         result: the content of `result.json`.
         weights_sha256: `model.weights_hash` of the backbone.
-        sources: what was trained on, and what was held out.
+        material: what was trained on, and what was held out.
         path: of the file: a bundle of one head, or of the car box alone, that `carjax bundle` can
             join to others; or a sequence head.
     """
+    told, hashes = material.trained_on()
     card = {
         "bundle": f"car_{config.attribute}",
         "version": carjax.__version__,
         "backbone": config.backbone,
         "backbone_sha256": weights_sha256,
         "training": {config.attribute: result},
-        # So that an evaluation can tell cars of models that were trained on from others.
-        "models": sorted({m for s in sources for m in s.photos.group[~s.held_out] if m}),
+        **told,
     }
-    hashes = frozenset(h for s in sources for h in s.hashes[~s.held_out])
     spec = task.spec
     if isinstance(spec, sequence_heads.SequenceSpec):
         sequence_model.save(sequence_model.SequenceModel(params, spec, card, hashes), path)

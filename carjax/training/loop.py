@@ -11,15 +11,13 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 import rich.console
 import rich.progress
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -29,21 +27,20 @@ from carjax.backbones.features import Features
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 from carjax.evaluation import metrics
-from carjax.prefetch import prefetch
 from carjax.temporal import sequence_heads
 from carjax.temporal.sequence_heads import Frames
 from carjax.training import config as configs
 from carjax.training import (
     data,
     head_file,
-    live,
     optimiser,
+    recording_data,
     run_folder,
     sequences,
     steps,
     tasks,
-    walk_data,
 )
+from carjax.training import material as materials
 
 _EVALUATION_BATCH, _EVALUATION_WALKS = 256, 8
 
@@ -69,7 +66,8 @@ def train_and_evaluate(
         quiet: show no progress.
 
     Returns:
-        The content of `result.json`: config, photos, metrics on the held-out fold, seconds.
+        The content of `result.json`: config, photos (or labelled frames of recordings), metrics on
+        the held-out fold, seconds.
 
     Raises:
         UsageError: a setting is wrong.
@@ -79,9 +77,11 @@ def train_and_evaluate(
     configs.check(config)
     if sequences.is_sequence(config):
         sequences.check(config)
-    root = photos.data_root(data_dir)
-    configs.check(config, root)
-    config = configs.resolve(config, root)
+    recorded = recording_data.find(config) if sequences.from_recordings(config) else None
+    if recorded is None:
+        root = photos.data_root(data_dir)
+        configs.check(config, root)
+        config = configs.resolve(config, root)
     primary = jax.process_index() == 0
     folder = run_folder.RunFolder(workdir, writes=primary)
     folder.claim(config)
@@ -91,27 +91,23 @@ def train_and_evaluate(
     from carjax.training.checkpoints import Checkpoints
 
     # --- Frozen features of every photo and view, from the cache. ---------------------------------
-    task = tasks.create(config, data.part_keys(config, root))
     backbone, backbone_params = backbones.load_pretrained(
         config.backbone, config.backbone_weights or None, dtype=jnp.dtype(config.dtype)
     )
     weights_sha256 = model.weights_hash(backbone_params)
-
-    def load(config: ml_collections.ConfigDict, views: Sequence[int] | None) -> list[data.Source]:
+    if recorded is None:
+        task = tasks.create(config, data.part_keys(config, root))
         with _progress("features", quiet) as show:
-            return data.load_sources(
+            material = materials.of_photos(
                 config, task, root, backbone, backbone_params, weights_sha256,
-                views=views, cache_dir=cache_dir, on_progress=show,
+                cache_dir=cache_dir, on_progress=show,
             )  # fmt: skip
-
-    sources = load(config, None)
-    spoilt = []
-    if isinstance(task, sequences.SequenceTask):
-        spoilt = load(sequences.spoilt_config(config), sequences.SPOILT_VIEWS)
-    if not any((~s.held_out).any() for s in sources):
-        raise CarjaxError(f"no photo in {', '.join(config.datasets)} has a label to train on")
+    else:
+        task = tasks.create(config)
+        split = recording_data.load(recorded, config, weights_sha256)
+        material = materials.Material(recordings=split)
     started = time.monotonic()
-    held_out = _held_out(config, task, sources, spoilt)
+    held_out = materials.held_out(config, task, material)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
 
     # --- Parameters: one head trains, all else stays. ---------------------------------------------
@@ -132,9 +128,10 @@ def train_and_evaluate(
         best=jax.tree.map(jnp.copy, trained) if config.keep_best else None,
         best_figure=jnp.float32(-jnp.inf),
     )
-    state, frozen = replicate((state, frozen), mesh)
-    run_chunk = _make_run(config, task, adamw, mesh, backbone, sources, spoilt, frozen)
-    batch = _EVALUATION_WALKS if spoilt else _EVALUATION_BATCH
+    state, frozen = materials.replicate((state, frozen), mesh)
+    run_chunk = materials.make_run(config, task, adamw, mesh, backbone, material, frozen)
+    walks = isinstance(task, sequences.SequenceTask)
+    batch = _EVALUATION_WALKS if walks else _EVALUATION_BATCH
     predict_rows = functools.partial(predict_all, jax.jit(task.predict), batch=batch)
 
     # --- Train in chunks; each ends with a line of metrics and a checkpoint. ----------------------
@@ -177,77 +174,15 @@ def train_and_evaluate(
         )
     result = {
         "config": config.to_dict(),
-        "photos": {s.name: int((~s.held_out).sum()) for s in sources},
-        "held_out_photos": {s.name: int(s.held_out.sum()) for s in sources},
+        **material.counts(),
         "held_out": measured,
         "seconds": round(time.monotonic() - started, 1),
     }
     folder.write_result(result)
     if primary:
         path = folder.path / run_folder.HEAD_FILE
-        head_file.save(config, task, head, result, weights_sha256, sources, path)
+        head_file.save(config, task, head, result, weights_sha256, material, path)
     return result
-
-
-def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Puts the same arrays on every device of the mesh, of all processes."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
-
-    def put(x: Any) -> jax.Array:
-        x = np.asarray(x)
-        return jax.make_array_from_callback(x.shape, everywhere, lambda index: x[index])
-
-    return jax.tree.map(put, tree)
-
-
-# --- Steps ---------------------------------------------------------------------------------------
-
-RunChunk = Callable[[steps.TrainState, int, int], tuple[steps.TrainState, Any]]
-
-
-def _make_run(
-    config: ml_collections.ConfigDict,
-    task: tasks.Task,
-    adamw: optax.GradientTransformation,
-    mesh: jax.sharding.Mesh,
-    backbone: nn.Module,
-    sources: Sequence[data.Source],
-    spoilt: Sequence[data.Source],
-    frozen: Any,
-) -> RunChunk:
-    """Builds the function (state, first step, steps) → (state, losses) of a chunk."""
-    if isinstance(task, sequences.SequenceTask):
-        material = walk_data.photo_views(sources, spoilt, task, config.views, held_out=False)
-        features = replicate(material.features, mesh)
-        walk_chunk = steps.make_walk_chunk(config, task, adamw, mesh)
-
-        def walk(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
-            batches = walk_data.chunk_of(material, config, range(first, first + length))
-            return walk_chunk(state, frozen, features, replicate(batches, mesh))
-
-        return walk
-    if config.cache:
-        training_set = replicate(data.training_set(sources, task, config.views), mesh)
-        scan = steps.make_run_chunk(config, task, adamw, mesh)
-        return lambda state, _, length: scan(state, frozen, training_set, length=length)
-    live_step = steps.make_live_step(config, task, adamw, mesh, backbone)
-    own = config.batch // jax.process_count()
-    rows = slice(own * jax.process_index(), own * (jax.process_index() + 1))
-    spread = NamedSharding(mesh, PartitionSpec("data" if config.batch % mesh.size == 0 else None))
-
-    def run(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
-        losses = []
-        wanted = range(first, first + length)
-        with prefetch(live.batches(sources, task, config, wanted, rows), depth=2) as stream:
-            for batch in stream:
-                placed = jax.tree.map(
-                    lambda x: jax.make_array_from_process_local_data(spread, x), batch
-                )
-                state, loss = live_step(state, frozen, placed)
-                losses.append(loss)
-        return state, np.array([float(loss) for loss in losses])
-
-    return run
 
 
 def _keep_best(
@@ -264,25 +199,12 @@ def _keep_best(
     if figure <= float(state.best_figure):
         return state
     current = state.average if config.ema else state.trained
-    return state._replace(best=jax.tree.map(jnp.copy, current), best_figure=replicate(figure, mesh))
+    return state._replace(
+        best=jax.tree.map(jnp.copy, current), best_figure=materials.replicate(figure, mesh)
+    )
 
 
 # --- Parameters ----------------------------------------------------------------------------------
-
-
-def _held_out(
-    config: ml_collections.ConfigDict,
-    task: tasks.Task,
-    sources: Sequence[data.Source],
-    spoilt: Sequence[data.Source],
-) -> data.HeldOut | None:
-    """What the run is measured on: held-out photos, or walks around held-out models."""
-    if not any(s.held_out.any() for s in sources):
-        return None
-    if isinstance(task, sequences.SequenceTask):
-        material = walk_data.photo_views(sources, spoilt, task, 2, held_out=True)
-        return walk_data.held_out_walks(material, config)
-    return data.held_out_set(sources, task)
 
 
 def _init(config: ml_collections.ConfigDict, task: tasks.Task) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Sequence heads: the settings of their runs, and their task; for their data see `walk_data`."""
+"""Sequence heads: the settings of their runs, and their task.
+
+For what they learn from see `walk_data` and `recording_data`.
+"""
 
 from __future__ import annotations
 
@@ -61,12 +64,23 @@ def default_config(model: str, **options: Any) -> ml_collections.ConfigDict:
             "width": 128,
             "causal": False,
             "options": dict(options),
-            # Frames of a walk that a step learns from: longer ones are cut.
+            # Frames of a walk, or of a recording, that a step learns from: longer ones are cut.
             "frames": 64,
             # Weight of the loss of each frame's density on its own.
             "alone": 0.5,
             # Walks around each held-out model, which the run is measured on.
             "held_out_walks": 2,
+        }
+    )
+    config.recordings = ml_collections.ConfigDict(
+        {
+            # Labelled videos to learn from, in place of walks around the photos of `datasets`: what
+            # `carjax score --save_features` wrote, and the CSV file of labels (data/README.md).
+            "scores": "",
+            "labels": "",
+            # A column of the labels: recordings of one value, say of one car, share a fold.
+            "group": "",
+            "folds": 5,  # `fold` is one of them; −1 trains on every recording
         }
     )
     config.walk = ml_collections.ConfigDict(dataclasses.asdict(walks.WalkSpec()))
@@ -78,6 +92,11 @@ def default_config(model: str, **options: Any) -> ml_collections.ConfigDict:
 def is_sequence(config: ml_collections.ConfigDict) -> bool:
     """Whether a config trains a sequence head."""
     return "sequence" in config
+
+
+def from_recordings(config: ml_collections.ConfigDict) -> bool:
+    """Whether a config trains a sequence head on recordings."""
+    return is_sequence(config) and bool(config.recordings.scores)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -106,6 +125,19 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UsageError(f"config.views: walks need mirror images: at least 2, not {config.views}")
     if not config.cache:
         raise UsageError("config.cache: sequence heads learn from cached features: leave it True")
+    _check_recordings(config)
+
+
+def _check_recordings(config: ml_collections.ConfigDict) -> None:
+    own = config.recordings
+    if bool(own.scores) != bool(own.labels):
+        raise UsageError("config.recordings: scores and labels are given together, or neither")
+    if own.folds < 2:
+        raise UsageError(f"config.recordings.folds: must be at least 2, not {own.folds}")
+    if own.scores and config.fold >= own.folds:
+        raise UsageError(
+            f"config.fold: must be below config.recordings.folds ({own.folds}), not {config.fold}"
+        )
 
 
 def walk_spec(config: ml_collections.ConfigDict) -> walks.WalkSpec:
@@ -141,7 +173,7 @@ def spoilt_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
 
 @dataclasses.dataclass(frozen=True)
 class SequenceTask:
-    """The mean negative log-likelihood of the camera's path, over the frames of walks.
+    """The mean negative log-likelihood of the camera's path, over frames of known azimuth.
 
     The density of each frame on its own has a loss too, of the weight `alone`.
     """
@@ -173,13 +205,16 @@ class SequenceTask:
         return photos.labels[self.spec.head.attribute.name]
 
     def loss(self, params: Any, features: Frames, targets: jax.Array, key: jax.Array) -> jax.Array:
-        """Of walks with targets float32 [B, T] in degrees, in nats per radian."""
+        """Of targets float32 [B, T] in degrees, NaN where unknown, in nats per radian."""
         densities: Any = self.module.apply(
             {"params": params}, features, train=True, rngs={"dropout": key}, method="both"
         )
-        alone, joined = (circular.log_prob(d, jnp.deg2rad(targets)) for d in densities)
-        total = jnp.where(features.mask, joined + self.alone * alone, 0.0).sum()
-        return -total / jnp.maximum(features.mask.sum(), 1)
+        known = features.mask & ~jnp.isnan(targets)
+        # No NaN may come near the densities: the gradient of what is masked would be NaN.
+        azimuth = jnp.deg2rad(jnp.where(known, targets, 0.0))
+        alone, joined = (circular.log_prob(d, azimuth) for d in densities)
+        total = jnp.where(known, joined + self.alone * alone, 0.0).sum()
+        return -total / jnp.maximum(known.sum(), 1)
 
     def predict(self, params: Any, features: Frames) -> dict[str, jax.Array]:
         """The fields of the density, [B, T, ...]."""
