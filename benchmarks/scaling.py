@@ -28,7 +28,7 @@ import machine
 FRAMES_PER_VIDEO = 100
 SIDE = 96
 SEED = 0
-BASE_TURNS = 3
+BASE_TURNS = 5
 
 
 def write_video(path: pathlib.Path, frames: int) -> None:
@@ -183,7 +183,7 @@ def memory(work: pathlib.Path, folders: dict[int, pathlib.Path]) -> Iterator[dic
     measure(folders[min(folders)], work / "memory warm.parquet", 2)
     least: dict[str, float] = {}
     for name, folder in {**cases, f"{most} frames, one video": long}.items():
-        # The base of the ratios varies by 3% from run to run, and is quick to have: its median.
+        # The base of the ratios varies by 4% from run to run, and is quick to have: its median.
         turns = 1 if least else BASE_TURNS
         rows = [measure(folder, work / f"memory {name} {i}.parquet", 2) for i in range(turns)]
         row = sorted(rows, key=lambda r: r["peak_mb"])[turns // 2]

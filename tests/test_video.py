@@ -412,6 +412,16 @@ def test_containers(tmp_path, name, codec, pix_fmt):
     assert decoder.warnings == []
 
 
+def test_an_avi_whose_frames_are_predicted_from_later_ones(tmp_path):
+    path = write(
+        tmp_path / "b.avi", range(30), tick=Fraction(1, 10), rate=10, options={"bf": "2"}
+    )
+    frames = list(video.frames(path, fps="all"))
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(30) / 10, atol=1e-9)
+    for frame in frames[::5]:
+        assert level(frame.image) == pytest.approx(grey(frame.index), abs=20)
+
+
 def test_a_recording_without_a_stated_length(tmp_path):
     """Browsers stream WebM to disk: no duration in the header."""
     path = write(tmp_path / "live.mkv", steady(20), mux={"live": "1"})

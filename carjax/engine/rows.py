@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # A source with more rows waits on the disk: an hour of video has 30,000.
-_SPILL_ROWS = 4096
+_SPILL_ROWS = 1024
 # A table of a few rows weighs a hundred times its numbers: so many are copied into one.
 _MOST_TABLES = 64
 ORDER = [("source", "ascending"), ("frame", "ascending")]

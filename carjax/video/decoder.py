@@ -231,8 +231,11 @@ class Decoder:
             clock = Clock(float(stream.time_base or 1e-3), 1 / self.info.average_rate)
             count = 0
             end_s = 0.0
+            # An AVI has times of packets alone: where frames are predicted from later ones, PyAV
+            # hands these on in the packets' order.
+            guessed = container.format.name == "avi"
             for raw in decoded(container, stream, losses):
-                time_s = clock.read(raw.dts if raw.pts is None else raw.pts)
+                time_s = clock.read(raw.dts if guessed or raw.pts is None else raw.pts)
                 yield Picture(count, time_s, clock.tick_s, raw, renderer)
                 count += 1
                 end_s = time_s + _frame_duration(raw, clock.tick_s, self.info.average_rate)
