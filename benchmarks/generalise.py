@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import crossval
+import depths  # noqa: F401 - registers its backbone
 import jax
 import jax.numpy as jnp
 import machine
@@ -97,7 +98,8 @@ def main(argv: list[str]) -> int:
 
     sweep = crossval.read_config_file(pathlib.Path(values.config))
     cars = nested.read_cars(photos.data_root(values.data_dir))
-    rows: list[dict[str, Any]] = []
+    out = pathlib.Path(values.out)
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.is_file() else []
     for recipe in values.recipes or sweep["RECIPES"]:
         for attribute in values.attributes or sweep["ATTRIBUTES"]:
             config = sweep["get_config"](attribute, recipe)
@@ -117,7 +119,8 @@ def main(argv: list[str]) -> int:
             row["fields"] = dict(sweep["RECIPES"][recipe])
             if both:
                 row["with flip"] = mean(both)
-            rows.append(row)
+            # A row of an earlier call gives way; others stay.
+            rows = [r for r in rows if (r["recipe"], r["attribute"]) != (recipe, attribute)] + [row]
             told = " ".join(f"{k} {v:.3f}" for k, v in row["plain"].items())
             print(f"{recipe}, {attribute}: {told}", flush=True)
             results = {
@@ -125,7 +128,7 @@ def main(argv: list[str]) -> int:
                 "protocol": f"inner folds of outer folds {values.outer}, {config.steps} steps",
                 "rows": rows,
             }
-            crossval.write(results, pathlib.Path(values.out))
+            crossval.write(results, out)
     print(json.dumps(results["protocol"]))
     return 0
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import certainty, circular, content, crops, heads, localise, programs
+from carjax import certainty, circular, content, crops, heads, localise, precision, programs
 from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
 from carjax.backbones.features import KEPT_CELLS, Features, Level
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 DEVICE_BATCH = {"cpu": 8, "default": 256}
 # The backbone's factors by platform; heads and sums are float32 everywhere. On 16 photos bfloat16
 # moves probabilities by up to 0.09, float16 by up to 0.005 (tests/test_precision.py), so a GPU,
-# which computes both at one rate, gets float16. A TPU has no float16.
-DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.bfloat16}
+# which computes both at one rate, gets float16. A TPU has no float16: it gets float32, which is
+# three passes of bfloat16 there (`precision`).
+DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.float32}
 # Host buffers that are kept; more only while they are read.
 _BUFFERS = 8
 # Sides of canvases, see `canvas`.
@@ -196,12 +197,26 @@ def score(
             (default: none is). Beyond rounding, scores do not depend on it.
         spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
             'localise'.
-        dtype: type of the factors in the backbone's products, static; all else is float32.
+        dtype: type of the factors in the backbone's products, static; all else is float32, see
+            `precision`.
         features: which features are returned as well, static.
 
     Returns:
         FrameScores with B rows.
     """
+    with precision.exact_products():
+        return _score(params, frames, mask, valid, spec, dtype, features)
+
+
+def _score(
+    params: Mapping[str, Any],
+    frames: jax.Array,
+    mask: jax.Array,
+    valid: jax.Array | None,
+    spec: Spec,
+    dtype: Any,
+    features: Level | None,
+) -> FrameScores:
     valid = crops.frame_sizes(frames) if valid is None else valid.astype(jnp.float32)
     backbone = registry.create(spec.backbone, dtype=dtype)
     whole = crops.whole_boxes(valid)

@@ -413,9 +413,7 @@ def test_containers(tmp_path, name, codec, pix_fmt):
 
 
 def test_an_avi_whose_frames_are_predicted_from_later_ones(tmp_path):
-    path = write(
-        tmp_path / "b.avi", range(30), tick=Fraction(1, 10), rate=10, options={"bf": "2"}
-    )
+    path = write(tmp_path / "b.avi", range(30), tick=Fraction(1, 10), rate=10, options={"bf": "2"})
     frames = list(video.frames(path, fps="all"))
     np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(30) / 10, atol=1e-9)
     for frame in frames[::5]:

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import files, heads
+from carjax import files, heads, precision
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import augment, photos
@@ -170,10 +170,11 @@ def make_extractor(
     def extract(
         params: Mapping[str, Any], canvas: jax.Array, valid: jax.Array, view: augment.View
     ) -> Features:
-        images = augment.render(canvas, valid, view, input_size, augmentation)
-        inputs = registry.normalize(str(backbone.name), images)
-        features: Any = backbone.apply({"params": params}, inputs)
-        return heads.compact(features, cells)
+        with precision.exact_products():
+            images = augment.render(canvas, valid, view, input_size, augmentation)
+            inputs = registry.normalize(str(backbone.name), images)
+            features: Any = backbone.apply({"params": params}, inputs)
+            return heads.compact(features, cells)
 
     # Photos are independent: each device runs the whole program on its own rows.
     sharded = jax.jit(

@@ -13,7 +13,7 @@ import ml_collections
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from carjax import heads
+from carjax import heads, precision
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import augment
@@ -172,9 +172,10 @@ def make_live_step(
         state: TrainState, frozen: Any, batch: live.LiveBatch
     ) -> tuple[TrainState, jax.Array]:
         canvas, valid, view, targets = over_rows(batch, mesh, config.batch)
-        images = augment.render(canvas, valid, view, size, augmentation)
-        inputs = registry.normalize(config.backbone, images)
-        features: Any = backbone.apply({"params": frozen["backbone"]}, inputs)
+        with precision.exact_products():
+            images = augment.render(canvas, valid, view, size, augmentation)
+            inputs = registry.normalize(config.backbone, images)
+            features: Any = backbone.apply({"params": frozen["backbone"]}, inputs)
         features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
         if task.cells:
             features = features._replace(grid=heads.pool_grid(features.grid, task.cells))

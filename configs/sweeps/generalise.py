@@ -39,12 +39,16 @@ An ensemble with one member that learns the classes alone keeps most of the accu
 and adds up to five points on unseen ones (type); a flip adds a point for brand at twice the cost.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from carjax.temporal import walks
 from carjax.training.config import default_config
 
 ATTRIBUTES = ("brand", "type")
+# Views as a video spoils them: cut far into the car or small in the frame, blurred, dark, bright.
+STRONG = {f"augmentation.{name}": value for name, value in dataclasses.asdict(walks.SPOILT).items()}
 # Fields that differ from the first recipe.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "as shipped: 2 members, one without models": {},
@@ -67,6 +71,15 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "1 view, 260 pixels": {"views": 1, "input_size": 260},
     "1 view, 320 pixels": {"views": 1},
     "1 view, 384 pixels": {"views": 1, "input_size": 384},
+    "1 view, 320 pixels, three depths": {
+        "views": 1,
+        "backbone": "efficientnet_lite2_depths",  # benchmarks/depths.py
+        "backbone_weights": "carjax/assets/efficientnet_lite2.safetensors",
+    },
+    "4 views": {"views": 4},
+    "4 views, two of them far stronger": {"views": 4, **STRONG},
+    "8 views, six of them far stronger": STRONG,
+    "low rank: 32 hidden units": {"head.hidden": 32},
 }
 
 
