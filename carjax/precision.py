@@ -1,4 +1,4 @@
-"""How exact products of float32 are where the hardware has a faster, rougher way."""
+"""How exact products of float32 are on a TPU, which has a faster, rougher way."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import jax
 
 
 def exact_products() -> contextlib.AbstractContextManager:
-    """Products of float32 that are traced inside are exact to about 1e-6 on every platform.
+    """Products of float32 that are traced inside have relative errors of about 1e-5 on a TPU.
 
-    By default a TPU rounds their factors to bfloat16, and a GPU to TF32; so they take three passes
-    of bfloat16 (or of TF32), of the factors' leading and trailing halves. A CPU always computes in
-    float32. Factors of half precision are not concerned.
+    By default a TPU rounds their factors to bfloat16; so they take three passes of bfloat16, of the
+    factors' leading and trailing halves. A GPU computes them in TF32 either way, a CPU in float32.
+    Factors of half precision are not concerned.
 
     Example:
         >>> import jax.numpy as jnp

@@ -80,8 +80,8 @@ def test_float16_factors_of_a_gpu(difference):
 def test_float32_factors_of_a_tpu(difference):
     probability, azimuth = difference(scoring.DTYPE["tpu"], as_on_a_tpu)
     print(f"three passes: probability {np.sort(probability)}, azimuth {np.sort(azimuth)}")
-    assert 0 < probability.max() < 0.01
-    assert azimuth.max() < 0.5
+    assert 0 < probability.max() < 1e-4
+    assert azimuth.max() < 0.05
 
 
 @pytest.mark.slow
@@ -94,8 +94,8 @@ def test_bfloat16_factors_are_too_rough(difference):
     assert np.median(azimuth) < 0.5
 
 
-def test_no_product_of_float32_is_left_to_the_platform():
-    """By default a TPU would round its factors to bfloat16, and a GPU to TF32."""
+def test_no_product_of_float32_is_rounded_to_bfloat16_on_a_tpu():
+    """By default a TPU would round its factors."""
     one = model.load()
     frames = jax.ShapeDtypeStruct((2, 120, 160, 3), jnp.uint8)
     mask = jax.ShapeDtypeStruct((2,), jnp.bool_)

@@ -194,8 +194,8 @@ def test_processes_and_narrow_limits_change_nothing(
 @pytest.mark.parametrize(
     ("first", "second", "says"),
     [
-        ([], ["--save_features=pooled"], "save_features (None, now pooled)"),
-        (["--save_features=pooled"], [], "save_features (pooled, now None)"),
+        ([], ["--save_features=pooled"], "save_features (the default, now pooled)"),
+        (["--save_features=pooled"], [], "save_features (pooled, now the default)"),
         (["--save_features=grid", "--part_rows=5"], ["--save_features=pooled"], "save_features"),
     ],
 )

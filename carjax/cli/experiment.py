@@ -28,13 +28,10 @@ if TYPE_CHECKING:
 
 SYNOPSIS = """usage: carjax experiment hypothesis|pairs|temporal --runs=DIR[,DIR] --out=DIR
 
-Is a head certain where its attribute is well shown? RUNS are folders of benchmarks/crossval.py,
-whose heads predict photos that they never saw; videos go through the whole pipeline.
+RUNS are folders of benchmarks/crossval.py, whose heads predict photos that they never saw.
   hypothesis  measures it: OUT/hypothesis.json and charts; --page=FILE.md gets the tables.
   pairs       draws blind pairs for people to judge: sheets in OUT, the answers in --key.
-  temporal    what neighbouring frames add: single frames, the filter, and sequence --heads.
-              Your own --recordings (of `carjax score`) with --labels are measured as well, or
-              without --runs alone.
+  temporal    what neighbouring frames add; also on your own --recordings with --labels.
 
   carjax experiment hypothesis --runs=out/crossval,out/by_model --out=docs/hypothesis"""
 
@@ -73,6 +70,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(
             f"carjax experiment runs one of {', '.join(EXPERIMENTS)}, not {' '.join(rest) or '…'!r}"
         )
+    if rest[0] != "temporal" and (values.recordings or values.labels):
+        raise UsageError("--recordings and --labels are for `carjax experiment temporal`")
     alone = rest[0] == "temporal" and values.recordings
     for name in ("out",) if alone else ("runs", "out"):
         if not values[name].value:
