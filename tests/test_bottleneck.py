@@ -49,6 +49,7 @@ SMALL = bottleneck.Caches(tile=4 * 1024, kernel=4 * 9 * 4)
     stem=st.booleans(),
     seed=st.integers(0, 99),
 )
+@pytest.mark.slow
 @settings(max_examples=8)
 def test_tiles_equal_the_convolution(height, width, kernel_size, stride, stem, seed):
     case = random_case(seed, height, width, kernel_size, stem=stem)

@@ -24,6 +24,7 @@ def same(a, b):
         np.testing.assert_array_equal(probs, b.probs[name])
 
 
+@pytest.mark.slow
 def test_decoding_may_begin_before_there_is_a_model(tiny_model, scored):
     ahead = scan.Ahead(SAMPLE, "auto")
     table, source = scan.score_video(tiny_model, SAMPLE, ahead=ahead)
@@ -31,6 +32,7 @@ def test_decoding_may_begin_before_there_is_a_model(tiny_model, scored):
     same(table, scored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["first frames", "later frames"])
 def test_an_index_that_is_wrong_is_not_used_again(tiny_model, scored, when, monkeypatch):
     """The video is decoded from its start instead: the first frame of each slot."""

@@ -68,6 +68,7 @@ def run(made, root, name="run"):
     return loop.train_and_evaluate(made, root / name, root, cache_dir=root / "cache", quiet=True)
 
 
+@pytest.mark.slow
 def test_a_model_from_outside_trains_through_its_config_and_loads(tiny, root, monkeypatch, capsys):
     monkeypatch.setattr("carjax.cli.common.set_up_jax", lambda: None)
     made = settings(root, steps=60, chunk=30, lr=0.02)
