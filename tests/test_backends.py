@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import toy_decoder
 from test_video import (
+    BAD_FILES,
     SAMPLE,
     make_bad,
     steady,
@@ -110,21 +111,7 @@ def test_opencv_gives_the_indices_times_and_pictures_of_pyav(kind, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["pyav", "opencv"])
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("missing", "no such file"),
-        ("folder", "is a folder"),
-        ("device", "is not a regular file"),
-        ("empty", "is empty"),
-        ("text", "is not a video"),
-        ("playlist", "is not a video"),
-        ("jpeg", "is an image, not a video"),
-        ("audio", "has sound but no picture"),
-        ("no index", "cut short or damaged"),
-        ("no frames", "no frame can be decoded"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "reason"), BAD_FILES)
 def test_bad_files_give_the_same_line(tmp_path, capfd, steady_mp4, kind, reason, backend):  # noqa: F811
     path = tmp_path / "walk.mp4"
     make_bad(kind, path, steady_mp4)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import recorded_clips
+import tiny_run
 from hypothesis import given
 from hypothesis import strategies as st
 from recorded_clips import A, B, C, D, E
@@ -33,7 +34,7 @@ from carjax.heads import HeadSpec
 from carjax.temporal import consensus, sequence_model
 from carjax.temporal.motion import Motion
 from carjax.temporal.sequence_heads import SequenceHead, SequenceSpec, example_frames
-from carjax.training import checkpoints, loop, recording_data, sequences
+from carjax.training import loop, recording_data, sequences
 from carjax.training.recording_data import Recordings
 
 PAGE = (recorded_clips.ROOT / "docs" / "temporal.md").read_text()
@@ -219,10 +220,6 @@ def test_what_is_held_out_changes_no_loss(clips, weights, tmp_path):  # noqa: F8
     assert losses(tmp_path / "whole") == losses(tmp_path / "changed")
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_repeats_its_losses_exactly(
     clips,
@@ -232,17 +229,8 @@ def test_a_killed_run_resumes_and_repeats_its_losses_exactly(
 ):
     made = settings(clips, weights, fold=-1)
     assert run(made, tmp_path / "whole")["held_out"] == {}
-    save = checkpoints.Checkpoints.save
-
-    def dies(self, step, state):
-        if step == 4:
-            raise Killed
-        save(self, step, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", dies)
-        with pytest.raises(Killed):
-            run(made, tmp_path / "killed")
+    with tiny_run.killed(monkeypatch, step=4):
+        run(made, tmp_path / "killed")
     run(made, tmp_path / "killed")
     whole, killed = ((tmp_path / n / "metrics.csv").read_bytes() for n in ("whole", "killed"))
     assert whole == killed

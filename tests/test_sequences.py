@@ -14,7 +14,7 @@ from carjax.cli.main import main as command_line
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
 from carjax.temporal import sequence_model, walks
-from carjax.training import checkpoints, config, data, loop, sequences, walk_data
+from carjax.training import config, data, loop, sequences, walk_data
 
 PHOTOS, MODELS = 24, 3
 
@@ -177,25 +177,12 @@ def test_a_long_walk_is_cut_anywhere_and_a_short_one_padded():
     assert (np.diff(part.time_s) >= 0).all()
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_repeats_its_losses_exactly(tiny, root, monkeypatch):
     made = settings(root, fold=-1)
     run(made, root, "whole")
-    save = checkpoints.Checkpoints.save
-
-    def dies(self, step, state):
-        if step == 4:
-            raise Killed
-        save(self, step, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", dies)
-        with pytest.raises(Killed):
-            run(made, root, "killed")
+    with tiny_run.killed(monkeypatch, step=4):
+        run(made, root, "killed")
     run(made, root, "killed")
     assert (root / "whole" / "metrics.csv").read_bytes() == (
         root / "killed" / "metrics.csv"

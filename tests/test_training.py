@@ -362,25 +362,11 @@ def test_a_run_learns_and_writes_a_bundle_of_one_head(tiny, root):
     )
 
 
-class Killed(Exception):
-    pass
-
-
 def test_a_killed_run_resumes_and_repeats_its_losses_exactly(tiny, root, monkeypatch):
     config = settings(root, mixup=0.4, ema=0.9, fold=-1)
     run(config, root, "whole")
-    save = checkpoints.Checkpoints.save
-
-    def dies(self, step, state):
-        # The line of step 4 is written, its checkpoint is not.
-        if step == 4:
-            raise Killed
-        save(self, step, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", dies)
-        with pytest.raises(Killed):
-            run(config, root, "killed")
+    with tiny_run.killed(monkeypatch, step=4):
+        run(config, root, "killed")
     assert not (root / "killed" / "head.safetensors").exists()
     run(config, root, "killed")
     for name in ("metrics.csv", "head.safetensors"):
@@ -446,12 +432,12 @@ def test_live_views_train_without_a_cache_and_resume_exactly(tiny, root, monkeyp
 
     def dies(self, step, state):
         if step == 4:
-            raise Killed
+            raise tiny_run.Killed
         save(self, step, state)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.Checkpoints, "save", dies)
-        with pytest.raises(Killed):
+        with pytest.raises(tiny_run.Killed):
             run(config, root, "killed")
     run(config, root, "killed")
     assert (root / "whole" / "metrics.csv").read_bytes() == (

@@ -504,24 +504,25 @@ def make_bad(kind, path, good):
         )
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("missing", "no such file"),
-        ("folder", "is a folder"),
-        ("device", "is not a regular file"),
-        ("empty", "is empty"),
-        ("text", "is not a video"),
-        ("noise", "is not a video|holds no video|no picture"),
-        ("playlist", "is not a video"),
-        ("jpeg", "is an image, not a video"),
-        ("heic", "is an image, not a video"),
-        ("audio", "has sound but no picture"),
-        ("no index", "cut short or damaged"),
-        ("no frames", "no frame can be decoded"),
-        ("codec", "codec is not supported|no frame can be decoded"),
-    ],
-)
+# (kind of `make_bad`, what the line about it says)
+BAD_FILES = [
+    ("missing", "no such file"),
+    ("folder", "is a folder"),
+    ("device", "is not a regular file"),
+    ("empty", "is empty"),
+    ("text", "is not a video"),
+    ("noise", "is not a video|holds no video|no picture"),
+    ("playlist", "is not a video"),
+    ("jpeg", "is an image, not a video"),
+    ("heic", "is an image, not a video"),
+    ("audio", "has sound but no picture"),
+    ("no index", "cut short or damaged"),
+    ("no frames", "no frame can be decoded"),
+    ("codec", "codec is not supported|no frame can be decoded"),
+]
+
+
+@pytest.mark.parametrize(("kind", "reason"), BAD_FILES)
 def test_bad_files_give_one_clear_line(tmp_path, steady_mp4, kind, reason):
     path = tmp_path / "walk.mp4"
     make_bad(kind, path, steady_mp4)

@@ -3,6 +3,7 @@
 python tests/tiny_run.py ROOT WORKDIR DEVICES [PROCESSES PROCESS_ID PORT] [--name=JSON …]
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -10,13 +11,35 @@ import sys
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pytest
 
 from carjax import backbones
 from carjax.backbones import pretrained, registry
 from carjax.backbones.features import Features
+from carjax.training import checkpoints
 from carjax.training import config as configs
 
 SIZE = 32
+
+
+class Killed(Exception):
+    """What a run is stopped by."""
+
+
+@contextlib.contextmanager
+def killed(monkeypatch, step):
+    """The run inside must die once the line of that step is written, and its checkpoint is not."""
+    save = checkpoints.Checkpoints.save
+
+    def dies(self, at, state):
+        if at == step:
+            raise Killed
+        save(self, at, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save", dies)
+        with pytest.raises(Killed):
+            yield
 
 
 class Tiny(nn.Module):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SYNOPSIS = """usage: carjax experiment hypothesis|pairs|temporal --runs=DIR[,DIR] --out=DIR
 
 RUNS are folders of benchmarks/crossval.py, whose heads predict photos that they never saw.
-  hypothesis  measures it: OUT/hypothesis.json and charts; --page=FILE.md gets the tables.
+  hypothesis  is a head certain where its attribute is well shown? --page=FILE.md gets tables.
   pairs       draws blind pairs for people to judge: sheets in OUT, the answers in --key.
   temporal    what neighbouring frames add; also on your own --recordings with --labels.
 

@@ -85,9 +85,10 @@ def labelled(
     known.check_sources(set(of_row), scores)
     if table.schema != model.spec.schema:
         raise CarjaxError(f"{scores}: scored by a model of other attributes: give it as --model")
+    source = np.array(of_row)
     found = []
     for name in sorted(known.rows):
-        own = table.take(np.flatnonzero(np.array(of_row) == name))
+        own = table.take(np.flatnonzero(source == name))
         own = own.take(np.argsort(own.frame, kind="stable"))
         if len(own) < 2:
             raise CarjaxError(f"{scores}: {name!r} is one frame: a recording has more")
