@@ -3,10 +3,10 @@
     python benchmarks/nested.py --data_dir="$CARJAX_DATA" --workdir=out/nested
 
 Each outer fold holds out a fifth of the car models, the makes with a single model among them, and
-a fifth of the photos of all other models. Within the rest, an inner fold holds out the same way;
-on it alone the calibration and the threshold for unknown brands are fitted, and then applied as
-they are to the outer fold. So every figure comes from photos that neither the heads nor their
-calibration saw:
+a fifth of the photos of all other models. Within the rest, an inner fold holds out the same way, a
+tenth of either: its heads are to be nearly as well trained as those of the outer fold. On it alone
+the calibration and the threshold for unknown brands are fitted, and then applied as they are to the
+outer fold. So every figure comes from photos that neither the heads nor their calibration saw:
 
 * known: photos of models that were trained on;
 * unseen: photos of models that were not; for brand, their make has another model in training;
@@ -39,7 +39,7 @@ from carjax.attributes import CAR, VIEWS, Categorical, find
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
-FOLDS = 5
+FOLDS, INNER_FOLDS = 5, 10
 DATA_SET = "stanford_cars"
 SYNOPSIS = "usage: python benchmarks/nested.py --workdir=DIR [--attributes=…]"
 HERE = pathlib.Path(__file__).parent
@@ -87,31 +87,35 @@ def _sha1(text: str) -> int:
     return int(hashlib.sha1(text.encode()).hexdigest(), 16)
 
 
-def model_folds(cars: Cars) -> np.ndarray:
+def model_folds(cars: Cars, folds: int = FOLDS) -> np.ndarray:
     """Returns each photo's fold by model, int [N]; the models of a make lie in different folds."""
     fold = {}
     for make in np.unique(cars.make):
         models = sorted(set(cars.model[cars.make == make]), key=_sha1)
-        fold |= {model: (_sha1(make) + i) % FOLDS for i, model in enumerate(models)}
+        fold |= {model: (_sha1(make) + i) % folds for i, model in enumerate(models)}
     return np.array([fold[model] for model in cars.model])
 
 
-def split(cars: Cars, attribute: str, outer: int, inner: int | None) -> np.ndarray:
+def split(
+    cars: Cars, attribute: str, outer: int, inner: int | None, inner_folds: int = FOLDS
+) -> np.ndarray:
     """Returns what every photo is in a split, int [N].
 
     Args:
         cars: the photos.
         attribute: for 'brand', models whose make is not trained on are unknown, not unseen.
-        outer: the fold that is measured; left out entirely where …
-        inner: … an inner fold is held out instead.
+        outer: the fold, of `FOLDS`, that is measured; left out entirely where …
+        inner: … an inner fold is held out instead, …
+        inner_folds: … one of this many; a multiple of `FOLDS`, so that it misses the outer one.
     """
-    by_model, by_photo = model_folds(cars), np.array([_sha1(f) % FOLDS for f in cars.file])
     kind = np.full(len(cars.file), TRAIN)
-    for fold in (outer,) if inner is None else (outer, inner):
+    held_out = [(outer, FOLDS)] if inner is None else [(outer, FOLDS), (inner, inner_folds)]
+    for fold, folds in held_out:
         free = kind == TRAIN
+        by_photo = np.array([_sha1(f) % folds for f in cars.file])
         kind[free & (by_photo == fold)] = KNOWN
-        kind[free & (by_model == fold)] = UNSEEN
-        if inner is not None and fold == outer:
+        kind[free & (model_folds(cars, folds) == fold)] = UNSEEN
+        if inner is not None and (fold, folds) == held_out[0]:
             kind[kind != TRAIN] = LEFT_OUT
     if attribute == "brand":
         trained = np.isin(cars.make, cars.make[kind == TRAIN])
@@ -202,7 +206,9 @@ NAMED, ALBUM = 0.95, 8
 def fit_classes(inner: Mapping[str, Columns]) -> calibration.ClassCalibration:
     """Fits on known and unseen photos, both kinds counting alike."""
     joined, weights = together(inner)
-    fitted = calibration.fit_classes(joined["log_probs"], joined["targets"][:, 0], weights)
+    fitted = calibration.fit_classes(
+        joined["log_probs"], joined["targets"][:, 0], weights, joined["part_novelty"]
+    )
     if not len(inner["unknown"]["targets"]):
         return fitted
     known = inner["known"]
@@ -235,7 +241,9 @@ def state(columns: Columns, fitted: Any) -> Columns:
     from carjax.training import tasks
 
     if isinstance(fitted, calibration.ClassCalibration):
-        stated = calibration.state_classes(jnp.asarray(columns["log_probs"]), fitted)
+        stated = calibration.state_classes(
+            jnp.asarray(columns["log_probs"]), fitted, jnp.asarray(columns["part_novelty"])
+        )
         return columns | {"log_probs": np.asarray(stated)}
     density = calibration.state_direction(tasks.density_of(columns), fitted)
     return columns | {k: np.asarray(v) for k, v in density._asdict().items()}
@@ -361,7 +369,7 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
         pair = []
         for name, inner in (("inner", (outer + 1) % FOLDS), ("outer", None)):
             run = workdir / f"{attribute}-{outer}-{name}"
-            kind = split(cars, attribute, outer, inner)
+            kind = split(cars, attribute, outer, inner, INNER_FOLDS)
             columns = dict(np.load(run / "held_out.npz"))
             if inner is None and attribute == "brand":
                 config = configure(values, attribute)
@@ -433,7 +441,7 @@ def main(argv: list[str]) -> int:
     for attribute in values.attributes:
         for outer in [int(i) for i in values.outer]:
             for name, inner in (("inner", (outer + 1) % FOLDS), ("outer", None)):
-                kind = split(cars, attribute, outer, inner)
+                kind = split(cars, attribute, outer, inner, INNER_FOLDS)
                 config = configure(values, attribute)
                 train(values, cars, config, f"{attribute}-{outer}-{name}", kind)
     if len(values.outer) < FOLDS:

@@ -23,19 +23,22 @@ _MAX_KAPPA = 1e5
 class ClassCalibration:
     """How a softmax head states its probabilities, and when it names no class.
 
-    The stated distribution is softmax(β·log p) with β = exp(sharpness + slope·novelty): an inverse
-    temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) that changes
-    with the image (as in Tomani et al., "Beyond In-Domain Scenarios: Robust Density-Aware
-    Calibration", ICML 2023; here by the head's own `novelty`).
+    The stated distribution is softmax(β·log p) with β = exp(sharpness + slope·novelty +
+    part_slope·part novelty): an inverse temperature (Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017) that changes with the image (as in Tomani et al., "Beyond In-Domain
+    Scenarios: Robust Density-Aware Calibration", ICML 2023; here by the head's own `novelty` among
+    its classes and among their parts: a car model that it never saw may well look like a sedan).
 
     Attributes:
-        sharpness: log β where novelty is 0.
+        sharpness: log β where both are 0.
         slope: change of log β per unit of novelty.
+        part_slope: change of log β per unit of novelty among the parts (`heads.HeadSpec.parts`).
         unknown_above: above this novelty the class is none that the head knows; None: never.
     """
 
     sharpness: float = 0.0
     slope: float = 0.0
+    part_slope: float = 0.0
     unknown_above: float | None = None
 
 
@@ -66,25 +69,31 @@ def novelty(log_probs: jax.Array) -> jax.Array:
     ICLR 2017. `benchmarks/nested.py` compares it with other scores.
 
     Args:
-        log_probs: float [..., K]; of the head itself, before calibration.
+        log_probs: float [..., K]; of the head itself, before calibration; of its classes, or of
+            their parts.
     """
     return 1.0 - jnp.exp(jnp.max(log_probs, axis=-1))
 
 
-def state_classes(log_probs: jax.Array, calibration: ClassCalibration) -> jax.Array:
+def state_classes(
+    log_probs: jax.Array, calibration: ClassCalibration, part_novelty: jax.Array | None = None
+) -> jax.Array:
     """Returns the stated log-probabilities float32 [..., K].
 
     Args:
         log_probs: float [..., K]; of the head itself.
         calibration: its numbers.
+        part_novelty: float [...]; novelty among the parts; None: 0.
 
     Example:
         >>> stated = state_classes(jnp.log(jnp.array([0.9, 0.1])), ClassCalibration(np.log(2.0)))
         >>> [f"{p:.3f}" for p in jnp.exp(stated)]
         ['0.988', '0.012']
     """
-    beta = jnp.exp(calibration.sharpness + calibration.slope * novelty(log_probs))
-    return jax.nn.log_softmax(log_probs * beta[..., None])
+    log_beta = calibration.sharpness + calibration.slope * novelty(log_probs)
+    if part_novelty is not None:
+        log_beta = log_beta + calibration.part_slope * part_novelty
+    return jax.nn.log_softmax(log_probs * jnp.exp(log_beta)[..., None])
 
 
 def state_direction(
@@ -102,31 +111,38 @@ def state_direction(
 
 
 def fit_classes(
-    log_probs: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+    log_probs: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None = None,
+    part_novelty: np.ndarray | None = None,
 ) -> ClassCalibration:
-    """Fits sharpness and slope by maximum likelihood.
+    """Fits sharpness and slopes by maximum likelihood.
 
     Args:
         log_probs: float [N, K]; of a head on photos that it was not trained on.
         labels: int [N]; true classes.
         weights: float [N]; what each photo counts; None: alike.
+        part_novelty: float [N]; novelty among the parts; None: its slope stays 0.
     """
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
     p = np.asarray(log_probs, np.float64)
-    novel = 1.0 - np.exp(p.max(axis=1))
+    signs = [np.ones(len(p)), 1.0 - np.exp(p.max(axis=1))]
+    if part_novelty is not None:
+        signs.append(np.asarray(part_novelty, np.float64))
+    columns = np.stack(signs, axis=1)
     share = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
     share = share / share.sum()
 
     def loss(x: np.ndarray) -> float:
-        q = p * np.exp(x[0] + x[1] * novel)[:, None]
+        q = p * np.exp(columns @ x)[:, None]
         nll = logsumexp(q, axis=1) - q[np.arange(len(q)), labels]
         # A hair of shrinkage, for folds where every photo is right.
         return float(share @ nll + 1e-4 * (x @ x))
 
-    sharpness, slope = minimize(loss, np.zeros(2), method="Nelder-Mead").x
-    return ClassCalibration(float(sharpness), float(slope))
+    found = minimize(loss, np.zeros(len(signs)), method="Nelder-Mead").x
+    return ClassCalibration(*(float(v) for v in found))
 
 
 def fit_direction(

@@ -147,11 +147,13 @@ class ClassPrediction(NamedTuple):
             (Houlsby et al., 2011): what more training photos might settle, where the entropy also
             counts what no photo of this kind would show.
         novelty: float32 [B] in [0, 1]; see `calibration.novelty`.
+        part_novelty: float32 [B] in [0, 1]; the same among the parts, by the first member.
     """
 
     logits: jax.Array
     disagreement: jax.Array
     novelty: jax.Array
+    part_novelty: jax.Array
 
 
 class CategoricalHead(nn.Module):
@@ -201,9 +203,11 @@ def combine(part_logits: jax.Array, spec: HeadSpec) -> ClassPrediction:
     mean = jax.nn.logsumexp(by_member, axis=0) - math.log(members)
     apart = certainty.entropy_from_logits(by_member).mean(0)
     disagreement = jnp.maximum(certainty.entropy_from_logits(mean) - apart, 0.0)
+    among_parts = novelty(jax.nn.log_softmax(part_logits[0]))
+    stated = mean
     if isinstance(spec.calibration, ClassCalibration):
-        return ClassPrediction(state_classes(mean, spec.calibration), disagreement, novelty(mean))
-    return ClassPrediction(mean, disagreement, novelty(mean))
+        stated = state_classes(mean, spec.calibration, among_parts)
+    return ClassPrediction(stated, disagreement, novelty(mean), among_parts)
 
 
 def join_parts(part_logits: jax.Array, spec: HeadSpec) -> jax.Array:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 # Frames on each device at a time. A fixed number, because results differ in the last bits between
 # batches of different sizes. On CPU larger ones are no faster; an accelerator wants many.
 DEVICE_BATCH = {"cpu": 8, "default": 256}
-# The backbone's factors by platform; heads and sums are float32 everywhere. On 16 photos bfloat16
-# moves probabilities by up to 0.09, float16 by up to 0.005 (tests/test_precision.py), so a GPU,
-# which computes both at one rate, gets float16. A TPU has no float16: it gets float32, which is
-# three passes of bfloat16 there (`precision`).
+# The factors of the backbone's products over the crop, by platform; all else is float32. On 16
+# photos bfloat16 moves probabilities by up to 0.05, float16 by up to 0.003
+# (tests/test_precision.py), so a GPU, which computes both at one rate, gets float16. A TPU has no
+# float16: it gets float32, see `precision`.
 DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.float32}
 # Host buffers that are kept; more only while they are read.
 _BUFFERS = 8
@@ -197,8 +197,8 @@ def score(
             (default: none is). Beyond rounding, scores do not depend on it.
         spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
             'localise'.
-        dtype: type of the factors in the backbone's products, static; all else is float32, see
-            `precision`.
+        dtype: type of the factors in the backbone's products over the crop, static; all else is
+            float32, see `precision`.
         features: which features are returned as well, static.
 
     Returns:
@@ -218,26 +218,27 @@ def _score(
     features: Level | None,
 ) -> FrameScores:
     valid = crops.frame_sizes(frames) if valid is None else valid.astype(jnp.float32)
-    backbone = registry.create(spec.backbone, dtype=dtype)
+    variables = {"params": params["backbone"]}
+    exact: Any = registry.create(spec.backbone)
     whole = crops.whole_boxes(valid)
     size = jnp.tile(whole[:, 2:], (1, 2))
     shows = None
     if spec.localise is not None and "localise" in params:
+        # Rough factors here would move the box, and everything that is seen in it.
         box, look = localise.find(
-            params["localise"], backbone, params["backbone"], frames, spec.localise, valid
+            params["localise"], exact, params["backbone"], frames, spec.localise, valid
         )
         if spec.content is not None and "content" in params:
             shows = content.content_probs(
-                params["content"], spec.content, backbone, params["backbone"], look
+                params["content"], spec.content, exact, params["backbone"], look
             )
         box = localise.snap(localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size), size)
     else:
         box = whole
     crop = crops.crop_and_resize(frames, box, spec.input_size, valid=valid)
-    variables = {"params": params["backbone"]}
-    seen: Any = backbone.apply(variables, registry.normalize(spec.backbone, crop))
+    backbone: Any = registry.create(spec.backbone, dtype=dtype)
+    seen = backbone.apply(variables, registry.normalize(spec.backbone, crop))
     seen = jax.tree.map(lambda x: x.astype(jnp.float32), seen)
-    exact: Any = registry.create(spec.backbone)
     logits = exact.apply(variables, seen, method="classify")
     return jax.vmap(functools.partial(_statistics, params["heads"], spec, features))(
         seen, logits, crop, box / size, shows, mask
@@ -325,7 +326,8 @@ class Scorer:
             batch_size: frames of a batch, rounded up to a multiple of the devices (default:
                 `DEVICE_BATCH` for each).
             devices: default: all that there are.
-            dtype: type of the factors in the backbone's products (default: of `DTYPE`).
+            dtype: type of the factors in the backbone's products over the crop (default: of
+                `DTYPE`).
             features: which features come with the scores, float16: 'pooled', or 'grid' for both
                 levels (default: none; see `FrameScores.features`).
         """

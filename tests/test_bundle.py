@@ -168,7 +168,7 @@ def test_calibrations_are_kept_in_the_file(folders, tmp_path):
     given = ",".join(folders(n) for n in ("doors", "orientation", "seats"))
     assert bundle.main([f"--heads={given}", f"--out={out}", f"--calibration={path}"]) == 0
     spec = model.load(out).spec
-    assert spec.head("doors").calibration == ClassCalibration(0.5, -0.25, 0.75)
+    assert spec.head("doors").calibration == ClassCalibration(0.5, -0.25, unknown_above=0.75)
     assert spec.head("orientation").calibration == DirectionCalibration(0.5, 0.1, 0.2, 0.01)
     assert spec.head("seats").calibration is None
     assert spec.unknown_above == {"doors": 0.75}

@@ -23,10 +23,12 @@ def features():
     return Features(RNG.standard_normal((3, 7)).astype(np.float32), grid)
 
 
-def drawn(count, stated):
+def drawn(count, stated, part_novelty=None):
     """What a head states, and labels drawn from what it should state."""
     log_probs = log_softmax(RNG.normal(0, 2, (count, 4)), axis=1)
-    true = np.exp(calibration.state_classes(jnp.asarray(log_probs), stated), dtype=np.float64)
+    true = np.exp(
+        calibration.state_classes(jnp.asarray(log_probs), stated, part_novelty), dtype=np.float64
+    )
     labels = (RNG.random((count, 1)) > true.cumsum(1)).sum(1).clip(0, 3)
     return log_probs, labels, true
 
@@ -42,15 +44,28 @@ def test_fitted_classes_recover_what_was_done_to_them():
     assert certainty.expected_calibration_error(np.exp(log_probs), labels) > 0.03
 
 
-@given(st.floats(-2, 2), st.floats(-2, 2))
-def test_stated_classes_by_hand(sharpness, slope):
-    log_probs = log_softmax(np.array([1.0, -0.5, 0.3, 2.0], np.float32))
-    stated = calibration.state_classes(
-        jnp.asarray(log_probs), calibration.ClassCalibration(sharpness, slope)
+def test_a_fit_tells_novelty_of_classes_from_novelty_of_parts():
+    part_novelty = RNG.random(40_000)
+    log_probs, labels, true = drawn(
+        40_000, calibration.ClassCalibration(0.9, -0.6, -1.5), part_novelty
     )
+    fitted = calibration.fit_classes(log_probs, labels, part_novelty=part_novelty)
+    assert fitted.slope == pytest.approx(-0.6, abs=0.3)
+    assert fitted.part_slope == pytest.approx(-1.5, abs=0.2)
+    stated = calibration.state_classes(jnp.asarray(log_probs), fitted, jnp.asarray(part_novelty))
+    np.testing.assert_allclose(np.exp(stated), true, atol=0.03)
+
+
+@given(st.floats(-2, 2), st.floats(-2, 2), st.floats(-2, 2), st.floats(0, 1))
+def test_stated_classes_by_hand(sharpness, slope, part_slope, part_novelty):
+    log_probs = log_softmax(np.array([1.0, -0.5, 0.3, 2.0], np.float32))
+    fitted = calibration.ClassCalibration(sharpness, slope, part_slope)
+    stated = calibration.state_classes(jnp.asarray(log_probs), fitted, jnp.asarray(part_novelty))
     novel = 1 - np.exp(log_probs[3])
-    want = log_softmax(log_probs * np.exp(sharpness + slope * novel))
-    np.testing.assert_allclose(stated, want, rtol=1e-4, atol=1e-5)
+    log_beta = sharpness + slope * novel + part_slope * part_novelty
+    np.testing.assert_allclose(
+        stated, log_softmax(log_probs * np.exp(log_beta)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_weights_choose_whose_calibration_it_is():
@@ -113,6 +128,16 @@ def test_an_ensemble_states_the_mean_of_its_members():
     np.testing.assert_allclose(got.novelty, 1 - mean.max(1), atol=1e-5)
 
 
+def test_novelty_of_parts_is_the_first_member_s():
+    logits = RNG.normal(0, 2, (2, 6, 5)).astype(np.float32)
+    got = heads.combine(
+        jnp.asarray(logits), heads.HeadSpec(DOORS, members=2, parts=(0, 0, 1, 2, 3))
+    )
+    want = 1 - softmax(logits[0].astype(np.float64), axis=1).max(1)
+    np.testing.assert_allclose(got.part_novelty, want, atol=1e-5)
+    assert (got.part_novelty > got.novelty).any()
+
+
 def test_a_head_of_one_member_disagrees_with_nobody():
     logits = jnp.asarray(RNG.normal(0, 2, (1, 6, 4)), jnp.float32)
     got = heads.combine(logits, heads.HeadSpec(DOORS))
@@ -122,7 +147,7 @@ def test_a_head_of_one_member_disagrees_with_nobody():
 def test_calibrated_heads_state_it(features):
     heading = Angular("heading")
     for attribute, given_ in (
-        (DOORS, calibration.ClassCalibration(0.7, -0.2)),
+        (DOORS, calibration.ClassCalibration(0.7, -0.2, -0.4)),
         (heading, calibration.DirectionCalibration(0.5, 0.1, 0.2, 0.05)),
     ):
         plain = heads.HeadSpec(attribute, grid=2, channels=3, hidden=4)
@@ -131,7 +156,7 @@ def test_calibrated_heads_state_it(features):
         a = heads.create(plain).apply(params, features)
         b = heads.create(stated).apply(params, features)
         if attribute is DOORS:
-            want = calibration.state_classes(a.logits, given_)
+            want = calibration.state_classes(a.logits, given_, a.part_novelty)
             np.testing.assert_allclose(b.logits, want, atol=1e-5)
         else:
             want = calibration.state_direction(a, given_)

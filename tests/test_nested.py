@@ -27,10 +27,10 @@ def cars():
 
 @pytest.mark.parametrize("attribute", ["brand", "type"])
 @pytest.mark.parametrize("outer", range(nested.FOLDS))
-@pytest.mark.parametrize("step", [None, 1, 3])
-def test_what_is_measured_was_not_trained_on(cars, attribute, outer, step):
+@pytest.mark.parametrize(("step", "folds"), [(None, 5), (1, 5), (3, 5), (1, 10)])
+def test_what_is_measured_was_not_trained_on(cars, attribute, outer, step, folds):
     inner = None if step is None else (outer + step) % nested.FOLDS
-    kind = nested.split(cars, attribute, outer, inner)
+    kind = nested.split(cars, attribute, outer, inner, folds)
     trained = kind == nested.TRAIN
     assert set(cars.model[kind == nested.KNOWN]) <= set(cars.model[trained])
     assert not set(cars.model[kind == nested.UNSEEN]) & set(cars.model[trained])

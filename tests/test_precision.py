@@ -1,4 +1,4 @@
-"""What factors of half precision in the backbone change, on 16 real photos, without the car box.
+"""What factors of half precision in the backbone change, on 16 real photos.
 
 The CPU rounds factors as an accelerator does, and like it sums in float32.
 """
@@ -19,22 +19,26 @@ from carjax.backbones import bottleneck, layers
 INPUTS = pathlib.Path(__file__).parent / "reference" / "inputs.npz"
 
 
-def rounded(x):
-    return x.astype(jnp.bfloat16).astype(jnp.float32)
+def parts(x):
+    """The leading, middle and trailing bits of float32, each of type bfloat16."""
+    found = []
+    for _ in range(3):
+        found.append(x.astype(jnp.bfloat16).astype(jnp.float32))
+        x = x - found[-1]
+    return found
 
 
-def three_passes(x, kernel):
+def six_passes(x, kernel):
     """A product of float32 as a TPU computes it under `precision.exact_products`."""
-    x_lead, kernel_lead = rounded(x), rounded(kernel)
-    x_trail, kernel_trail = rounded(x - x_lead), rounded(kernel - kernel_lead)
-    return x_lead @ kernel_lead + x_trail @ kernel_lead + x_lead @ kernel_trail
+    x, kernel = parts(x), parts(kernel)
+    return sum(x[i] @ kernel[j] for i, j in ((0, 2), (2, 0), (1, 1), (0, 1), (1, 0), (0, 0)))
 
 
 @contextlib.contextmanager
 def as_on_a_tpu():
-    """1×1 convolutions in three passes; depthwise ones are element by element, in float32."""
+    """1×1 convolutions in six passes; depthwise ones are element by element, in float32."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "product", three_passes)
+        patch.setattr(layers, "product", six_passes)
         patch.setattr(bottleneck, "_SMALL_BYTES", 2**60)  # no tiles
         jax.clear_caches()
         yield
@@ -47,7 +51,7 @@ def difference(carjax_data):
     with np.load(INPUTS) as inputs:
         paths = [carjax_data / str(name) for name in inputs["photo"]]
     photos = np.stack([cv2.resize(cv2.imread(str(p))[..., ::-1], (320, 240)) for p in paths])
-    one = model.load().with_localise(False)
+    one = model.load()
 
     def scores(dtype):
         return scoring.Scorer(one, len(photos), dtype=dtype)(photos)
@@ -71,17 +75,15 @@ def test_float16_factors_of_a_gpu(difference):
     probability, azimuth = difference(jnp.float16)
     print(f"float16: probability {np.sort(probability)}, azimuth {np.sort(azimuth)}")
     assert probability.max() < 0.01
-    # One photo has a density so flat that its peak moves further.
-    assert np.sort(azimuth)[-2] < 0.5
-    assert azimuth.max() < 1
+    assert azimuth.max() < 0.5
 
 
 @pytest.mark.slow
 def test_float32_factors_of_a_tpu(difference):
     probability, azimuth = difference(scoring.DTYPE["tpu"], as_on_a_tpu)
-    print(f"three passes: probability {np.sort(probability)}, azimuth {np.sort(azimuth)}")
+    print(f"six passes: probability {np.sort(probability)}, azimuth {np.sort(azimuth)}")
     assert 0 < probability.max() < 1e-4
-    assert azimuth.max() < 0.05
+    assert azimuth.max() < 0.01
 
 
 @pytest.mark.slow
@@ -94,8 +96,9 @@ def test_bfloat16_factors_are_too_rough(difference):
     assert np.median(azimuth) < 0.5
 
 
-def test_no_product_of_float32_is_rounded_to_bfloat16_on_a_tpu():
-    """By default a TPU would round its factors."""
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_no_product_of_float32_is_rounded(platform):
+    """By default a TPU would round its factors to bfloat16, a GPU to TF32."""
     one = model.load()
     frames = jax.ShapeDtypeStruct((2, 120, 160, 3), jnp.uint8)
     mask = jax.ShapeDtypeStruct((2,), jnp.bool_)
@@ -103,11 +106,11 @@ def test_no_product_of_float32_is_rounded_to_bfloat16_on_a_tpu():
     def score(params, frames, mask):
         return scoring.score(params, frames, mask, spec=one.spec)
 
-    text = jax.jit(score).trace(one.params, frames, mask).lower(lowering_platforms=("tpu",))
+    text = jax.jit(score).trace(one.params, frames, mask).lower(lowering_platforms=(platform,))
     products = [
         line
         for line in text.as_text().splitlines()
         if re.search(r"stablehlo\.(dot_general|convolution)", line)
     ]
     assert len(products) > 100
-    assert [line for line in products if line.count("HIGH") < 2] == []
+    assert [line for line in products if line.count("HIGHEST") < 2] == []

@@ -22,7 +22,7 @@ import rich.console
 import rich.progress
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import backbones, heads, model
+from carjax import backbones, heads, model, precision
 from carjax.backbones.features import Features
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
@@ -239,7 +239,8 @@ def predict_all(
     for start in range(0, rows, batch):
         index = np.minimum(np.arange(start, start + batch), rows - 1)
         chosen = jax.tree.map(lambda x, i=index: _full(x[i]), features)
-        parts.append(jax.tree.map(np.asarray, predict(params, chosen)))
+        with precision.exact_products():
+            parts.append(jax.tree.map(np.asarray, predict(params, chosen)))
     return jax.tree.map(lambda *x: np.concatenate(x)[:rows], *parts)
 
 

@@ -145,12 +145,13 @@ class CategoricalTask:
         return loss
 
     def predict(self, params: Params, features: Features) -> dict[str, jax.Array]:
-        """Log-probabilities float32 [B, K], disagreement and novelty float32 [B]."""
+        """Log-probabilities float32 [B, K]; disagreement and both novelties float32 [B]."""
         out: Any = self.module.apply({"params": params}, features)
         return {
             "log_probs": jax.nn.log_softmax(out.logits),
             "disagreement": out.disagreement,
             "novelty": out.novelty,
+            "part_novelty": out.part_novelty,
         }
 
     def metrics(self, predictions: Predictions, targets: np.ndarray) -> dict[str, float]:
