@@ -262,6 +262,23 @@ def test_other_policies_show_their_choice_for_a_second_and_say_so(tmp_path, monk
         assert (view is None) == (seen[-1].views[name] is None)
 
 
+def test_the_final_choice_says_where_a_class_is_unknown(tmp_path, monkeypatch, shell):
+    table = walk.table(40, seed=3)
+    unknown = table.categorical[0].name
+    novelty = {a.name: np.full(40, 0.2, np.float32) for a in table.categorical}
+    novelty[unknown][:] = 0.9
+    walk.write(tmp_path / "walk.mp4", 40)
+    scored(monkeypatch, dataclasses.replace(table, novelty=novelty))
+    shell.spec.unknown_above = {a.name: 0.5 for a in table.categorical}
+    seen = watched(monkeypatch)
+    content, _ = pipeline.select(
+        shell, tmp_path / "walk.mp4", tmp_path / "out", pipeline.Options(annotate="all")
+    )
+    for name, choice in content["attributes"].items():
+        assert seen[-1].best[name].value == (choice["value"] or f"unknown {name}")
+    assert content["attributes"][unknown]["value"] is None
+
+
 def test_if_drawing_fails_the_photos_are_kept(tmp_path, monkeypatch, shell):
     walk.write(tmp_path / "walk.mp4", 40)
     scored(monkeypatch, walk.table(40))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -218,8 +219,14 @@ class _Album:
 
     def final(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a moment that show the final choice."""
+        best = {}
+        for name, row in self._chosen_best.items():
+            best[name] = found = self.best(name, row)
+            choice = content["attributes"][name]
+            if found is not None and choice["value"] is None:
+                best[name] = dataclasses.replace(found, value=choice["reason"])
         return {
-            "best": {name: self.best(name, row) for name, row in self._chosen_best.items()},
+            "best": best,
             "views": {name: self.view(row) for name, row in self._chosen_views.items()},
         }
 
