@@ -3,16 +3,17 @@
     python benchmarks/nested.py --data_dir="$CARJAX_DATA" --workdir=out/nested
 
 Each outer fold holds out a fifth of the car models, the makes with a single model among them, and
-a fifth of the photos of all other models. Within the rest, an inner fold holds out the same way, a
-tenth of either: its heads are to be nearly as well trained as those of the outer fold. On it alone
-the calibration and the threshold for unknown brands are fitted, and then applied as they are to the
-outer fold. So every figure comes from photos that neither the heads nor their calibration saw:
+a fifth of the photos of all other models. Within the rest, two inner folds each hold out the same
+way a tenth of either: few, as their heads are to be nearly as well trained as those of the outer
+fold. On both together the calibration and the threshold for unknown brands are fitted, and then
+applied as they are to the outer fold. So every figure comes from photos that neither the heads nor
+their calibration saw:
 
 * known: photos of models that were trained on;
 * unseen: photos of models that were not; for brand, their make has another model in training;
 * unknown: photos of makes that were not trained on at all (brand only).
 
-Each of attributes × outer folds × {inner, outer} is one `carjax train` run; finished runs are
+Each of attributes × outer folds × {two inner, outer} is one `carjax train` run; finished runs are
 reused.
 """
 
@@ -96,6 +97,17 @@ def model_folds(cars: Cars, folds: int = FOLDS) -> np.ndarray:
     return np.array([fold[model] for model in cars.model])
 
 
+def runs_of(outer: int) -> dict[str, int | None]:
+    """Returns the name of each run of an outer fold → the inner fold that it holds out, or None.
+
+    Example:
+        >>> runs_of(4)
+        {'inner-0': 0, 'inner-5': 5, 'outer': None}
+    """
+    first = (outer + 1) % FOLDS
+    return {f"inner-{i}": i for i in range(first, INNER_FOLDS, FOLDS)} | {"outer": None}
+
+
 def split(
     cars: Cars, attribute: str, outer: int, inner: int | None, inner_folds: int = FOLDS
 ) -> np.ndarray:
@@ -174,6 +186,14 @@ def parts_of(cars: Cars, columns: Columns, kind: np.ndarray) -> dict[str, Column
     return parts
 
 
+def joined(runs: Sequence[Mapping[str, Columns]]) -> dict[str, Columns]:
+    """Returns the parts of several runs as those of one."""
+    return {
+        part: {k: np.concatenate([run[part][k] for run in runs]) for k in runs[0][part]}
+        for part in PARTS
+    }
+
+
 def deal(model: np.ndarray) -> np.ndarray:
     """Deals photos into albums of at most `ALBUM` photos of one car model, nearly equal in size.
 
@@ -205,9 +225,9 @@ NAMED, ALBUM = 0.95, 8
 
 def fit_classes(inner: Mapping[str, Columns]) -> calibration.ClassCalibration:
     """Fits on known and unseen photos, both kinds counting alike."""
-    joined, weights = together(inner)
+    photos, weights = together(inner)
     fitted = calibration.fit_classes(
-        joined["log_probs"], joined["targets"][:, 0], weights, joined["part_novelty"]
+        photos["log_probs"], photos["targets"][:, 0], weights, photos["part_novelty"]
     )
     if not len(inner["unknown"]["targets"]):
         return fitted
@@ -220,15 +240,15 @@ def fit_direction(inner: Mapping[str, Columns]) -> calibration.DirectionCalibrat
     """Fits on known and unseen photos, both kinds counting alike."""
     from carjax.training import tasks
 
-    joined, weights = together(inner)
-    return calibration.fit_direction(tasks.density_of(joined), joined["targets"], weights)
+    photos, weights = together(inner)
+    return calibration.fit_direction(tasks.density_of(photos), photos["targets"], weights)
 
 
 def together(parts: Mapping[str, Columns]) -> tuple[Columns, np.ndarray]:
     """Returns the known and the unseen photos in one, and weights that sum alike for either."""
-    joined = {k: np.concatenate([parts[p][k] for p in MEASURED]) for k in parts["known"]}
+    photos = {k: np.concatenate([parts[p][k] for p in MEASURED]) for k in parts["known"]}
     counts = [len(parts[p]["targets"]) for p in MEASURED]
-    return joined, np.concatenate([np.full(n, 1 / n) for n in counts])
+    return photos, np.concatenate([np.full(n, 1 / n) for n in counts])
 
 
 def novelty_of(columns: Columns) -> np.ndarray:
@@ -259,11 +279,11 @@ def auroc(known: np.ndarray, other: np.ndarray) -> float:
 def unknown_brands(inner: Mapping[str, Columns], outer: Mapping[str, Columns]) -> dict[str, float]:
     """How brands that were not trained on are told, in one outer fold: by photo and by album.
 
-    `named` is the share that keeps a brand at the threshold of the inner fold, `named above 0.5` of
-    those whose stated probability exceeds one half as well: of an album, that of all its photos
+    `named` is the share that keeps a brand at the threshold of the inner folds, `named above 0.5`
+    of those whose stated probability exceeds one half as well: of an album, that of all its photos
     together (`selection.pool_probabilities`), all views counting alike. A conformal set (Sadinle,
     Lei and Wasserman, 2019) holds every brand whose stated probability exceeds a limit that covers
-    90% of the inner fold's known photos.
+    90% of the inner folds' known photos.
     """
     fitted = fit_classes(inner)
     assert fitted.unknown_above is not None
@@ -366,8 +386,8 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
     workdir = pathlib.Path(values.workdir)
     folds = []
     for outer in range(FOLDS):
-        pair = []
-        for name, inner in (("inner", (outer + 1) % FOLDS), ("outer", None)):
+        runs = []
+        for name, inner in runs_of(outer).items():
             run = workdir / f"{attribute}-{outer}-{name}"
             kind = split(cars, attribute, outer, inner, INNER_FOLDS)
             columns = dict(np.load(run / "held_out.npz"))
@@ -378,10 +398,10 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
                 assert (names == columns["names"]).all()
                 columns |= scored
             parts = parts_of(cars, columns, kind)
-            for own in parts.values():  # albums of different folds stay apart
-                own["album"] = own["album"] + outer * len(cars.file)
-            pair.append(parts)
-        folds.append(pair)
+            for own in parts.values():  # albums of different runs stay apart
+                own["album"] = own["album"] + (outer * INNER_FOLDS + len(runs)) * len(cars.file)
+            runs.append(parts)
+        folds.append((joined(runs[:-1]), runs[-1]))
     fit = fit_classes if isinstance(find(CAR, attribute), Categorical) else fit_direction
     fits = [fit(inner) for inner, _ in folds]
     for part in MEASURED:
@@ -403,11 +423,7 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
         told = [unknown_brands(*pair) for pair in folds]
         results["unknown brands"] = {k: float(np.mean([t[k] for t in told])) for k in told[0]}
         print(json.dumps(results["unknown brands"], indent=1))
-    pooled = {
-        part: {k: np.concatenate([outer[part][k] for _, outer in folds]) for k in folds[0][1][part]}
-        for part in PARTS
-    }
-    return fit(pooled)
+    return fit(joined([outer for _, outer in folds]))
 
 
 def main(argv: list[str]) -> int:
@@ -440,7 +456,7 @@ def main(argv: list[str]) -> int:
     cars = read_cars(photos.data_root(values.data_dir))
     for attribute in values.attributes:
         for outer in [int(i) for i in values.outer]:
-            for name, inner in (("inner", (outer + 1) % FOLDS), ("outer", None)):
+            for name, inner in runs_of(outer).items():
                 kind = split(cars, attribute, outer, inner, INNER_FOLDS)
                 config = configure(values, attribute)
                 train(values, cars, config, f"{attribute}-{outer}-{name}", kind)
