@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from carjax import known as statements
 from carjax.attributes import VIEWS, Categorical, find
 from carjax.eligibility import (
     MIN_CAR_PROBABILITY,
@@ -30,7 +29,8 @@ from carjax.eligibility import (
     whole_if_any,
 )
 from carjax.errors import NoCarError, UsageError
-from carjax.known import Known
+from carjax.listing import known as statements
+from carjax.listing.known import Known
 from carjax.table import ScoreTable, certainty
 from carjax.temporal import consensus, grids
 

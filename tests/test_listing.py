@@ -17,11 +17,12 @@ import walk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import exif, known, parquet, photos, pipeline, plan, redaction, selection, video
+from carjax import parquet, pipeline, selection, video
 from carjax.attributes import CAR, VIEWS, find
 from carjax.cli import main as command
 from carjax.cli import select as select_command
 from carjax.errors import UsageError
+from carjax.listing import exif, known, photos, plan, redaction
 from carjax.report import quality
 
 unit = st.floats(0, 1)
