@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from carjax import refine, video
+from carjax import video
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import replacing
 from carjax.listing import redaction
 from carjax.listing.photos import FORMATS, cropped, encode
 from carjax.scan import Ahead, score_video
+from carjax.selection import refine
 from carjax.stopwatch import Stopwatch
 from carjax.temporal import consensus
 

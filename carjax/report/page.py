@@ -17,7 +17,6 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from carjax.eligibility import MIN_CAR_PROBABILITY, car_frames
 from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.listing import known, plan
@@ -25,6 +24,7 @@ from carjax.report import charts, quality
 from carjax.report.charts import Mark
 from carjax.report.series import series
 from carjax.report.text import clock, label, percent, side
+from carjax.selection.eligibility import MIN_CAR_PROBABILITY, car_frames
 from carjax.table import ScoreTable, certainty
 
 THUMBNAIL_PX = 480
