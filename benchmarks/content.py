@@ -23,7 +23,7 @@ from carjax import model as models
 from carjax.attributes import CONTENT
 from carjax.cli import common
 from carjax.datasets import photos
-from carjax.eligibility import at_border
+from carjax.selection.eligibility import at_border
 
 ROOT = pathlib.Path(__file__).parents[1]
 TABLE = ROOT / "data" / "content_labels.csv"

@@ -23,11 +23,11 @@ import machine
 import numpy as np
 from absl import flags
 
-from carjax import selection
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 from carjax.experiment import cast, methods
 from carjax.experiment.temporal import Footage
+from carjax.selection.eligibility import time_weights
 from carjax.temporal import circular_filter, consensus, walks
 from carjax.temporal.motion import Motion
 
@@ -66,9 +66,7 @@ def main(argv: list[str]) -> int:
     repetition = {
         name: consensus.fit(
             [
-                consensus.Video(
-                    f.probs[name], f.time_s, selection.time_weights(f.time_s), f.labels[name]
-                )
+                consensus.Video(f.probs[name], f.time_s, time_weights(f.time_s), f.labels[name])
                 for f in footage
                 if name in f.labels
             ]

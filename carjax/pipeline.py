@@ -12,11 +12,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from carjax import photos as listing
-from carjax import redaction, refine, video
+from carjax import video
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import replacing
+from carjax.listing import redaction
+from carjax.listing.photos import FORMATS, cropped, encode
 from carjax.scan import Ahead, score_video
+from carjax.selection import refine
 from carjax.stopwatch import Stopwatch
 from carjax.temporal import consensus
 
@@ -159,9 +161,7 @@ def select(
         )
     images = {frame: redaction.blurred(image, boxes) for frame, image in images.items()}
     photos = {
-        paths[name]: listing.cropped(
-            images[frame], table.box[table.frame == frame][0], options.crop
-        )
+        paths[name]: cropped(images[frame], table.box[table.frame == frame][0], options.crop)
         for name, frame in frames.items()
     }
     failure: BaseException | None = None
@@ -171,7 +171,7 @@ def select(
             taken = recorded and recorded + datetime.timedelta(
                 seconds=float(table.time_s[table.frame == frame][0])
             )
-            data = listing.encode(photos[paths[name]], options.format, taken)
+            data = encode(photos[paths[name]], options.format, taken)
             (folder / paths[name]).write_bytes(data)
         # What frames say by themselves; what they say together can be had of it again.
         alone = dataclasses.replace(scored, features=None)
@@ -252,7 +252,7 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
             (target / _MANIFEST).unlink(missing_ok=True)
             (target / "photos").mkdir(exist_ok=True)
             (target / ANNOTATED).unlink(missing_ok=True)
-            for kind in listing.FORMATS:
+            for kind in FORMATS:
                 for old in (target / "photos").glob(f"*.{kind}"):
                     old.unlink()
             for new in sorted(folder.rglob("*"), key=lambda p: p.name == _MANIFEST):

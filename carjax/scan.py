@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from carjax import refine, video
+from carjax import video
+from carjax.selection import refine
 from carjax.stopwatch import Stopwatch
 from carjax.table import ScoreTable, concatenate
 

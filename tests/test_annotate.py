@@ -15,12 +15,13 @@ import walk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import eligibility, pipeline, selection, video
+from carjax import pipeline, selection, video
 from carjax.annotate import annotate, bars, layout, paint, render, ring, running
 from carjax.annotate.encode import Mp4Writer
 from carjax.annotate.scene import Scene
 from carjax.attributes import CAR, VIEWS
 from carjax.errors import NoCarError
+from carjax.selection import eligibility
 
 NAMES = tuple(a.name for a in CAR)
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"

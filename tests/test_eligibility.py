@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_selection import make_table, walk
 
-from carjax import eligibility, selection
+from carjax import selection
 from carjax.errors import NoCarError
-from carjax.selection import select_photos
+from carjax.selection import eligibility, select_photos
 
 WHOLE, PART, NONE = [0.9, 0.08, 0.02], [0.1, 0.85, 0.05], [0.02, 0.08, 0.9]
 

@@ -17,11 +17,12 @@ import walk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import exif, known, parquet, photos, pipeline, plan, redaction, selection, video
+from carjax import parquet, pipeline, selection, video
 from carjax.attributes import CAR, VIEWS, find
 from carjax.cli import main as command
 from carjax.cli import select as select_command
 from carjax.errors import UsageError
+from carjax.listing import exif, known, photos, plan, redaction
 from carjax.report import quality
 
 unit = st.floats(0, 1)
@@ -38,7 +39,7 @@ def by_hand(table, rows, name, value):
 
 @pytest.mark.parametrize("policy", ["consensus", "entropy"])
 def test_the_photo_shows_best_what_is_stated(policy):
-    from carjax import eligibility
+    from carjax.selection import eligibility
 
     table = walk.table(60, seed=2)
     stated = {"brand": "bmw", "doors": "5"}
@@ -65,7 +66,7 @@ def test_an_unknown_value_falls_back_to_entropy_and_says_so():
     assert brand.known == known.Known("Lada", "outside")
     assert brand.value is None
     assert "Lada" in brand.reason
-    from carjax import eligibility
+    from carjax.selection import eligibility
 
     rows = eligibility.eligible_frames(table) & eligibility.whole_frames(table)
     lowest = np.argmin(np.where(rows, table.entropy["brand"], np.inf))

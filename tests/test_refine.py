@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import refine, selection
+from carjax import selection
 from carjax.attributes import Angular, Categorical
-from carjax.eligibility import time_weights
+from carjax.selection import refine
+from carjax.selection.eligibility import time_weights
 from carjax.table import ScoreTable, concatenate
 
 DOORS = Categorical("doors", ("3", "5"))

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from carjax import eligibility, localise, scoring, selection
+from carjax import localise, scoring, selection
 from carjax import model as models
 from carjax.errors import NoCarError
+from carjax.selection import eligibility
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[1]

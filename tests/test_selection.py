@@ -18,10 +18,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from carjax import eligibility, scoring, selection
+from carjax import scoring, selection
 from carjax.attributes import CAR, VIEWS, Angular, Categorical
 from carjax.errors import NoCarError, UsageError
-from carjax.selection import select_photos
+from carjax.selection import eligibility, select_photos
 from carjax.table import ScoreTable
 
 ROOT = pathlib.Path(__file__).parents[1]

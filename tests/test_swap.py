@@ -4,9 +4,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from carjax import circular, selection, swap
+from carjax import circular, selection
 from carjax.attributes import VIEWS, Angular, Categorical
 from carjax.errors import UsageError
+from carjax.selection import swap
 from carjax.table import ScoreTable
 
 N = 160

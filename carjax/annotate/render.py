@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from carjax import eligibility, video
+from carjax import video
 from carjax.annotate import layout
 from carjax.annotate.encode import Mp4Writer
 from carjax.annotate.running import State, states
 from carjax.annotate.scene import Best, Moment, Scene, resized, thumbnail_aspect
-from carjax.photos import crop_area
+from carjax.listing.photos import crop_area
+from carjax.selection import eligibility
 from carjax.table import ScoreTable, certainty
 
 # Where the choice needs the whole video, it is shown for this long after the last frame.

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from carjax import eligibility, selection, tracking
+from carjax import selection, tracking
+from carjax.selection import eligibility
 from carjax.table import ScoreTable
 
 

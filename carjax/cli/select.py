@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import known, photos, pipeline, plan, redaction, scan, video
+from carjax import pipeline, scan, video
 from carjax.cli import common
 from carjax.errors import UsageError
+from carjax.listing import known, photos, plan, redaction
 from carjax.stopwatch import Stopwatch
 
 SYNOPSIS = """usage: carjax select VIDEO --out=DIR

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from carjax import certainty, selection
+from carjax import certainty
 from carjax.attributes import VIEWS
 from carjax.evaluation import metrics
 from carjax.experiment import statistics
+from carjax.selection.eligibility import time_weights
 from carjax.temporal import consensus
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.grids import apart_deg
@@ -180,7 +181,7 @@ def class_figures(
     for way, numbers in repetition.items():
         pooled = np.array(
             [
-                consensus.pool(f.probs[name], f.time_s, selection.time_weights(f.time_s), numbers)
+                consensus.pool(f.probs[name], f.time_s, time_weights(f.time_s), numbers)
                 for f in footage
             ]
         )

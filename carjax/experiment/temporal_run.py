@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from carjax import eligibility, selection
 from carjax import model as models
+from carjax import selection
 from carjax.attributes import Categorical, find
 from carjax.errors import CarjaxError
 from carjax.experiment import cast, methods, recordings, statistics, temporal
 from carjax.experiment.temporal import Footage
+from carjax.selection import eligibility
 from carjax.temporal import consensus, sequence_model, walks
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.motion import Motion

@@ -17,14 +17,14 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from carjax import known, plan
-from carjax.eligibility import MIN_CAR_PROBABILITY, car_frames
 from carjax.errors import CarjaxError
 from carjax.files import replacing
+from carjax.listing import known, plan
 from carjax.report import charts, quality
 from carjax.report.charts import Mark
 from carjax.report.series import series
 from carjax.report.text import clock, label, percent, side
+from carjax.selection.eligibility import MIN_CAR_PROBABILITY, car_frames
 from carjax.table import ScoreTable, certainty
 
 THUMBNAIL_PX = 480

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from carjax import eligibility
 from carjax.report.text import percent
+from carjax.selection import eligibility
 from carjax.table import ScoreTable
 
 _SMALL_SIDE = 720

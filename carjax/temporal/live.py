@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from carjax import eligibility, scoring, selection
+from carjax import scoring, selection
 from carjax.errors import NoCarError
 from carjax.model import Model
-from carjax.selection import Selection
+from carjax.selection import Selection, eligibility
 from carjax.table import ScoreTable, concatenate
 from carjax.temporal import smoothing, streaming
 from carjax.temporal.motion import Motion

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from carjax import circular, eligibility, selection
+from carjax import circular, selection
 from carjax.backbones.features import Features
 from carjax.errors import CarjaxError
+from carjax.selection import eligibility
 from carjax.table import ScoreTable
 from carjax.temporal import circular_filter, grids
 from carjax.temporal.motion import Motion

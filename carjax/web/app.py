@@ -17,8 +17,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
 import carjax
-from carjax import known as statements
 from carjax.errors import CarjaxError, UsageError
+from carjax.listing import known as statements
 from carjax.web import answers, upload
 from carjax.web.jobs import Busy, Job, Jobs, Missing
 from carjax.web.process import NoCar, TaskDied, TaskOverrun

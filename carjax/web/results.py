@@ -18,11 +18,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from carjax import parquet, photos, redaction, report, swap, video
+from carjax import parquet, report, video
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import replacing
+from carjax.listing import photos, redaction
 from carjax.report import page
 from carjax.report.series import series
+from carjax.selection import swap
 from carjax.table import ScoreTable
 from carjax.temporal import smoothing
 

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from carjax import selection
 from carjax.attributes import Categorical
-from carjax.eligibility import (
+from carjax.selection.categorical import pool_probabilities
+from carjax.selection.eligibility import (
     car_frames,
     eligible_frames,
     time_weights,
@@ -34,6 +34,7 @@ from carjax.eligibility import (
     whole_if_any,
 )
 from carjax.table import ScoreTable, certainty
+from carjax.temporal import grids
 
 # A video's first pass takes a frame for each second; a short video has at least so many slots.
 COARSE_FPS = 1.0
@@ -236,7 +237,7 @@ def _certainties(
     votes = candidates & sound
     if not votes.any() or len(attribute.classes) < 2:
         return np.zeros(len(table))
-    label = int(np.argmax(selection.pool_probabilities(probs[votes], weights[votes])))
+    label = int(np.argmax(pool_probabilities(probs[votes], weights[votes])))
     agrees = sound & (np.argmax(np.where(sound[:, None], probs, 0), axis=1) == label)
     sure = certainty(np.where(sound, entropy, 0), len(attribute.classes))
     return np.where(agrees, sure, 0.0)
@@ -276,7 +277,7 @@ def _view_value(
     if not len(centres):
         return np.zeros((0, len(azimuth)))
     half = 180 / len(centres)
-    off = np.abs((azimuth - centres[:, None] + 180) % 360 - 180)
+    off = grids.apart_deg(azimuth, centres[:, None])
     scale = math.sqrt(2) * np.degrees(np.exp(-log_kappa / 2))
     mass = (_erf((half - off) / scale) + _erf((half + off) / scale)) / 2
     mass = (1 - floor) * mass + floor / len(centres)

@@ -12,11 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from carjax import selection
 from carjax.attributes import VIEWS, Categorical
-from carjax.eligibility import content_of, eligible_frames, whole_frames, whole_if_any
 from carjax.errors import UsageError
+from carjax.selection.categorical import distinct, min_gap_s
+from carjax.selection.eligibility import (
+    content_of,
+    eligible_frames,
+    whole_frames,
+    whole_if_any,
+)
+from carjax.selection.views import frames_of_view, sound_directions, view_masses
 from carjax.table import ScoreTable, certainty
+from carjax.temporal import grids
 
 VIEW_PREFIX = "view_"
 # A view passes in a second or two: its frames may be nearer to each other than an attribute's.
@@ -35,7 +42,7 @@ def next_best(
     """Returns the best frames besides the chosen one, best first, distinct from it in time.
 
     For an attribute they agree with the value that was chosen and are ordered by entropy (or, where
-    the seller stated the value, by its probability), as `selection.select_photos` chooses. For a
+    the seller stated the value, by its probability), as `select_photos` chooses. For a
     view it is their most probable one; those that fill it come first, from its middle outwards.
 
     Args:
@@ -45,8 +52,8 @@ def next_best(
         limit: how many frames, at most.
 
     Returns:
-        For an attribute the fields of `selection.Alternative`, for a view those of
-        `selection.ViewChoice`.
+        For an attribute the fields of `result.Alternative`, for a view those of
+        `result.ViewChoice`.
 
     Raises:
         UsageError: the selection has no such photo.
@@ -55,9 +62,9 @@ def next_best(
     ranked = _ranked(table, content, photo)
     gap = VIEW_GAP_S
     if not photo.startswith(VIEW_PREFIX):
-        gap = selection.min_gap_s(content["video"]["duration_s"])
+        gap = min_gap_s(content["video"]["duration_s"])
     apart_from = [chosen["time_s"]] if chosen is not None and "frame" in chosen else []
-    rows = selection.distinct(ranked, table.time_s, gap, limit, apart_from)
+    rows = distinct(ranked, table.time_s, gap, limit, apart_from)
     return [_described(table, content, photo, row) for row in rows]
 
 
@@ -98,7 +105,7 @@ def _swap_view(
 ) -> dict[str, Any]:
     orientation = result["orientation"]
     views, name = orientation["views"], photo.removeprefix(VIEW_PREFIX)
-    masses = selection.view_masses(table, selection.sound_directions(table), len(views))
+    masses = view_masses(table, sound_directions(table), len(views))
     if not masses[row].any():
         raise UsageError(f"frame {new['frame']} has no direction that could be read")
     shown = list(views)[int(np.argmax(masses[row]))]
@@ -130,10 +137,10 @@ def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.nda
         views = list(content["orientation"]["views"])
         name = photo.removeprefix(VIEW_PREFIX)
         column = views.index(name)
-        eligible = eligible & selection.sound_directions(table)
-        masses = selection.view_masses(table, eligible, len(views))
-        index = selection.frames_of_view(masses, column, 0.0, eligible, whole)
-        off = np.abs((table.azimuth_deg[index] - 45.0 * VIEWS.index(name) + 180) % 360 - 180)
+        eligible = eligible & sound_directions(table)
+        masses = view_masses(table, eligible, len(views))
+        index = frames_of_view(masses, column, 0.0, eligible, whole)
+        off = grids.apart_deg(table.azimuth_deg[index], 45.0 * VIEWS.index(name))
         return index[np.lexsort((off, masses[index, column] <= 0.8))]
     candidates = whole_if_any(eligible, whole)
     attribute, probs = _probs(table, photo)
@@ -156,8 +163,8 @@ def _described(
     where = {"frame": int(table.frame[row]), "time_s": float(table.time_s[row])}
     if photo.startswith(VIEW_PREFIX):
         views = list(content["orientation"]["views"])
-        sound = selection.sound_directions(table)
-        masses = selection.view_masses(table, sound, len(views))
+        sound = sound_directions(table)
+        masses = view_masses(table, sound, len(views))
         return {
             "azimuth_deg": float(table.azimuth_deg[row]),
             "kappa": float(table.kappa[row]),

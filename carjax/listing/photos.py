@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from carjax import exif
 from carjax.attributes import VIEWS
 from carjax.errors import CarjaxError, UsageError
+from carjax.listing import exif
 
 FORMATS = ("jpg", "png", "webp")
 CROPS = {"none": None, "4:3": 4 / 3, "16:9": 16 / 9}

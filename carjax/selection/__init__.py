@@ -1,0 +1,67 @@
+"""From a score table to the photos: `select_photos`, and `schema`, which describes the result.
+
+`eligibility` says which frames may be chosen, `categorical` and `views` choose among them, `result`
+holds what was chosen and writes it as JSON, `select` joins these. `swap` takes another frame for a
+photo afterwards; `refine` says which frames to score next. All are pure functions, and importing
+them imports no JAX.
+"""
+
+from carjax.selection.categorical import (
+    MIN_GAP_S,
+    MIN_GAP_SHARE,
+    PROBABILITY_FLOOR,
+    distinct,
+    min_gap_s,
+    pool_probabilities,
+)
+from carjax.selection.result import (
+    SCHEMA_VERSION,
+    Alternative,
+    AttributeChoice,
+    OrientationChoice,
+    Selection,
+    ViewChoice,
+    alternative_frames,
+    chosen_frames,
+    schema,
+    to_json,
+)
+from carjax.selection.select import POLICIES, VIEW_POLICIES, select_photos
+from carjax.selection.views import (
+    ANGLE_TOLERANCE_DEG,
+    MASS_TOLERANCE,
+    density_of,
+    frames_of_view,
+    sound_directions,
+    view_masses,
+    view_names,
+)
+
+__all__ = [
+    "ANGLE_TOLERANCE_DEG",
+    "MASS_TOLERANCE",
+    "MIN_GAP_S",
+    "MIN_GAP_SHARE",
+    "POLICIES",
+    "PROBABILITY_FLOOR",
+    "SCHEMA_VERSION",
+    "VIEW_POLICIES",
+    "Alternative",
+    "AttributeChoice",
+    "OrientationChoice",
+    "Selection",
+    "ViewChoice",
+    "alternative_frames",
+    "chosen_frames",
+    "density_of",
+    "distinct",
+    "frames_of_view",
+    "min_gap_s",
+    "pool_probabilities",
+    "schema",
+    "select_photos",
+    "sound_directions",
+    "to_json",
+    "view_masses",
+    "view_names",
+]
