@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carjax import tracking
+from carjax.selection import tracking
 
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=100, deadline=None)

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from carjax import selection, tracking
-from carjax.selection import eligibility
+from carjax import selection
+from carjax.selection import eligibility, tracking
 from carjax.table import ScoreTable
 
 

@@ -1,9 +1,9 @@
 """From a score table to the photos: `select_photos`, and `schema`, which describes the result.
 
-`eligibility` says which frames may be chosen, `categorical` and `views` choose among them, `result`
-holds what was chosen and writes it as JSON, `select` joins these. `swap` takes another frame for a
-photo afterwards; `refine` says which frames to score next. All are pure functions, and importing
-them imports no JAX.
+`eligibility` says which frames may be chosen, of the car that `tracking` follows; `categorical`
+and `views` choose among them, `result` holds what was chosen and writes it as JSON, `select` joins
+these. `swap` takes another frame for a photo afterwards; `refine` says which frames to score next.
+All are pure functions, and importing them imports no JAX.
 """
 
 from carjax.selection.categorical import (

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from carjax import tracking
 from carjax.attributes import CONTENT
+from carjax.selection import tracking
 from carjax.table import LUMA, ScoreTable
 
 # The classifier was trained with smoothed labels, so its mass on vehicles is low even on clear
