@@ -292,6 +292,7 @@ def unknown_brands(inner: Mapping[str, Columns], outer: Mapping[str, Columns]) -
     scores = {
         "one minus the largest probability": novelty_of,
         "entropy": lambda c: np.asarray(certainty.entropy_from_logits(c["log_probs"])),
+        "one minus the largest probability of a model": lambda c: c["part_novelty"],
         **{name: lambda c, name=name: c[name] for name in ("disagreement", *FEATURE_SCORES)},
     }
     for name, score in scores.items():
