@@ -412,7 +412,10 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
         crossval.report(results, part, attribute, stated)
         for i, columns in enumerate(stated):
             keep(workdir / part / f"{attribute}-{i}", columns)
-        if attribute != "orientation":
+        if attribute == "orientation":
+            corrected = [crossval.with_corrections(c) for c in stated]
+            crossval.report(results, f"{part}, corrected labels", attribute, corrected)
+        else:
             errors = [
                 certainty.adaptive_ece(np.exp(c["log_probs"]), c["targets"][:, 0]) for c in stated
             ]
