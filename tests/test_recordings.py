@@ -104,6 +104,7 @@ def labels_of(clips):
         return list(csv.DictReader(f))
 
 
+@pytest.mark.slow
 def test_the_documented_commands_train_and_measure_a_head(
     tiny_model,
     clips,

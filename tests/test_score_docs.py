@@ -45,6 +45,7 @@ def check_decoder(decoder):
     np.testing.assert_allclose([sample.time_s for sample in samples], np.arange(20) / 10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_its_code_runs(tiny_model, tmp_path, monkeypatch):
     pytest.importorskip("pyarrow.dataset")

@@ -258,6 +258,7 @@ def test_a_video_without_a_car_is_status_3(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_one_frame_and_only_some_attributes(tmp_path):
     with av.open(str(SAMPLE)) as container:
         frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
@@ -271,6 +272,7 @@ def test_one_frame_and_only_some_attributes(tmp_path):
     assert content["attributes"]["doors"]["frame"] == 0
 
 
+@pytest.mark.slow
 def test_a_truncated_video_gives_what_it_holds(tmp_path):
     source = tmp_path / "cut.ts"
     with av.open(str(SAMPLE)) as container, av.open(str(source), "w") as output:

@@ -113,6 +113,7 @@ def test_details_hold_a_series_charts_and_alternatives(server, job):
     assert len(details["alternatives"]["type"]) >= 3
 
 
+@pytest.mark.slow
 def test_a_scored_frame_can_be_seen(server, job):
     frame = chosen(server, job[0])["attributes"]["type"]["alternatives"][0]["frame"]
     shown = picture(get(server, f"/jobs/{job[0]}/frames/{frame}.jpg").content)
