@@ -121,14 +121,17 @@ def split(
         inner_folds: … one of this many; a multiple of `FOLDS`, so that it misses the outer one.
     """
     kind = np.full(len(cars.file), TRAIN)
-    held_out = [(outer, FOLDS)] if inner is None else [(outer, FOLDS), (inner, inner_folds)]
-    for fold, folds in held_out:
+
+    def hold_out(fold: int, folds: int) -> None:
         free = kind == TRAIN
         by_photo = np.array([_sha1(f) % folds for f in cars.file])
         kind[free & (by_photo == fold)] = KNOWN
         kind[free & (model_folds(cars, folds) == fold)] = UNSEEN
-        if inner is not None and (fold, folds) == held_out[0]:
-            kind[kind != TRAIN] = LEFT_OUT
+
+    hold_out(outer, FOLDS)
+    if inner is not None:
+        kind[kind != TRAIN] = LEFT_OUT
+        hold_out(inner, inner_folds)
     if attribute == "brand":
         trained = np.isin(cars.make, cars.make[kind == TRAIN])
         kind[(kind == UNSEEN) & ~trained] = UNKNOWN
