@@ -20,8 +20,10 @@ def name() -> str:
                 model = line.split(":", 1)[1].strip()
                 break
     cores = len(os.sched_getaffinity(0))
+    device = jax.devices()[0]
+    accelerator = device.platform if device.platform == "cpu" else device.device_kind
     return (
-        f"{model}, {cores} cores, {jax.default_backend()}, "
+        f"{model}, {cores} cores, {accelerator}, "
         f"Python {platform.python_version()}, jax {jax.__version__}"
     )
 

@@ -192,7 +192,6 @@ def find(
         inputs = crops.crop_and_resize(frames, window, spec.input_size, valid=valid)
         inputs = registry.normalize(str(backbone.name), inputs)
         features: Any = backbone.apply({"params": backbone_params}, inputs)
-        features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
         cells: Any = head.apply({"params": params}, features)
         relative = jax.vmap(best_box)(*cells)
         origin = jnp.tile(window[:, :2], (1, 2))

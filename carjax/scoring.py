@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # Frames on each device at a time. A fixed number, because results differ in the last bits between
 # batches of different sizes. On CPU larger ones are no faster; an accelerator wants many.
 DEVICE_BATCH = {"cpu": 8, "default": 256}
-# The factors of the backbone's products over the crop, by platform; all else is float32. On 16
-# photos bfloat16 moves probabilities by up to 0.05, float16 by up to 0.003
+# The type of the backbone's weights and activations over the crop, by platform; all else is
+# float32. On 16 photos bfloat16 moves probabilities by up to 0.07, float16 by up to 0.004
 # (tests/test_precision.py), so a GPU, which computes both at one rate, gets float16. A TPU has no
 # float16: it gets float32, see `precision`.
 DTYPE = {"cpu": jnp.float32, "gpu": jnp.float16, "tpu": jnp.float32}
@@ -197,7 +197,7 @@ def score(
             (default: none is). Beyond rounding, scores do not depend on it.
         spec: `Model.spec`; the car is found first where `spec.localise` is set and `params` has
             'localise'.
-        dtype: type of the factors in the backbone's products over the crop, static; all else is
+        dtype: type of the backbone's weights and activations over the crop, static; all else is
             float32, see `precision`.
         features: which features are returned as well, static.
 
@@ -238,7 +238,6 @@ def _score(
     crop = crops.crop_and_resize(frames, box, spec.input_size, valid=valid)
     backbone: Any = registry.create(spec.backbone, dtype=dtype)
     seen = backbone.apply(variables, registry.normalize(spec.backbone, crop))
-    seen = jax.tree.map(lambda x: x.astype(jnp.float32), seen)
     logits = exact.apply(variables, seen, method="classify")
     return jax.vmap(functools.partial(_statistics, params["heads"], spec, features))(
         seen, logits, crop, box / size, shows, mask
@@ -326,7 +325,7 @@ class Scorer:
             batch_size: frames of a batch, rounded up to a multiple of the devices (default:
                 `DEVICE_BATCH` for each).
             devices: default: all that there are.
-            dtype: type of the factors in the backbone's products over the crop (default: of
+            dtype: type of the backbone's weights and activations over the crop (default: of
                 `DTYPE`).
             features: which features come with the scores, float16: 'pooled', or 'grid' for both
                 levels (default: none; see `FrameScores.features`).

@@ -1,6 +1,6 @@
-"""What factors of half precision in the backbone change, on 16 real photos.
+"""What half precision in the backbone changes, on 16 real photos.
 
-The CPU rounds factors as an accelerator does, and like it sums in float32.
+The CPU rounds as an accelerator does, and like it sums in float32.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def difference(carjax_data):
 
 
 @pytest.mark.slow
-def test_float16_factors_of_a_gpu(difference):
+def test_float16_of_a_gpu(difference):
     probability, azimuth = difference(jnp.float16)
     print(f"float16: probability {np.sort(probability)}, azimuth {np.sort(azimuth)}")
     assert probability.max() < 0.01
@@ -79,7 +79,7 @@ def test_float16_factors_of_a_gpu(difference):
 
 
 @pytest.mark.slow
-def test_float32_factors_of_a_tpu(difference):
+def test_float32_of_a_tpu(difference):
     probability, azimuth = difference(scoring.DTYPE["tpu"], as_on_a_tpu)
     print(f"six passes: probability {np.sort(probability)}, azimuth {np.sort(azimuth)}")
     assert 0 < probability.max() < 1e-4
@@ -87,7 +87,7 @@ def test_float32_factors_of_a_tpu(difference):
 
 
 @pytest.mark.slow
-def test_bfloat16_factors_are_too_rough(difference):
+def test_bfloat16_is_too_rough(difference):
     """Why a TPU does not get them."""
     probability, azimuth = difference(jnp.bfloat16)
     print(f"bfloat16: probability {np.sort(probability)}, azimuth {np.sort(azimuth)}")

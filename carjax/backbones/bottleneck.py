@@ -6,9 +6,8 @@ times the arithmetic. So there large images are computed a tile at a time: strip
 halo that the depthwise kernel needs, split by channels, small enough for the tile to stay in the
 cache of its core. Small maps, of which a whole batch fits, and accelerators take the plain way.
 
-The type of the kernels is that of the products' factors; sums, biases and what leaves the block
-are float32. `jax.lax.platform_dependent` chooses when the program is lowered; the results differ by
-rounding.
+The type of the kernels is that of all activations. `jax.lax.platform_dependent` chooses when the
+program is lowered; the results differ by rounding.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def inverted_bottleneck(
         stride: of the depthwise convolution.
 
     Returns:
-        float32 [B, H', W', O]; without a residual.
+        [B, H', W', O], of the kernels' type; without a residual.
     """
     side = max(x.shape[1:3]) // _first_stride(first)
     small = side * side * project.kernel.shape[0] * x.dtype.itemsize < _SMALL_BYTES
@@ -89,7 +88,7 @@ def _staged(
     project: Weights,
     convolve: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
-    x = layers.relu6(_first(x, first)).astype(depthwise.kernel.dtype)
+    x = layers.relu6(_first(x, first))
     x = layers.relu6(convolve(x, depthwise.kernel) + depthwise.bias)
     return layers.product(x, project.kernel) + project.bias
 
@@ -170,6 +169,7 @@ def tiled(
 ) -> jax.Array:
     """One image after another, a tile of activations at a time: for large maps on CPU."""
     channels, out_channels = project.kernel.shape
+    x = x.astype(first.kernel.dtype)
     k, s1 = depthwise.kernel.shape[0], _first_stride(first)
     k1 = 1 if first.kernel.ndim == 2 else first.kernel.shape[0]
     height, width = (-(-n // s1) for n in x.shape[1:3])
@@ -183,7 +183,7 @@ def tiled(
 
     # Activations outside the image are zero, which relu6(first(0)) is not: there the ceiling is 0.
     ceiling = jnp.pad(
-        jnp.full((height, width, 1), _CEILING), ((top, bottom), (left, right), (0, 0))
+        jnp.full((height, width, 1), _CEILING, x.dtype), ((top, bottom), (left, right), (0, 0))
     )
     pad1 = [layers.same_padding(n, k1, s1) for n in x.shape[1:3]]
     x = jnp.pad(
@@ -221,15 +221,15 @@ def tiled(
             # The condition always holds. XLA does not fuse across it, and so computes each
             # activation once and not for every tap of the depthwise kernel that reads it.
             y = jax.lax.cond(index < tiles, activations, lambda y, *_: y, y, bias1, ceilings)
-            y = y.astype(kernel2.dtype)[None]
-            y = layers.shifted_products(y, kernel2, stride, rows, out_width).astype(kernel2.dtype)
+            y = layers.shifted_products(y[None], kernel2, stride, rows, out_width)
+            y = y.astype(kernel2.dtype)
             y = layers.relu6(y + bias2).reshape(rows * out_width, block)
             sums = sums + layers.product(y, project.kernel[i])
         sums = sums.reshape(1, rows, out_width, out_channels)
         return jax.lax.dynamic_update_slice(out, sums, (image, place * rows, zero, zero))
 
     tiles = len(x) * strips
-    out = jnp.zeros((len(x), strips * rows, out_width, out_channels), jnp.float32)
+    out = jnp.zeros((len(x), strips * rows, out_width, out_channels), x.dtype)
     return jax.lax.fori_loop(0, tiles, strip, out)[:, :out_height]
 
 

@@ -76,7 +76,7 @@ class EfficientNetLite(nn.Module):
     Attributes:
         blocks: the blocks, from `block_list`.
         num_classes: size of the ImageNet classifier.
-        dtype: type of the factors of products; sums and features are float32.
+        dtype: type of kernels and activations; features are float32.
     """
 
     blocks: tuple[Block, ...]
@@ -120,7 +120,7 @@ class EfficientNetLite(nn.Module):
             if i == self._last_stride:
                 grid = x
             x = block(x)
-        return layers.relu6(self.top(x)), grid
+        return layers.relu6(self.top(x)).astype(jnp.float32), grid.astype(jnp.float32)
 
     def logits(self, images: jax.Array) -> jax.Array:
         """Computes the ImageNet logits [B, num_classes] of normalised images [B, H, W, 3]."""

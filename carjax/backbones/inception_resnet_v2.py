@@ -125,7 +125,9 @@ _AFTER_GRID = "mixed_7a"
 def _pool(x: jax.Array, kind: str) -> jax.Array:
     if kind == "max":
         return nn.max_pool(x, (3, 3), (2, 2), "VALID")
-    return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+    # Nine values of half precision are summed in float32, as products are.
+    wide = x.astype(jnp.float32)
+    return nn.avg_pool(wide, (3, 3), (1, 1), "SAME", count_include_pad=False).astype(x.dtype)
 
 
 def _layer(op: Conv, dtype: jnp.dtype, name: str | None = None) -> nn.Module:
@@ -152,7 +154,7 @@ class InceptionResNetV2(nn.Module):
     Attributes:
         blocks: what follows the stem.
         num_classes: size of the ImageNet classifier.
-        dtype: type of the factors of products; sums and features are float32.
+        dtype: type of kernels and activations; features are float32.
     """
 
     blocks: tuple[Block, ...] = BLOCKS
@@ -205,7 +207,8 @@ class InceptionResNetV2(nn.Module):
             if block.name == _AFTER_GRID:
                 grid = x
             x = getattr(self, block.name)(x)
-        return layers.relu(self.conv2d_7b(x)), grid
+        top = layers.relu(self.conv2d_7b(x))
+        return top.astype(jnp.float32), grid.astype(jnp.float32)
 
     def logits(self, images: jax.Array) -> jax.Array:
         """Computes the ImageNet logits [B, num_classes] of normalised images [B, H, W, 3]."""

@@ -79,8 +79,8 @@ def shifted_products(
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Matrix product of values rounded to the kernel's type, summed in float32: [..., O]."""
-    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+    """Matrix product [..., O] in the kernel's type; accelerators sum in float32."""
+    return jnp.matmul(x.astype(kernel.dtype), kernel)
 
 
 @functools.partial(jax.jit, static_argnames="stride", inline=True)
@@ -103,12 +103,12 @@ def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, padding:
     Args:
         x: float [B, H, W, I]; rounded to the kernel's type.
         kernel: float [h, w, I, O].
-        bias: float32 [O].
+        bias: [O], of the kernel's type.
         stride: of both axes.
         padding: 'SAME', as TensorFlow pads, or 'VALID'.
 
     Returns:
-        float32 [B, H', W', O].
+        [B, H', W', O], of the kernel's type.
     """
     x = x.astype(kernel.dtype)
     if padding == "VALID" and stride == 1:
@@ -143,7 +143,7 @@ class Weights(NamedTuple):
 
 
 class Parameters(nn.Module):
-    """The kernel, of type `dtype`, and the bias, for a caller that convolves itself."""
+    """The kernel and the bias, of type `dtype`, for a caller that convolves itself."""
 
     shape: tuple[int, ...]
     dtype: jnp.dtype = jnp.float32
@@ -153,7 +153,7 @@ class Parameters(nn.Module):
         """Returns the kernel of `shape`, and the bias of its last axis."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape)
         bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
-        return Weights(kernel.astype(self.dtype), bias)
+        return Weights(kernel.astype(self.dtype), bias.astype(self.dtype))
 
 
 class Conv(nn.Module):
@@ -172,7 +172,7 @@ class Conv(nn.Module):
         height, width = (k, k) if isinstance(k, int) else k
         shape = (height, width, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return conv(x, kernel, bias, self.stride, self.padding)
 
 
@@ -187,4 +187,4 @@ class PointwiseConv(nn.Module):
         """Maps [B, H, W, C] to [B, H, W, features]."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return product(x, kernel.astype(self.dtype)) + bias
+        return product(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
