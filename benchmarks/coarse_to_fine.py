@@ -20,7 +20,7 @@ import numpy as np
 from carjax import model as models
 from carjax import pipeline, selection
 from carjax.cli import common
-from carjax.temporal import smoothing
+from carjax.selection import smoothing
 
 
 def chosen(model: models.Model, path: pathlib.Path, fps: str) -> dict:

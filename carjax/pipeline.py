@@ -196,7 +196,7 @@ def _smoother(model: Model, options: Options) -> Callable[[ScoreTable], ScoreTab
     """Returns what makes azimuths that know of their neighbours; whatever is wrong is found now."""
     if options.time == "none":
         return lambda table: table
-    from carjax.temporal import smoothing
+    from carjax.selection import smoothing
 
     if options.time == "filter":
         return smoothing.smoothed

@@ -8,7 +8,8 @@ import pytest
 
 import carjax
 from carjax import scoring, selection, video
-from carjax.temporal import circular_filter, live, smoothing
+from carjax.selection import live, smoothing
+from carjax.temporal import circular_filter
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
 LAG, COUNT, BATCH = 4, 30, 6

@@ -26,9 +26,9 @@ from carjax.attributes import CAR, VIEWS
 from carjax.errors import CarjaxError
 from carjax.report import charts, write_report
 from carjax.report.charts import Mark
-from carjax.report.text import clock, percent
 from carjax.selection import schema
 from carjax.table import ScoreTable
+from carjax.wording import clock, percent
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
 TRUTH = {"type": "hatchback", "brand": "Toyota", "doors": "5", "seats": "5"}

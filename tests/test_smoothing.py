@@ -10,8 +10,9 @@ import pytest
 
 from carjax import circular, selection
 from carjax.attributes import CAR, Angular, Categorical
+from carjax.selection import smoothing
 from carjax.table import ScoreTable
-from carjax.temporal import consensus, smoothing
+from carjax.temporal import consensus
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.motion import Motion
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from carjax.annotate import paint
 from carjax.annotate.layout import Rect
-from carjax.report.text import percent
+from carjax.wording import percent
 
 # More classes than this are too many to tell apart: the five most probable are shown.
 MOST = 12

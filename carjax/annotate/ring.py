@@ -13,7 +13,7 @@ from carjax.annotate import paint
 from carjax.annotate.layout import Rect
 from carjax.attributes import VIEWS
 from carjax.report.charts import UNIFORM, polar_radius
-from carjax.report.text import label
+from carjax.wording import label
 
 # The cell of each view in a grid of three by three: where the camera stands, the car's nose up.
 _CELLS = {

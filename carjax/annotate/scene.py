@@ -11,7 +11,7 @@ import numpy as np
 from carjax.annotate import bars, layout, paint, ring
 from carjax.annotate.layout import Layout, Panel, Rect
 from carjax.attributes import Categorical
-from carjax.report.text import clock, label, percent
+from carjax.wording import clock, label, percent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

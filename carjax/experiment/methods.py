@@ -11,7 +11,8 @@ import numpy as np
 
 from carjax import circular
 from carjax.experiment.temporal import Estimate, Footage
-from carjax.temporal import circular_filter, grids, smoothing, viterbi
+from carjax.selection import smoothing
+from carjax.temporal import circular_filter, grids, viterbi
 from carjax.temporal.motion import Motion
 from carjax.temporal.sequence_model import SequenceModel
 

@@ -20,8 +20,8 @@ from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
 from carjax.experiment.sequences import SAMPLE, SAMPLE_LABELS, SPIN_FPS
 from carjax.experiment.temporal import VIDEO, Footage
+from carjax.selection import smoothing
 from carjax.table import ScoreTable
-from carjax.temporal import smoothing
 
 if TYPE_CHECKING:
     from carjax.model import Model

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from carjax.attributes import VIEWS
-from carjax.report.text import percent, side
+from carjax.wording import percent, side
 
 # A view that has at least this share of an even coverage was passed, if not well.
 _PASSED = 0.5

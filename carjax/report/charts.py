@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from carjax.attributes import VIEWS
-from carjax.report.text import clock, label, percent
+from carjax.wording import clock, label, percent
 
 MAX_POINTS = 600
 UNIFORM = 1 / (2 * math.pi)  # the density of a video that shows every side equally long

@@ -17,8 +17,8 @@ from carjax.attributes import VIEWS, Categorical, Schema
 from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.report import charts
-from carjax.report.text import clock, label, percent
 from carjax.table import certainty
+from carjax.wording import clock, label, percent
 
 if TYPE_CHECKING:
     import pandas

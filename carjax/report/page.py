@@ -23,9 +23,9 @@ from carjax.listing import known, plan
 from carjax.report import charts, quality
 from carjax.report.charts import Mark
 from carjax.report.series import series
-from carjax.report.text import clock, label, percent, side
 from carjax.selection.eligibility import MIN_CAR_PROBABILITY, car_frames
 from carjax.table import ScoreTable, certainty
+from carjax.wording import clock, label, percent, side
 
 THUMBNAIL_PX = 480
 PREVIEW_PX = 200

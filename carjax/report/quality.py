@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from carjax.report.text import percent
 from carjax.selection import eligibility
 from carjax.table import ScoreTable
+from carjax.wording import percent
 
 _SMALL_SIDE = 720
 

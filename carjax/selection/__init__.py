@@ -3,7 +3,8 @@
 `eligibility` says which frames may be chosen, of the car that `tracking` follows; `categorical`
 and `views` choose among them, `result` holds what was chosen and writes it as JSON, `select` joins
 these. `swap` takes another frame for a photo afterwards; `refine` says which frames to score next.
-All are pure functions, and importing them imports no JAX.
+All are pure functions, and importing them imports no JAX. Two more modules join them with time and
+need JAX: `smoothing`, of a whole video, and `live`, while one is being filmed.
 """
 
 from carjax.selection.categorical import (

@@ -24,9 +24,8 @@ from carjax.files import replacing
 from carjax.listing import photos, redaction
 from carjax.report import page
 from carjax.report.series import series
-from carjax.selection import swap
+from carjax.selection import smoothing, swap
 from carjax.table import ScoreTable
-from carjax.temporal import smoothing
 
 SMALL_SIDE = 960
 _SMALL_QUALITY = 85

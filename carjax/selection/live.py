@@ -12,9 +12,9 @@ import numpy.typing as npt
 from carjax import scoring, selection
 from carjax.errors import NoCarError
 from carjax.model import Model
-from carjax.selection import Selection, eligibility
+from carjax.selection import Selection, eligibility, smoothing
 from carjax.table import ScoreTable, concatenate
-from carjax.temporal import smoothing, streaming
+from carjax.temporal import streaming
 from carjax.temporal.motion import Motion
 
 
