@@ -336,6 +336,14 @@ def reliability(folds: Sequence[Columns], bins: int = 15) -> list[list[float]]:
     return [[int(m.sum()), float(probs.max(1)[m].mean()), float(right[m].mean())] for m in chosen]
 
 
+def recall(folds: Sequence[Columns], classes: Sequence[str]) -> dict[str, list[float]]:
+    """Class → its photos, and the share of them that is given it, over all folds together."""
+    label = np.concatenate([c["targets"][:, 0] for c in folds])
+    named = np.concatenate([c["log_probs"].argmax(1) for c in folds])
+    own = {name: named[label == i] == i for i, name in enumerate(classes)}
+    return {name: [len(right), float(right.mean())] for name, right in own.items() if len(right)}
+
+
 def reliability_svg(results: Mapping[str, Any]) -> str:
     """Draws the share of right answers over the stated probability, a panel per attribute."""
     side, gap = 170, 40
@@ -424,6 +432,8 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
             ]
             results[part][attribute]["adaptive_ece"] = {"mean": float(np.mean(errors))}
             results[part][attribute]["reliability"] = reliability(stated)
+            classes = find(CAR, attribute).classes
+            results[part][attribute]["recall"] = recall(stated, classes)
     count = {part: sum(len(outer[part]["targets"]) for _, outer in folds) for part in PARTS}
     results.setdefault("photos", {})[attribute] = count
     if count["unknown"]:

@@ -1,4 +1,4 @@
-"""Writes the tables of `results/nested.json` into the pages that show them.
+"""Writes the tables of `results/nested.json` and `calibrations.json` into the pages that show them.
 
     python benchmarks/nested_tables.py
 
@@ -18,6 +18,7 @@ from carjax import files
 from carjax.attributes import CAR, Categorical
 
 ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("MODEL_CARD.md", "docs/certainty.md")
 PARTS = {"known": "known models", "unseen": "unseen models", "unknown": "unknown makes"}
 # Figure → (row, factor, digits, unit).
@@ -81,6 +82,39 @@ def nested(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def recall(results: Mapping[str, Any]) -> list[str]:
+    """Which classes are found on known and on unseen models."""
+    lines = [
+        "| attribute | class | photos, known models | found | photos, unseen models | found |",
+        "|---|---|--:|---|--:|---|",
+    ]
+    for attribute in ("type", "doors", "seats"):
+        known, unseen = (results[part][attribute]["recall"] for part in ("known", "unseen"))
+        for name, (photos, share) in unseen.items():
+            own, found = known[name]
+            lines.append(
+                f"| {attribute} | {name} | {own:,} | {found:.2f} | {photos:,} | {share:.2f} |"
+            )
+    return lines
+
+
+def calibrations(_: Mapping[str, Any]) -> list[str]:
+    """ECE of every calibration of `calibrations.py`, known / unseen models."""
+    found = json.loads((RESULTS / "calibrations.json").read_text())["calibrations"]
+    attributes = list(next(iter(found.values())))
+    lines = [
+        f"| calibration | {' | '.join(attributes)} |",
+        "|---" * (1 + len(attributes)) + "|",
+    ]
+    for name, row in found.items():
+        cells = (
+            " / ".join(f"{row[a][f'{part}: ece']:.3f}" for part in ("known", "unseen"))
+            for a in attributes
+        )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
 def unknown(results: Mapping[str, Any]) -> list[str]:
     """Which photos and cars keep a brand, and what a conformal set holds."""
     told = results["unknown brands"]
@@ -118,11 +152,17 @@ def scores(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-TABLES = {"nested": nested, "unknown": unknown, "scores": scores}
+TABLES = {
+    "nested": nested,
+    "recall": recall,
+    "calibrations": calibrations,
+    "unknown": unknown,
+    "scores": scores,
+}
 
 
 def main() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "nested.json").read_text())
+    results = json.loads((RESULTS / "nested.json").read_text())
     for page in PAGES:
         text = (ROOT / page).read_text()
         for name, table in TABLES.items():
