@@ -7,6 +7,7 @@ the three sets of weights. `slow` tests run torch itself.
 import functools
 import importlib.util
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -269,6 +270,20 @@ def test_bfloat16_computation_stays_close(random_tree):
     exact, got = jax.jit(module.apply)(variables, x), jax.jit(rough.apply)(variables, x)
     assert got.grid.dtype == jnp.float32
     assert cosines(got.pooled, exact.pooled).min() > 0.99
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "inception_resnet_v2"])
+def test_half_precision_lies_between_layers_too(name):
+    """On a GPU what goes through memory is of half precision, and not only what is multiplied."""
+    module = registry.create(name, dtype=jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((2, 75, 75, 3), jnp.float32)
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+    text = jax.jit(module.apply).trace(params, x).lower(lowering_platforms=("cuda",)).as_text()
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution).* -> tensor<[^>]*x(\w+)>", text)
+    assert len(products) > 40
+    assert set(products) == {"bf16"}
+    # Nor is a bias or a residual added in float32.
+    assert re.findall(r"stablehlo\.add .* tensor<\d+x\d+x\d+x\d+xf32>", text) == []
 
 
 def test_unknown_backbone_is_a_usage_error():
