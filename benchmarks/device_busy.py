@@ -5,9 +5,9 @@
 The whole pipeline of `carjax score` (batches, copies to the device, scores, rows, Parquet) over
 videos of 640×360 whose frames are decoded beforehand, for the shipped model with its car box, and
 for the reference design: Inception-ResNet-v2 with five heads, random weights, no car box. JAX's
-profiler tells when kernels ran (compiling takes minutes before that); busy is the union of their intervals over the time from the first
+profiler tells when kernels ran; busy is the union of their intervals over the time from the first
 to the last of a run, copies not counted. The peer of the rate is the bare program on one batch
-that lies on the device.
+that lies on the device. Each model is compiled first, which takes minutes.
 """
 
 from __future__ import annotations
