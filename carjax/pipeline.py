@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # Alternatives are shown in the report, and nowhere else.
 _PREVIEW_SIDE = 640
 _MANIFEST = "selection.json"
+_PART = re.compile(r"\.carjax\.\d+\.part")
 ANNOTATED = "annotated.mp4"
 TEMPORAL = ("none", "filter", "model")
 
@@ -224,7 +226,8 @@ def check_out(target: pathlib.Path, overwrite: bool, manifest: str = _MANIFEST) 
         manifest: the file that marks a folder as one that the same command wrote.
     """
     if target.is_dir():
-        ours = (target / manifest).is_file() or not any(target.iterdir())
+        files = (path for path in target.iterdir() if not _PART.fullmatch(path.name))
+        ours = (target / manifest).is_file() or not any(files)
         if not (ours or overwrite):
             raise CarjaxError(
                 f"{target}: holds files that carjax did not write: "
@@ -241,20 +244,27 @@ def check_out(target: pathlib.Path, overwrite: bool, manifest: str = _MANIFEST) 
 def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a hidden folder whose files move into `target` when the block ends without an error.
 
-    What an earlier run wrote there is replaced; the manifest goes first and comes back last.
+    What an earlier run wrote there is replaced, and nothing else; the manifest goes first and comes
+    back last. The folder lies inside `target`, which may be a disk of its own, if that exists.
     """
-    folder = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target = target.absolute()
+    name = f".carjax.{os.getpid()}.part"
+    folder = target / name if target.is_dir() else target.with_name(name)
     try:
         try:
             (folder / "photos").mkdir(parents=True)
             yield folder
             target.mkdir(exist_ok=True)
+            old = _photos_of(target / _MANIFEST)
+            # Those of a run that was stopped before it had written its manifest.
+            old |= {
+                f"{new.stem}.{kind}" for new in (folder / "photos").iterdir() for kind in FORMATS
+            }
             (target / _MANIFEST).unlink(missing_ok=True)
             (target / "photos").mkdir(exist_ok=True)
             (target / ANNOTATED).unlink(missing_ok=True)
-            for kind in FORMATS:
-                for old in (target / "photos").glob(f"*.{kind}"):
-                    old.unlink()
+            for photo in old:
+                (target / "photos" / photo).unlink(missing_ok=True)
             for new in sorted(folder.rglob("*"), key=lambda p: p.name == _MANIFEST):
                 if new.is_file():
                     os.replace(new, target / new.relative_to(folder))
@@ -264,6 +274,17 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
             ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _photos_of(manifest: pathlib.Path) -> set[str]:
+    """The names of the photos of an earlier run; none where that cannot be read."""
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        views = content.get("orientation", {"views": {}})["views"]
+        choices = [*content["attributes"].values(), *views.values()]
+        return {pathlib.PurePath(c["photo"]).name for c in choices if c and "photo" in c}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def _annotate(
@@ -281,7 +302,10 @@ def _annotate(
     if "orientation" in content and table.angular is not None:
         asked.append(table.angular.name)
     asked_causal = (options.policy, options.view_policy, options.time)
-    causal = asked_causal == ("entropy", "first", "none") and not options.known
+    causal = asked_causal == ("entropy", "first", "none") and all(
+        "known" not in choice and (choice["value"] or "frame" not in choice)
+        for choice in content["attributes"].values()
+    )
     annotate(
         path,
         table,

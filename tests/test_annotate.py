@@ -280,6 +280,46 @@ def test_the_final_choice_says_where_a_class_is_unknown(tmp_path, monkeypatch, s
     assert content["attributes"][unknown]["value"] is None
 
 
+def test_one_attribute_with_the_default_policies(tmp_path, monkeypatch, shell):
+    """Its layout has no ring for the views that were chosen."""
+    table = walk.table(40, seed=3)
+    walk.write(tmp_path / "walk.mp4", 40)
+    scored(monkeypatch, table)
+    seen = watched(monkeypatch)
+    name = table.categorical[0].name
+    content, _ = pipeline.select(
+        shell, tmp_path / "walk.mp4", tmp_path / "out", pipeline.Options(annotate=name)
+    )
+    assert any(content["orientation"]["views"].values())
+    assert len(seen) == 50
+    assert set(seen[-1].best) == {name}
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_the_last_frame_names_what_the_selection_names(tmp_path, monkeypatch, shell, unknown):
+    """A value that the seller states, and a class that the model does not know."""
+    table = walk.table(40, seed=3)
+    attribute = table.categorical[0]
+    walk.write(tmp_path / "walk.mp4", 40)
+    policies = {"policy": "entropy", "view_policy": "first"}
+    if unknown:
+        novelty = {a.name: np.full(40, 0.9, np.float32) for a in table.categorical}
+        table = dataclasses.replace(table, novelty=novelty)
+        shell.spec.unknown_above = {attribute.name: 0.5}
+    else:
+        rare = attribute.classes[int(np.argmin(table.probs[attribute.name].mean(0)))]
+        policies = {"known": {attribute.name: rare}}
+        shell.spec.schema = table.schema
+    scored(monkeypatch, table)
+    seen = watched(monkeypatch)
+    options = pipeline.Options(annotate="all", **policies)
+    content, _ = pipeline.select(shell, tmp_path / "walk.mp4", tmp_path / "out", options)
+    choice = content["attributes"][attribute.name]
+    want = f"unknown {attribute.name}" if unknown else rare
+    assert (choice["value"] or choice["reason"]) == want
+    assert seen[-1].best[attribute.name].value == want
+
+
 def test_if_drawing_fails_the_photos_are_kept(tmp_path, monkeypatch, shell):
     walk.write(tmp_path / "walk.mp4", 40)
     scored(monkeypatch, walk.table(40))

@@ -207,6 +207,38 @@ def test_a_bad_path_is_found_without_importing_jax(tmp_path):
     assert process.returncode == 1, process.stderr
 
 
+def run_of(folder, *names):
+    """Writes what a run that chose those photos leaves."""
+    with pipeline.writing(folder) as part:
+        for name in names:
+            (part / "photos" / name).write_bytes(b"new")
+        choices = {name: {"photo": f"photos/{name}"} for name in names}
+        (part / "selection.json").write_text(json.dumps({"attributes": choices}))
+
+
+def test_only_photos_of_an_earlier_run_are_replaced(tmp_path):
+    run_of(tmp_path / "out", "type.jpg", "view_left.jpg")
+    (tmp_path / "out" / "photos" / "mine.jpg").write_bytes(b"mine")
+    run_of(tmp_path / "out", "type.png")
+    names = {p.name for p in (tmp_path / "out" / "photos").iterdir()}
+    assert names == {"mine.jpg", "type.png"}
+    # Of a run that was stopped before its manifest only the same photos can be told.
+    (tmp_path / "out" / "selection.json").unlink()
+    run_of(tmp_path / "out", "type.jpg")
+    names = {p.name for p in (tmp_path / "out" / "photos").iterdir()}
+    assert names == {"mine.jpg", "type.jpg"}
+
+
+def test_the_folder_may_be_the_current_one_or_on_a_disk_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    with pipeline.writing(pathlib.Path()) as part:
+        assert part.parent == tmp_path / "out"  # nothing crosses from one disk to another
+        (part / "selection.json").write_text("{}")
+        pipeline.check_out(tmp_path / "out", overwrite=False)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"selection.json", "photos"}
+
+
 def test_a_foreign_folder_is_refused_without_overwrite(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert command.main(["select", str(SAMPLE), f"--out={tmp_path}"]) == 1
@@ -239,9 +271,7 @@ def test_a_failed_run_leaves_nothing_that_looks_finished(tmp_path):
 def test_a_second_run_replaces_the_first(tmp_path):
     target = tmp_path / "out"
     for name in ("a", "b"):
-        with pipeline.writing(target) as folder:
-            (folder / "photos" / f"{name}.jpg").write_bytes(b"x")
-            (folder / "selection.json").write_text(name)
+        run_of(target, f"{name}.jpg")
     assert [p.name for p in (target / "photos").iterdir()] == ["b.jpg"]
     assert (target / "selection.json").read_text() == "b"
 

@@ -114,6 +114,21 @@ def test_a_table_without_car_frames_or_directions_stays_as_it_is():
     assert smoothing.smoothed(undirected, MOTION) is undirected
 
 
+@pytest.mark.parametrize(
+    ("azimuth_deg", "fps"),
+    [
+        (np.arange(36) * 10.0, 12),  # a turntable, 120° in a second
+        (np.arange(8) * 45.0, 2),  # stills
+        ([3.0], 30),
+        ([3.0, 3.5], 30),
+    ],
+)
+def test_frames_that_no_walk_explains_stand_alone(azimuth_deg, fps):
+    azimuth = np.asarray(azimuth_deg) % 360
+    table = walk(azimuth, 300.0, time_s=np.arange(len(azimuth)) / fps)
+    assert smoothing.smoothed(table, MOTION) is table
+
+
 def test_densities_become_the_fields_that_describe_them():
     table = walk(np.array([10.0, 350.0]), kappa=40.0)
     density = circular.from_single(jnp.radians(jnp.array([33.0, 181.0])), jnp.array([25.0, 90.0]))

@@ -120,6 +120,17 @@ def test_a_frame_of_another_class_keeps_the_value_and_says_its_probability(table
     assert new["probability"] == pytest.approx(table.probs["doors"][row, 1])
 
 
+def test_a_photo_of_an_unknown_class_stays_one_of_the_nearest(table, content):
+    """The video's probability beside it is of that class, too."""
+    choice = content["attributes"]["doors"] | {"value": None, "reason": "unknown doors"}
+    unknown = content | {"attributes": {"doors": choice}}
+    offered = swap.next_best(table, unknown, "doors", limit=3)
+    assert [o["frame"] for o in offered] == [a["frame"] for a in choice["alternatives"]]
+    assert {o["value"] for o in offered} == {"5"}
+    new = swap.swapped(table, unknown, "doors", offered[0]["frame"])["attributes"]["doors"]
+    assert (new["value"], new["probability"]) == (None, offered[0]["probability"])
+
+
 def test_a_missing_view_can_be_filled(table, content):
     held = {name: view for name, view in content["orientation"]["views"].items()}
     orientation = content["orientation"] | {"views": held | {"left": None}, "missing": ["left"]}

@@ -165,9 +165,9 @@ class _Album:
         self._table = table
         self._classes = {a.name: a for a in table.categorical}
         self._sizes = {p.name: (p.photo.w, p.photo.h) for p in scene.layout.panels}
-        self._view_size = next(
-            ((r.w, r.h) for r in (scene.ring.views.values() if scene.ring else ())), (0, 0)
-        )
+        # None where the layout has no ring of views.
+        views = scene.ring.views.values() if scene.ring else ()
+        self._view_size = next(((r.w, r.h) for r in views), None)
         self._rows = {int(frame): row for row, frame in enumerate(table.frame)}
         self._best: dict[tuple[str, int], Best | None] = {
             (name, row): None
@@ -196,7 +196,7 @@ class _Album:
             for name, choice in final.get("attributes", {}).items()
             if name in self._sizes
         }
-        views = final.get("orientation", {"views": {}})["views"]
+        views = final.get("orientation", {"views": {}})["views"] if self._view_size else {}
         return chosen, {name: row(view) for name, view in views.items()}
 
     def keep(self, row: int, image: np.ndarray) -> None:
@@ -209,7 +209,7 @@ class _Album:
                 attribute.classes[int(np.argmax(probs))],
                 float(certainty(self._table.entropy[name][row], len(attribute.classes))),
             )
-        if row in self._views:
+        if row in self._views and self._view_size:
             self._views[row] = self._cut(row, image, self._view_size)
 
     def best(self, name: str, row: int | None) -> Best | None:
@@ -224,8 +224,8 @@ class _Album:
         for name, row in self._chosen_best.items():
             best[name] = found = self.best(name, row)
             choice = content["attributes"][name]
-            if found is not None and choice["value"] is None:
-                best[name] = dataclasses.replace(found, value=choice["reason"])
+            if found is not None:
+                best[name] = dataclasses.replace(found, value=choice["value"] or choice["reason"])
         return {
             "best": best,
             "views": {name: self.view(row) for name, row in self._chosen_views.items()},

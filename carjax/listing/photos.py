@@ -38,17 +38,6 @@ class Area(NamedTuple):
         return image[self.top : self.bottom, self.left : self.right]
 
 
-def parse_format(text: str) -> str:
-    """Checks the format of the photos.
-
-    Raises:
-        UsageError: it is none of `FORMATS`.
-    """
-    if text not in FORMATS:
-        raise UsageError(f"format is {text!r}; it must be one of: {', '.join(FORMATS)}")
-    return text
-
-
 def parse_crop(text: str) -> str:
     """Checks the shape of a crop: 'none', '4:3' or '16:9'.
 

@@ -34,18 +34,25 @@ BORDER = 0.01
 _WHOLE, _PART, _NONE = (CONTENT.classes.index(name) for name in ("whole", "part", "none"))
 
 
-def car_frames(table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY) -> np.ndarray:
+def car_frames(
+    table: ScoreTable, min_car_probability: float = MIN_CAR_PROBABILITY, *, seen: bool = False
+) -> np.ndarray:
     """Returns which frames show a car, bool [N]; a probability that is not finite is a no.
 
     If one frame reaches `min_car_probability`, all that reach a quarter of it show the car;
     otherwise none does. Frames of which the content head says that they more likely show no car
     than one are left out of both.
+
+    Args:
+        table: scores of N frames.
+        min_car_probability: what shows a car.
+        seen: a frame before these has reached it.
     """
     probability = np.where(np.isfinite(table.car_probability), table.car_probability, -1.0)
     if table.content_probs is not None:
         none = table.content_probs[:, _NONE]
         probability = np.where(np.isfinite(none) & (none <= 0.5), probability, -1.0)
-    if not (probability >= min_car_probability).any():
+    if not (seen or (probability >= min_car_probability).any()):
         return np.zeros(len(table), bool)
     return probability >= FRAME_CAR_SHARE * min_car_probability
 

@@ -76,6 +76,7 @@ class LiveSelection:
             view_threshold=view_threshold,
         )
         self._stream = streaming.Stream(lag, motion)
+        self._car_seen = False
         self._tables: list[ScoreTable] = []
         self._densities: list[np.ndarray] = []
 
@@ -96,7 +97,7 @@ class LiveSelection:
         index = self._stream.count + np.arange(len(frames))
         scores = scoring.to_host(self._scorer(frames))
         table = scoring.to_table(scores, self._model.spec, index, times)
-        informs = eligibility.car_frames(table) & selection.sound_directions(table)
+        informs = self._car_frames(table) & selection.sound_directions(table)
         density = selection.density_of(table, informs)
         for i, number in enumerate(index.tolist()):
             answer = self._stream.push(
@@ -104,9 +105,18 @@ class LiveSelection:
             )
             if answer is not None:
                 self._densities.append(np.asarray(answer.density))
-            self.images[number] = frames[i]
+            self.images[number] = frames[i].copy()  # the caller may use its array again
         self._tables.append(table)
         return self._choose()
+
+    def _car_frames(self, table: ScoreTable) -> np.ndarray:
+        """Which frames show a car, as far as those up to each of them can tell, bool [B]."""
+        shows = np.zeros(len(table), bool)
+        for i in range(len(table)):
+            one = table.take(slice(i, i + 1))
+            self._car_seen |= bool(eligibility.car_frames(one).any())
+            shows[i] = eligibility.car_frames(one, seen=self._car_seen)[0]
+        return shows
 
     def finish(self) -> Selection | None:
         """Returns the choice of all frames; the last ones are known now, too."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from carjax.model import Model
 
 LEAST_FRAMES = 64
+# A walk explains the frames if they are so many nats likelier in it than unrelated: 20 times, the
+# strong evidence of Kass and Raftery, "Bayes Factors", JASA 90 (1995).
+LEAST_EVIDENCE = 3.0
 
 
 def smoothed(table: ScoreTable, motion: Motion | None = None) -> ScoreTable:
@@ -30,6 +33,10 @@ def smoothed(table: ScoreTable, motion: Motion | None = None) -> ScoreTable:
     Frames that do not show the main car say nothing, and learn where the camera was from their
     neighbours. Everything that depends on the azimuth follows: direction, κ, entropy, the masses of
     the views, and `azimuth_density`, whose cells the coverage map is made of.
+
+    Frames that no walk explains (`LEAST_EVIDENCE`: one or few of them, a turntable at more than a
+    quarter of a turn in a second, stills without an order) stand alone: the table is returned as
+    it is.
 
     Args:
         table: scores of one video, of frames alone.
@@ -48,6 +55,8 @@ def smoothed(table: ScoreTable, motion: Motion | None = None) -> ScoreTable:
         seen,
         motion,
     )
+    if found.log_evidence < LEAST_EVIDENCE:
+        return table
     return with_density(table, np.asarray(found.density)[: len(table)])
 
 

@@ -143,16 +143,14 @@ def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.nda
         off = grids.apart_deg(table.azimuth_deg[index], 45.0 * VIEWS.index(name))
         return index[np.lexsort((off, masses[index, column] <= 0.8))]
     candidates = whole_if_any(eligible, whole)
-    attribute, probs = _probs(table, photo)
+    _, probs = _probs(table, photo)
     candidates = candidates & np.isfinite(probs).all(axis=1) & np.isfinite(table.entropy[photo])
-    choice = content["attributes"][photo]
-    value, order = choice["value"], table.entropy[photo]
-    if value is not None:
-        column = attribute.classes.index(value)
-        if "known" in choice:  # a stated value is not argued with
-            order = -probs[:, column]
+    order, shown = table.entropy[photo], _column(table, content, photo)
+    if shown is not None:
+        if "known" in content["attributes"][photo]:  # a stated value is not argued with
+            order = -probs[:, shown]
         else:
-            candidates &= np.argmax(probs, axis=1) == column
+            candidates &= np.argmax(probs, axis=1) == shown
     index = np.flatnonzero(candidates)
     return index[np.argsort(order[index], kind="stable")]
 
@@ -173,8 +171,8 @@ def _described(
             "content": content_of(table, row),
         }
     attribute, probs = _probs(table, photo)
-    value = content["attributes"][photo]["value"]
-    label = int(np.argmax(probs[row])) if value is None else attribute.classes.index(value)
+    column = _column(table, content, photo)
+    label = int(np.argmax(probs[row])) if column is None else column
     entropy = float(table.entropy[photo][row])
     if not (np.isfinite(probs[row]).all() and np.isfinite(entropy)):
         raise UsageError(f"frame {where['frame']} has no valid score of {photo}")
@@ -185,6 +183,20 @@ def _described(
         "entropy": entropy,
         "certainty": float(certainty(entropy, len(attribute.classes))),
     }
+
+
+def _column(table: ScoreTable, content: Mapping[str, Any], photo: str) -> int | None:
+    """The class that the photo shows; None where each frame shows its own.
+
+    Where the class is none that the model knows it is the nearest one, that of the chosen frame.
+    """
+    attribute, probs = _probs(table, photo)
+    choice = content["attributes"][photo]
+    if choice["value"] is not None:
+        return attribute.classes.index(choice["value"])
+    if "known" in choice or "frame" not in choice:
+        return None
+    return int(np.argmax(probs[table.frame == choice["frame"]][0]))
 
 
 def _probs(table: ScoreTable, name: str) -> tuple[Categorical, np.ndarray]:
