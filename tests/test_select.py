@@ -273,7 +273,7 @@ def test_a_second_run_replaces_the_first(tmp_path):
     for name in ("a", "b"):
         run_of(target, f"{name}.jpg")
     assert [p.name for p in (target / "photos").iterdir()] == ["b.jpg"]
-    assert (target / "selection.json").read_text() == "b"
+    assert list(json.loads((target / "selection.json").read_text())["attributes"]) == ["b.jpg"]
 
 
 def test_a_video_without_a_car_is_status_3(tmp_path):
