@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import secrets
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -67,13 +68,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             locate(path).write_bytes(local.read_bytes())
         return
     target = pathlib.Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = unique(target)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def readable(name: str | os.PathLike[str]) -> str:
+    """Returns a file's name as text that can be written: what is no UTF-8 as backslash escapes.
+
+    Example:
+        >>> print(readable(os.fsdecode(bytes([75, 228, 102, 101, 114]))))
+        K\\xe4fer
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def unique(target: pathlib.Path) -> pathlib.Path:
+    """Returns a hidden name beside a file that no other process has, on whatever machine it runs.
+
+    The number of a process would not do: where containers share a folder, all may be the first.
+    """
+    return target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

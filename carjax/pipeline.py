@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from carjax import video
 from carjax.errors import CarjaxError, UsageError
-from carjax.files import replacing
+from carjax.files import readable, replacing
 from carjax.listing import redaction
 from carjax.listing.photos import FORMATS, cropped, encode
 from carjax.scan import Ahead, score_video
@@ -138,7 +138,7 @@ def select(
             known=options.known,
             repetition=_repetition(model, options),
         )
-    name = pathlib.PurePath(info.path).name if options.strip_paths else info.path
+    name = readable(pathlib.PurePath(info.path).name if options.strip_paths else info.path)
     frames = selection.chosen_frames(chosen)
     paths = {name: f"photos/{name}.{options.format}" for name in frames}
     content = selection.to_json(

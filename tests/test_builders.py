@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import struct
 import sys
 
 import cv2
@@ -14,6 +15,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 
+from carjax import pictures
 from carjax.attributes import CAR, DOORS, SEATS, Angular, Categorical, find
 from carjax.cli import prepare as prepare_command
 from carjax.cli.main import main as command_line
@@ -48,14 +50,19 @@ def test_a_cut_photo_is_known_by_its_missing_end(published, tmp_path):
     progressive = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     png = cv2.imencode(".png", noise)[1].tobytes()
     for whole in (jpeg, progressive, png, published.with_exif(jpeg, thumbnail=small)):
-        assert encoded.is_whole(whole)
-        assert encoded.is_whole(whole + b"\0trailing")
+        assert pictures.is_whole(whole)
+        assert pictures.is_whole(whole + b"\0trailing")
         for keep in (0.3, 0.9):
-            assert not encoded.is_whole(whole[: int(keep * len(whole))])
+            assert not pictures.is_whole(whole[: int(keep * len(whole))])
     (tmp_path / "cut.jpg").write_bytes(jpeg[:-200])
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.jpg").write_bytes(b"")
+    # 100,000 by 100,000 pixels, says the header.
+    (tmp_path / "huge.png").write_bytes(png[:16] + struct.pack(">II", 100_000, 100_000) + png[24:])
+    with pytest.raises(CarjaxError, match="not an image"):
+        photos.decode(tmp_path / "huge.png")
     for name, reason in (
+        ("huge.png", "not an image"),
         ("cut.jpg", "cut short"),
         ("text.jpg", "not an image"),
         ("empty.jpg", "empty"),

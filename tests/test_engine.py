@@ -218,6 +218,19 @@ def test_of_two_records_the_later_counts_and_of_two_processes_the_one_that_is_do
         manifest.current([first, again], one_writer=False)
 
 
+def test_a_commit_without_parts_can_be_replaced(tmp_path):
+    """As that of a source all of whose pictures were bad, and which was mended since."""
+    place, name = store.open_store(str(tmp_path / "x"))
+    bad, good = (
+        Record("a.tar", fingerprint, rows, "a") for fingerprint, rows in (("1", 0), ("2", 3))
+    )
+    manifest.write_commit(place, name, Commit("commit-0", (), (bad,)))
+    new = Commit("commit-1", (("part-1", 3),), (good,), replaces=("commit-0",))
+    manifest.write_commit(place, name, new)
+    commits = manifest.read_commits(place, name)
+    assert manifest.current(commits, one_writer=False) == {"a.tar": good}
+
+
 def test_shares_are_disjoint_and_whole():
     items = list(range(11))
     shares = [output.Share(i, 3).of(items) for i in range(3)]

@@ -63,3 +63,15 @@ def test_where_paths_lead():
     assert str(files.locate("gs://bucket/run") / "x") == "gs://bucket/run/x"
     with pytest.raises(CarjaxError, match=r"cloud://x: no such kind of bucket.*gs://"):
         files.locate("cloud://x")
+
+
+def test_processes_of_one_number_write_to_names_of_their_own(tmp_path, monkeypatch):
+    """As the first processes of two containers, which share a folder."""
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    target = tmp_path / "x"
+    with files.replacing(target) as one, files.replacing(target) as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert target.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [target]

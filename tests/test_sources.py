@@ -1,5 +1,6 @@
 """What each kind of source yields, and what it says when it is broken."""
 
+import errno
 import gzip
 import io
 import os
@@ -56,6 +57,16 @@ def test_folders_patterns_and_files(tree):
     assert names("b/*") == (["b/c.JPG", "b/d/e.mov", "b/h.txt"], [])
     assert names("[1].mp4") == (["[1].mp4"], [])  # a file of that name, not a pattern
     assert names("*.avi", "none.mp4") == (["none.mp4"], ["*.avi"])
+
+
+def test_a_link_to_a_folder_around_it_adds_nothing(tree):
+    pathlib.Path("b/latest").symlink_to(".")
+    pathlib.Path("b/d/up").symlink_to("../..")
+    assert names("b") == (["b/c.JPG", "b/d/e.mov"], [])
+    pathlib.Path("b/more").symlink_to(tree / "far")
+    (tree / "far").mkdir()
+    (tree / "far" / "x.png").write_bytes(b"x")
+    assert names("b") == (["b/c.JPG", "b/d/e.mov", "b/more/x.png"], [])
 
 
 def test_names_that_are_no_utf8_can_be_written(tree):
@@ -151,6 +162,45 @@ def test_videos_in_an_archive_and_an_archive_that_is_cut(tmp_path):
     assert read(path) == ([*whole, (f"{path}/z.jpg", 0)], [])
     path.write_bytes(data[: data.index(members[2][1]) + 20])
     assert read(path) == (whole, [(str(path), "the archive is cut short; copy it again")])
+
+
+def test_a_member_whose_name_is_no_utf8_can_be_written(tmp_path):
+    path = tmp_path / "x.tar"
+    path.write_bytes(files.tar_bytes([(os.fsdecode(b"K\xe4fer.jpg"), files.picture(0))]))
+    assert read(path) == ([(f"{path}/K\\xe4fer.jpg", 0)], [])
+    read(path)[0][0][0].encode()
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(tmp_path, monkeypatch):
+    """The source fails, and is tried again; nothing of it counts as whole."""
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(gzip.compress(files.tar_bytes([("a.jpg", files.picture(0))])))
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = pathlib.Path.open
+    monkeypatch.setattr(
+        pathlib.Path,
+        "open",
+        lambda self, mode="r", **more: Full() if mode == "wb" else opened(self, mode, **more),
+    )
+    with pytest.raises(CarjaxError, match="No space left"):
+        read(path)
+
+
+def test_of_damaged_deflate_data_what_is_whole_counts(tmp_path):
+    noise = np.random.default_rng(0).bytes(200_000)
+    members = [("a.jpg", files.picture(0)), ("b.txt", noise), ("c.jpg", files.picture(1))]
+    packed = bytearray(gzip.compress(files.tar_bytes(members)))
+    middle = len(packed) // 2
+    packed[middle : middle + 2000] = bytes([255]) * 2000
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(packed)
+    found, problems = read(path)
+    assert found[0] == (f"{path}/a.jpg", 0)
+    assert problems
 
 
 @pytest.mark.parametrize("data", [b"text" * 200, b"\x1f\x8b no gzip"])

@@ -115,6 +115,14 @@ def test_a_body_over_the_limit_is_refused_and_leaves_nothing(server):
     assert server.job_folders() == []
 
 
+@pytest.mark.parametrize("path", ["/jobs/none/crop", "/jobs/none/photos/type", "/nowhere"])
+def test_a_large_edit_is_refused_before_it_is_read(server, path):
+    status, says = detail(httpx.put(server.address + path, content=bytes(200_000)))
+    assert (status, says) == (413, "the request is too large")
+    status, _ = detail(httpx.put(server.address + path, json={"crop": "4:3", "frame": 1}))
+    assert status in (404, 405)
+
+
 def connect(server):
     address = urllib.parse.urlsplit(server.address)
     return socket.create_connection((address.hostname, address.port), timeout=60)

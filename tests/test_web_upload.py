@@ -69,12 +69,18 @@ def test_a_name_is_only_a_name(text):
         (form(("video", "a.mp4", b"x"), ("video", "b.mp4", b"y")), "one video"),
         (form(("views", None, bytes(5000))), "too long"),
         (form(*((f"f{i}", None, b"") for i in range(30))), "too many fields"),
+        (form(*(("known", None, b"x") for _ in range(30))), "too many fields"),
         (b"--YY\r\n" + bytes(200), "cut short"),
     ],
 )
 def test_a_form_that_is_none_is_refused(tmp_path, body, says):
     with pytest.raises(CarjaxError, match=says):
         receive(body, tmp_path)
+
+
+def test_a_boundary_that_is_too_long_is_refused(tmp_path):
+    with pytest.raises(CarjaxError, match="damaged"):
+        receive(form(("video", "a.mp4", VIDEO)), tmp_path, kind=KIND + "X" * 300)
 
 
 def test_another_kind_of_body_is_refused(tmp_path):

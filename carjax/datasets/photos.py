@@ -6,7 +6,6 @@ set (`prepared.read`); `Photos.read` gives its pixels either way.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import os
@@ -17,7 +16,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from carjax import pictures
 from carjax.attributes import CONTENT, Attribute, Categorical, Schema
+from carjax.datasets import csv_table
 from carjax.errors import CarjaxError
 
 # Column of a labels file, where it is not the attribute's own name.
@@ -113,17 +114,6 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     return root
 
 
-def _rows(path: pathlib.Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise CarjaxError(f"{path}: no such labels file (with the photos in {path.parent}/images)")
-    with path.open(newline="", encoding="utf-8") as f:
-        reader = csv.DictReader(f)
-        missing = [c for c in needed if c not in (reader.fieldnames or ())]
-        if missing:
-            raise CarjaxError(f"{path}: no column {', '.join(missing)}")
-        return list(reader)
-
-
 def read_labels(folder: str | os.PathLike[str], schema: Schema) -> Photos:
     """Reads `labels.csv` and `images/` of a folder; an empty or unheard-of class is unknown.
 
@@ -132,7 +122,7 @@ def read_labels(folder: str | os.PathLike[str], schema: Schema) -> Photos:
     """
     root = pathlib.Path(folder)
     columns = {a.name: COLUMNS.get(a.name, a.name) for a in schema}
-    rows = _rows(root / "labels.csv", ["file", *columns.values()])
+    _, rows = csv_table.read(root / "labels.csv", ["file", *columns.values()])
     labels: dict[str, np.ndarray] = {}
     for attribute in schema:
         values = [row[columns[attribute.name]] for row in rows]
@@ -162,7 +152,11 @@ def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.nda
     if isinstance(attribute, Categorical):
         index = {c: i for i, c in enumerate(attribute.classes)}
         return np.array([index.get(str(v), -1) for v in values], np.int32)
-    return np.array([np.nan if v == "" else float(v) for v in values], np.float32)
+    degrees = np.array([np.nan if v == "" else float(v) for v in values], np.float32)
+    for value, number in zip(values, degrees, strict=True):
+        if value != "" and not np.isfinite(number):
+            raise ValueError(f"{value!r} is not an angle in degrees")
+    return degrees
 
 
 def correct(photos: Photos, path: str | os.PathLike[str], which: np.ndarray) -> Photos:
@@ -176,7 +170,8 @@ def correct(photos: Photos, path: str | os.PathLike[str], which: np.ndarray) -> 
     Raises:
         CarjaxError: no such table, or a value that is not a number.
     """
-    rows = {row["file"]: row for row in _rows(pathlib.Path(path), ["file"])}
+    _, table = csv_table.read(path, ["file"])
+    rows = {row["file"]: row for row in table}
     labels = dict(photos.labels)
     for name, values in photos.labels.items():
         column = COLUMNS.get(name, name)
@@ -201,7 +196,7 @@ def read_boxes(folder: str | os.PathLike[str]) -> Photos:
     """
     root = pathlib.Path(folder)
     sides = ("left", "top", "right", "bottom")
-    rows = _rows(root / "boxes.csv", ["file", *sides])
+    _, rows = csv_table.read(root / "boxes.csv", ["file", *sides])
     try:
         box = [[float(row[s]) if row[s] else np.nan for s in sides] for row in rows]
     except ValueError as error:
@@ -232,7 +227,7 @@ def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     """
     root = pathlib.Path(folder)
     sides = ("left", "top", "right", "bottom")
-    table = _rows(pathlib.Path(path), ["dataset", "file", *sides, CONTENT.name])
+    _, table = csv_table.read(path, ["dataset", "file", *sides, CONTENT.name])
     rows = [row for row in table if row["dataset"] == root.name]
     try:
         crop = [[float(row[s]) if row[s] else np.nan for s in sides] for row in rows]
@@ -255,7 +250,7 @@ def read_folds(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
         CarjaxError: a name is not in the file.
     """
     try:
-        rows = _rows(pathlib.Path(path), ["file", "fold"])
+        _, rows = csv_table.read(path, ["file", "fold"])
         folds = {row["file"]: int(row["fold"]) for row in rows}
     except ValueError as error:
         raise CarjaxError(f"{path}: a fold: {error}") from None
@@ -276,11 +271,11 @@ def decode(path: Encoded, *, as_stored: bool = False) -> np.ndarray:
         CarjaxError: it is missing or cannot be decoded.
     """
     try:
-        encoded = np.frombuffer(path.read_bytes(), np.uint8)
+        encoded = path.read_bytes()
     except OSError as error:
         raise CarjaxError(f"{path}: cannot read this photo ({error.strerror})") from None
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0)
-    image = cv2.imdecode(encoded, flags) if encoded.size else None
+    image = pictures.decoded(encoded, flags)
     if image is None:
         raise CarjaxError(f"{path}: not an image that can be decoded")
     return image

@@ -55,7 +55,7 @@ class Commit:
         name: of its file, without the extension; '' for what an earlier run joined.
         parts: (file, rows); one after the other they hold the rows of `records`, in that order.
         records: in order of their rows, those without rows among them.
-        replaces: parts of earlier commits that no longer count.
+        replaces: names and parts of earlier commits that no longer count.
     """
 
     name: str
@@ -91,8 +91,8 @@ def read_commits(store: Store, folder: str) -> list[Commit]:
                 replaces=tuple(content["replaces"]),
             )
         )
-    replaced = {part for commit in found for part in commit.replaces}
-    return [c for c in found if not any(name in replaced for name, _ in c.parts)]
+    replaced = {name for commit in found for name in commit.replaces}
+    return [c for c in found if not replaced & {c.name, *(name for name, _ in c.parts)}]
 
 
 def current(commits: Iterable[Commit], *, one_writer: bool) -> dict[str, Record]:

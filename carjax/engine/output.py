@@ -177,7 +177,7 @@ class Output:
 
     def replace(self, old: Commit, records: tuple[Record, ...], tables: Iterable[pa.Table]) -> None:
         """Writes the parts of a commit anew, with fewer of its sources."""
-        self._record(self._write(tables), records, tuple(name for name, _ in old.parts))
+        self._record(self._write(tables), records, (old.name, *(name for name, _ in old.parts)))
 
     def _record(
         self, parts: list[tuple[str, int]], records: tuple[Record, ...], replaces: tuple = ()

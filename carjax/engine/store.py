@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, Protocol
 
+from carjax import files
 from carjax.errors import CarjaxError
 from carjax.files import is_remote
 from carjax.sources import remote
@@ -71,7 +72,7 @@ class LocalStore:
         """See `Store`."""
         target = self._root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        temporary = files.unique(target)
         try:
             temporary.write_bytes(data)
             self.put(temporary, name)

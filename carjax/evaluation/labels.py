@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import math
 import os
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from carjax.attributes import Attribute, Categorical, Schema
+from carjax.datasets import csv_table
 from carjax.datasets.photos import COLUMNS, Photos
 from carjax.errors import CarjaxError
 
@@ -51,7 +51,7 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
             azimuth that is not a number.
     """
     table, folder = pathlib.Path(path), pathlib.Path(images)
-    columns, rows = _read_rows(table)
+    columns, rows = _read(table)
     if not folder.is_dir():
         raise CarjaxError(f"{folder}: no such folder of images: give --images=DIR")
     wanted = {a.name: COLUMNS.get(a.name, a.name) for a in schema}
@@ -64,12 +64,12 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
     for attribute in schema:
         if attribute.name in missing:
             continue
-        values = [(row.get(wanted[attribute.name]) or "").strip() for row in rows]
+        values = [row[wanted[attribute.name]] for row in rows]
         labels[attribute.name], unheard = _parse(attribute, values, table)
         if unheard:
             unknown[attribute.name] = unheard
     model = next((c for c in _MODEL_COLUMNS if c in columns), None)
-    names = tuple((row["file"] or "").strip() for row in rows)
+    names = tuple(row["file"] for row in rows)
     for line, name in enumerate(names, start=2):
         if not name:
             raise CarjaxError(f"{table}: row {line} names no file")
@@ -77,7 +77,7 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
         paths=tuple(folder / name for name in names),
         names=names,
         labels=labels,
-        group=np.array([(row.get(model) or "").strip() if model else "" for row in rows]),
+        group=np.array([row[model] if model else "" for row in rows]),
         box=np.full((len(rows), 4), np.nan, np.float32),
     )
     return Labels(photos, missing, unknown)
@@ -97,32 +97,20 @@ def read_split(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
         CarjaxError: no such file, not a table, a missing column, or no name in common.
     """
     table = pathlib.Path(path)
-    columns, rows = _read_rows(table)
+    columns, rows = _read(table)
     column = next((c for c in ("split", "fold") if c in columns), None)
     if column is None:
         raise CarjaxError(f"{table}: no column split or fold")
-    parts = {row["file"]: (row[column] or "").strip() for row in rows}
+    parts = {row["file"]: row[column] for row in rows}
     found = np.array([parts.get(name, "") for name in names])
     if not (found != "").any():
         raise CarjaxError(f"{table}: holds no file of the label table")
     return found
 
 
-def _read_rows(path: pathlib.Path) -> tuple[Sequence[str], list[dict[str, str | None]]]:
+def _read(path: pathlib.Path) -> tuple[tuple[str, ...], csv_table.Rows]:
     """Reads a CSV that has a column `file` and at least one row."""
-    if not path.is_file():
-        raise CarjaxError(f"{path}: no such file")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f)
-            columns = reader.fieldnames or ()
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CarjaxError(f"{path}: not a CSV table ({error})") from None
-    if not columns:
-        raise CarjaxError(f"{path}: is empty; expected a header with a column file")
-    if "file" not in columns:
-        raise CarjaxError(f"{path}: no column file; it has: {', '.join(columns)}")
+    columns, rows = csv_table.read(path, ["file"])
     if not rows:
         raise CarjaxError(f"{path}: has a header, and no row below it")
     return columns, rows

@@ -112,9 +112,22 @@ def _walk(folder: str, only_files: bool = False) -> list[str]:
     """Videos, images and tars in a folder and those below it; nothing hidden."""
     found = []
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [] if only_files else sorted(f for f in folders if not f.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not (only_files or name.startswith(".") or _leads_back(root, name))
+        )
         for file in files:
             known = os.path.splitext(file)[1].lower() in KNOWN
             if known and not file.startswith("."):
                 found.append(os.path.join(root, file))
     return found
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Whether what lies in a folder is a link to it, or to a folder around it."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path):
+        return False
+    here, there = os.path.realpath(folder), os.path.realpath(path)
+    return os.path.commonpath([here, there]) == there

@@ -8,6 +8,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from carjax import files
+
 
 @dataclasses.dataclass(frozen=True)
 class LocalFile:
@@ -18,7 +20,7 @@ class LocalFile:
     @property
     def name(self) -> str:
         """The path; bytes of it that are no UTF-8 are written as backslash escapes."""
-        return os.fsencode(self.path).decode("utf-8", "backslashreplace")
+        return files.readable(self.path)
 
     def fingerprint(self) -> str:
         """Size and time of the last change."""

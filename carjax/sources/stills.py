@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
+from carjax import pictures
 from carjax.errors import CarjaxError
 from carjax.sources.base import Item, Sample, Source
 
@@ -53,10 +53,10 @@ def decode(data: bytes, shape: tuple[int, int] | None = None) -> np.ndarray:
     if not data:
         raise CarjaxError("the file is empty")
     flags = cv2.IMREAD_COLOR
-    if data.startswith(b"\xff\xd8"):
-        longest, whole = _scan_jpeg(data)
-        if not whole:
-            raise CarjaxError("the image is cut short; copy it again")
+    if not pictures.is_whole(data):
+        raise CarjaxError("the image is cut short; copy it again")
+    if pictures.is_jpeg(data):
+        longest, _ = pictures.scan_jpeg(data)
         for factor, reduced in (
             (8, cv2.IMREAD_REDUCED_COLOR_8),
             (4, cv2.IMREAD_REDUCED_COLOR_4),
@@ -65,12 +65,7 @@ def decode(data: bytes, shape: tuple[int, int] | None = None) -> np.ndarray:
             if longest >= factor * max(SQUARE):
                 flags = reduced
                 break
-    elif data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]:
-        raise CarjaxError("the image is cut short; copy it again")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # a header that promises more pixels than OpenCV allows
-        image = None
+    image = pictures.decoded(data, flags)
     if image is None:
         raise CarjaxError("not an image that can be decoded; give JPEG, PNG or WebP")
     return cv2.cvtColor(_resized(image, shape), cv2.COLOR_BGR2RGB)
@@ -86,26 +81,3 @@ def _resized(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
     smaller = height * width > shape[0] * shape[1]
     method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return cv2.resize(image, (shape[1], shape[0]), interpolation=method)
-
-
-def _scan_jpeg(data: bytes) -> tuple[int, bool]:
-    """Returns a JPEG's longest side, and whether it has an end.
-
-    Decoders fill what is missing with grey. Segments are skipped up to the scan (ITU-T T.81,
-    annex B), since a thumbnail in them has an end of its own; in a scan FF D9 is only the end.
-    """
-    at, longest = 2, 0
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # no length follows
-            at += 2
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):
-            longest = max(struct.unpack(">HH", data[at + 5 : at + 9]))
-        if marker == 0xDA:
-            return longest, data.find(b"\xff\xd9", at) >= 0
-        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
-    return longest, False

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from carjax import video
+from carjax import files, video
 from carjax.errors import CarjaxError
 from carjax.sources import stills, videos
 from carjax.sources.base import Item, Problem, Source
@@ -31,7 +31,7 @@ def read(source: Source, fps: video.Fps, decoder: video.Backend) -> Iterator[Ite
         with _opened(plain) as archive:
             members, cut = _members(archive, plain.stat().st_size)
             for member in members:
-                name = f"{source.name}/{member.name}"
+                name = f"{source.name}/{files.readable(member.name)}"
                 yield from _member(name, archive, member, fps, decoder)
     if cut:
         yield Problem(source.name, "the archive is cut short; copy it again")
@@ -51,6 +51,7 @@ def _uncompressed(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     import bz2
     import gzip
     import lzma
+    import zlib
 
     head = path.open("rb").read(6)
     openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -59,10 +60,14 @@ def _uncompressed(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
         return path
     plain = folder / "shard.tar"
     with opener(path, "rb") as packed, plain.open("wb") as file:
-        try:
-            shutil.copyfileobj(packed, file, 2**20)
-        except (EOFError, OSError, lzma.LZMAError):
-            file.flush()  # cut short: what there is may hold whole members
+        while True:
+            try:
+                chunk = packed.read1(2**16)  # what comes before a fault comes alone
+            except (EOFError, OSError, zlib.error, lzma.LZMAError):
+                break  # cut short: what there is may hold whole members
+            if not chunk:
+                break
+            file.write(chunk)  # what a full disk refuses is no fault of the archive
     return plain
 
 

@@ -20,6 +20,7 @@ import carjax
 from carjax.errors import CarjaxError, UsageError
 from carjax.listing import known as statements
 from carjax.web import answers, upload
+from carjax.web.bodies import SmallBodies
 from carjax.web.jobs import Busy, Job, Jobs, Missing
 from carjax.web.process import NoCar, TaskDied, TaskOverrun
 
@@ -120,6 +121,7 @@ def create_app(jobs: Jobs) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.add_middleware(SmallBodies, idle_seconds=jobs.limits.idle_seconds)
     app.middleware("http")(_guard)
     app.exception_handler(CarjaxError)(_refuse)
     app.mount("/swagger", StaticFiles(directory=_SWAGGER))

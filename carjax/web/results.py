@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from carjax import parquet, report, video
+from carjax import parquet, pictures, report, video
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import replacing
 from carjax.listing import photos, redaction
@@ -231,7 +231,7 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
 
 
 def _decoded(data: bytes) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    image = pictures.decoded(data)
     if image is None:
         raise CarjaxError("a photo in the job's folder is damaged")
     return image[..., ::-1]

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import python_multipart
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from carjax.errors import CarjaxError
@@ -82,9 +82,9 @@ async def receive(
     if kind != b"multipart/form-data" or b"boundary" not in options:
         raise CarjaxError("send a multipart/form-data form with the file in the field `video`")
     form = _Form(folder)
-    parser = python_multipart.MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
     received = 0
     try:
+        parser = python_multipart.MultipartParser(options[b"boundary"], form.callbacks())  # type: ignore[arg-type]
         async with asyncio.timeout(60 * limits.upload_minutes):
             while True:
                 async with asyncio.timeout(limits.idle_seconds):
@@ -102,8 +102,8 @@ async def receive(
         parser.finalize()
     except TimeoutError:
         raise TooSlow("the upload stood still or took too long; try again") from None
-    except MultipartParseError:
-        raise CarjaxError("the form cannot be read: the upload was cut short") from None
+    except FormParserError:
+        raise CarjaxError("the form cannot be read: it is damaged, or was cut short") from None
     finally:
         form.close()
     if form.name is None or not form.ended:
@@ -119,6 +119,7 @@ class _Form:
         self.name: str | None = None
         self.fields: dict[str, list[str]] = {}
         self.ended = False
+        self._parts = 0
         self._file: Any = None
         self._header = [b"", b""]
         self._disposition = b""
@@ -158,9 +159,10 @@ class _Form:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         field = options.get(b"name", b"").decode("utf-8", "replace")
+        self._parts += 1
+        if self._parts > _FIELDS:
+            raise CarjaxError("the form has too many fields")
         if field != "video":
-            if len(self.fields) >= _FIELDS:
-                raise CarjaxError("the form has too many fields")
             self._field = field
             return
         if self.name is not None:

@@ -8,7 +8,6 @@ schema.json    [{"name": "ripeness", "classes": ["green", "ripe"]}, {"name": "he
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import pathlib
@@ -19,11 +18,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from carjax.attributes import Angular, Attribute, Schema
-from carjax.datasets import schema_file
+from carjax.datasets import csv_table, schema_file
 from carjax.datasets.builders import base, encoded
 from carjax.datasets.builders.encoded import Fault
 from carjax.datasets.photos import COLUMNS
-from carjax.errors import UsageError
+from carjax.errors import CarjaxError, UsageError
 
 _SIDES = ("left", "top", "right", "bottom")
 _MODEL = ("model", "class_name")
@@ -76,17 +75,17 @@ class LabelledFolder(base.PhotoBuilder):
     def plan(self, source: pathlib.Path) -> tuple[Schema, dict[str, list[str]]]:
         """An item is a photo: 'images/001.jpg'."""
         self.source = source
-        with (source / "labels.csv").open(newline="", encoding="utf-8") as f:
-            reader = csv.DictReader(f)
-            self.header = tuple(reader.fieldnames or ())
-            missing = [a.name for a in self.kinds() if self._column(a) not in self.header]
-            if "file" not in self.header or missing:
-                raise Fault(f"labels.csv: no column {', '.join(missing or ['file'])}")
-            rows = list(reader)
+        try:
+            self.header, rows = csv_table.read(source / "labels.csv", ["file"])
+        except CarjaxError as error:
+            raise Fault(str(error)) from None
+        missing = [a.name for a in self.kinds() if self._column(a) not in self.header]
+        if missing:
+            raise Fault(f"labels.csv: no column {', '.join(missing)}")
         self.rows: dict[str, dict[str, str]] = {}
         splits: dict[str, list[str]] = {}
         for at, row in enumerate(rows, 2):
-            item = f"images/{row['file'] or ''}"
+            item = f"images/{row['file']}"
             split = row.get("split") or "train"
             if not split.isidentifier():
                 self.skip(f"labels.csv:{at}", f"{split!r} cannot be the name of a split")

@@ -1,0 +1,70 @@
+"""Encoded pictures: decoding them, and whether all of the file is there."""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+
+
+def decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """Decodes a picture by OpenCV, uint8 [H, W, 3] BGR; None where it cannot be decoded.
+
+    Args:
+        data: the file.
+        flags: of `cv2.imdecode`.
+
+    Example:
+        >>> decoded(b"no picture") is None
+        True
+    """
+    if not data:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # a header that promises more pixels than OpenCV allows
+        return None
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a JPEG or PNG reaches its end marker; decoders fill in what is missing with grey.
+
+    Other formats count as whole.
+
+    Example:
+        >>> image = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+        >>> is_whole(image), is_whole(image[:-4])
+        (True, False)
+    """
+    if data.startswith(b"\x89PNG"):
+        return b"IEND\xaeB`\x82" in data
+    return not is_jpeg(data) or scan_jpeg(data)[1]
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether a file begins as a JPEG does."""
+    return data.startswith(b"\xff\xd8")
+
+
+def scan_jpeg(data: bytes) -> tuple[int, bool]:
+    """Returns a JPEG's longest side, and whether it has an end.
+
+    Segments are skipped up to the scan (ITU-T T.81, annex B), since a thumbnail in them has an end
+    of its own; in a scan FF D9 is only the end.
+    """
+    at, longest = 2, 0
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # no length follows
+            at += 2
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):
+            longest = max(struct.unpack(">HH", data[at + 5 : at + 9]))
+        if marker == 0xDA:
+            return longest, data.find(b"\xff\xd9", at) >= 0
+        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    return longest, False
