@@ -27,7 +27,7 @@ def read(source: Source, fps: video.Fps, decoder: video.Backend) -> Iterator[Ite
         CarjaxError: it is not an archive, or holds no picture.
     """
     with source.local() as path, tempfile.TemporaryDirectory(prefix="carjax-") as folder:
-        plain = _uncompressed(path, pathlib.Path(folder))
+        plain, damaged = _uncompressed(path, pathlib.Path(folder))
         with _opened(plain) as archive:
             members, cut = _members(archive, plain.stat().st_size)
             for member in members:
@@ -35,6 +35,8 @@ def read(source: Source, fps: video.Fps, decoder: video.Backend) -> Iterator[Ite
                 yield from _member(name, archive, member, fps, decoder)
     if cut:
         yield Problem(source.name, "the archive is cut short; copy it again")
+    elif damaged:
+        yield Problem(source.name, "the archive is damaged; copy it again")
     elif not members:
         raise CarjaxError("holds no picture and no video")
 
@@ -46,8 +48,8 @@ def _opened(path: pathlib.Path) -> tarfile.TarFile:
         raise CarjaxError("is not a tar archive that can be read") from None
 
 
-def _uncompressed(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """Undoes gzip, bzip2 or xz, so that members can be read in any order."""
+def _uncompressed(path: pathlib.Path, folder: pathlib.Path) -> tuple[pathlib.Path, bool]:
+    """Undoes gzip, bzip2 or xz, so that members can be read in any order; or says it is damaged."""
     import bz2
     import gzip
     import lzma
@@ -57,18 +59,17 @@ def _uncompressed(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
     opener = next((o for magic, o in openers.items() if head.startswith(magic)), None)
     if opener is None:
-        return path
+        return path, False
     plain = folder / "shard.tar"
     with opener(path, "rb") as packed, plain.open("wb") as file:
         while True:
             try:
                 chunk = packed.read1(2**16)  # what comes before a fault comes alone
             except (EOFError, OSError, zlib.error, lzma.LZMAError):
-                break  # cut short: what there is may hold whole members
+                return plain, True  # what there is may hold whole members
             if not chunk:
-                break
+                return plain, False
             file.write(chunk)  # what a full disk refuses is no fault of the archive
-    return plain
 
 
 def _members(archive: tarfile.TarFile, size: int) -> tuple[list[tarfile.TarInfo], bool]:
