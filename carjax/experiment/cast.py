@@ -249,9 +249,9 @@ def footage(
 def shared_error(cast: Cast, reach_deg: float = 10.0) -> dict[str, float]:
     """How far the errors of neighbouring photos of one car model are the same error.
 
-    That part no smoothing over a video of that model removes. Over the plain and mirrored views
-    whose error is below 30°, against the median signed error of all others of the model within the
-    reach.
+    That part no smoothing over so short a stretch of a walk removes. Over the plain and mirrored
+    views whose error is below 30°, against the median signed error of all others of the model
+    within the reach.
 
     Args:
         cast: the photos.
