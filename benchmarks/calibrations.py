@@ -108,7 +108,7 @@ def main() -> None:
             figures[name][attribute] = {k: round(float(np.mean(v)), 4) for k, v in found.items()}
             told = " ".join(f"{k} {v:.3f}" for k, v in figures[name][attribute].items())
             print(f"{attribute}, {name}: {told}", flush=True)
-    command = "python benchmarks/calibrations.py --workdir=DIR"
+    command = f"python benchmarks/calibrations.py --attributes={arguments.attributes}"
     machine.save("calibrations.json", {"command": command, "calibrations": figures})
 
 

@@ -89,7 +89,7 @@ def recall(results: Mapping[str, Any]) -> list[str]:
         "|---|---|--:|---|--:|---|",
     ]
     for attribute in ("type", "doors", "seats"):
-        known, unseen = (results[part][attribute]["recall"] for part in ("known", "unseen"))
+        known, unseen = (results[part][attribute].get("recall", {}) for part in ("known", "unseen"))
         for name, (photos, share) in unseen.items():
             own, found = known[name]
             lines.append(

@@ -346,4 +346,6 @@ def test_the_sample_is_annotated(tmp_path):
     chosen |= {f"view_{n}": v["frame"] for n, v in content["orientation"]["views"].items() if v}
     assert frames_of(table, state) == chosen
     with av.open(str(tmp_path / "out" / "annotated.mp4")) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 180
+        # All frames, and a second more to say that the head does not know this brand.
+        assert content["attributes"]["brand"]["value"] is None
+        assert sum(1 for _ in container.decode(video=0)) == 180 + 12
