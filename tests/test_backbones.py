@@ -109,7 +109,9 @@ def cosines(a, b):
 # --- Parity with torch, from stored outputs -------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [NAMES[0], pytest.param(NAMES[1], marks=pytest.mark.slow), NAMES[2]]
+)
 def test_float32_parity_with_weights_from_a_formula(
     name, stored, frames, reference, synthetic_params
 ):
@@ -272,7 +274,9 @@ def test_bfloat16_computation_stays_close(random_tree):
     assert cosines(got.pooled, exact.pooled).min() > 0.99
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "inception_resnet_v2"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", pytest.param("inception_resnet_v2", marks=pytest.mark.slow)]
+)
 def test_half_precision_lies_between_layers_too(name):
     """On a GPU what goes through memory is of half precision, and not only what is multiplied."""
     module = registry.create(name, dtype=jnp.bfloat16)

@@ -92,7 +92,7 @@ KINDS = ["sample", "variable mp4", "variable mkv", "late", "edited", "oblong", "
 KINDS += ["large", "turned 90", "turned 180", "turned 270", "mirrored"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(KINDS[0], marks=pytest.mark.slow), *KINDS[1:]])
 def test_opencv_gives_the_indices_times_and_pictures_of_pyav(kind, tmp_path):
     path = clip(kind, tmp_path)
     for fps in ("all", "auto", 3.0):

@@ -298,7 +298,10 @@ def test_mixtures_beat_the_single_von_mises_where_the_truth_has_two_modes():
 # --- Scoring, bundles, configs --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["biternion", "mixture", "cvae"])  # vonmises: test_scoring
+@pytest.mark.parametrize(
+    "kind",  # vonmises: test_scoring
+    ["mixture", *(pytest.param(k, marks=pytest.mark.slow) for k in ("biternion", "cvae"))],
+)
 def test_score_with_every_head_under_jit_and_export(kind, monkeypatch, random_tree):
     backbone = tiny_run.register(monkeypatch.setattr)
     spec = model.Spec("tiny", (spec_of(kind),), None, 32)

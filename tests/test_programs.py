@@ -77,6 +77,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path, folder
 
 
 @pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.slow
 def test_scores_do_not_depend_on_where_the_program_comes_from(folder, tiny_model):
     frames = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), np.uint8)
     made = scoring.Scorer(tiny_model, 2)(frames)

@@ -239,6 +239,7 @@ def test_a_killed_run_resumes_and_repeats_its_losses_exactly(
     jax.tree.map(np.testing.assert_array_equal, *(h.params for h in heads))
 
 
+@pytest.mark.slow
 def test_pooled_features_are_enough_for_a_head_without_a_grid(
     clips,
     weights,  # noqa: F811

@@ -104,6 +104,7 @@ def test_they_are_rows_of_the_table_of_a_video(mixed, weights, tmp_path):  # noq
     assert pq.read_schema(tmp_path / "plain.parquet").names == found.schema.names[:-1]
 
 
+@pytest.mark.slow
 def test_coarse_to_fine_keeps_them_in_order(tiny_model):
     table, _ = scan.score_video(tiny_model, SAMPLE, features="grid")
     assert len(table) == len(table.features["grid"]) > 24
@@ -139,6 +140,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("extra", [[], ["--part_rows=4"]], ids=["one file", "parts"])
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_gives_the_rows_of_an_unbroken_one(
     here,
     whole,

@@ -212,6 +212,7 @@ def test_fps(mixed, weights, tmp_path):
         assert len(rows(out)) == count
 
 
+@pytest.mark.slow
 def test_opencv_gives_the_rows_of_the_same_frames(mixed, weights, tmp_path):
     words = [mixed / "b.mp4", mixed / "text.mp4", SAMPLE, "--fps=2", *weights]
     for decoder in ("pyav", "opencv"):

@@ -428,6 +428,7 @@ def test_features_are_those_of_the_crop_that_was_scored(keepers, scorer, tiny_mo
     assert pooled.grid.shape == (BATCH, 0, 0, want.grid.shape[3])
 
 
+@pytest.mark.slow
 def test_features_of_whole_frames_are_those_of_the_backbone(only_doors, frames):
     kept = scoring.Scorer(only_doors, BATCH, features="grid")(frames).features
     module = registry.create(only_doors.spec.backbone)
@@ -440,6 +441,7 @@ def test_features_of_whole_frames_are_those_of_the_backbone(only_doors, frames):
         )
 
 
+@pytest.mark.slow
 def test_kept_features_are_rows_of_the_table_and_tails_are_masked(keepers, tiny_model):
     frames = random_frames(5, seed=5)
     scores = keepers["grid"](frames)

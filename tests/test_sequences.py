@@ -239,6 +239,7 @@ def test_a_wrong_setting_is_named(change, line):
         sequences.check(made)
 
 
+@pytest.mark.slow
 def test_photos_without_a_model_are_an_error(tiny, root):
     table = root / "stanford_cars" / "labels.csv"
     table.write_text(table.read_text().replace("model 2", ""))

@@ -172,6 +172,7 @@ def _inner(jaxpr):
                 yield inner
 
 
+@pytest.mark.slow
 def test_no_backward_convolution_through_the_backbone():
     spec, params = car_params()
     loss_fn = pixel_loss(spec, "brand")
@@ -379,6 +380,7 @@ def test_a_killed_run_resumes_and_repeats_its_losses_exactly(tiny, root, monkeyp
         assert [row["step"] for row in csv.DictReader(f)] == ["2", "4", "6"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_so_and_goes_on_where_it_stood(tiny, root, monkeypatch, capsys):
     config = settings(root, fold=-1)
     run(config, root, "whole")
@@ -481,6 +483,7 @@ def test_the_best_chunk_is_kept(tiny, root, monkeypatch):
     assert not np.allclose(kept["logits"]["kernel"], last["logits"]["kernel"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_bfloat16_backbone_has_a_cache_of_its_own_and_a_float32_head(tiny, root):
     run(settings(root), root, "a")
     run(settings(root, dtype="bfloat16"), root, "b")
@@ -521,6 +524,7 @@ def test_the_car_box_trains(tiny, root):
     assert bundle.spec.localise.channels == 8
 
 
+@pytest.mark.slow
 def test_content_trains_on_windows_of_a_table(tiny, root):
     table = root / "content.csv"
     with table.open("w", newline="") as f:
@@ -610,6 +614,7 @@ def test_a_direction_trains_on_pascal3d(tiny, prepared_root, tmp_path):
     assert files.sha256(photo) in seen
 
 
+@pytest.mark.slow
 def test_a_brand_trains_on_compcars_with_its_own_classes(tiny, prepared_root, tmp_path, caplog):
     config = prepared_settings(
         "brand", "compcars_web", schema="data", train_split="train+rest", eval_split="test",
@@ -651,6 +656,7 @@ def test_models_are_held_out_by_name(prepared_root):
         data.read_partition(config, prepared_root, "pascal3d_car")
 
 
+@pytest.mark.slow
 def test_another_object_trains_with_a_schema_of_its_own(tiny, prepared_root, tmp_path):
     config = prepared_settings("ripeness", "labelled_folder/fruit", steps=60, chunk=60, lr=0.05)
     config.eval_split = "test"

@@ -189,6 +189,7 @@ def test_photos_can_be_cut_to_the_car(server, job):
     assert picture(archive(server, job[0]).read("03_left.jpg")).shape == (360, 640, 3)
 
 
+@pytest.mark.slow
 def test_two_people_at_once_get_their_own(server):
     wanted = {"Ann.mp4": "type", "Bo.mp4": "seats"}
     results = {}
