@@ -461,6 +461,7 @@ def test_a_walk_with_pause_hurry_and_turn_is_followed_and_flips_are_gone():
     assert (causal > 90).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_frames_neither_overflow_nor_underflow():
     motion = Motion(cells=36, speeds_deg_s=(-10.0, 0.0, 10.0))
     frame = circular.from_single(jnp.float32(1.0), jnp.float32(1e4))

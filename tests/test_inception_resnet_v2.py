@@ -153,6 +153,7 @@ def test_size_of_the_network():
     assert {key.rsplit("/", 1)[1] for key in shapes} == {"kernel", "bias"}
 
 
+@pytest.mark.slow
 def test_bfloat16_computation_stays_close(random_tree):
     """On one block of each kind, which is all the kinds of layers that there are."""
     names = ("mixed_5b", "block35_0", "mixed_6a", "block17_0", "mixed_7a", "block8_0", "block8_9")

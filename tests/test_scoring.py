@@ -518,6 +518,7 @@ def test_host_buffers_are_used_again(warm):
     assert {id(buffer) for buffer, _ in warm._buffers} == before
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_canvas(warm, jitted, tiny_model):
     frames, every = random_batch((60, 130), 1), np.ones(4, bool)
     assert scoring.canvas(60, 130) == (120, 180)

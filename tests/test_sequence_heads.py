@@ -70,7 +70,7 @@ def at(density, rows):
 
 
 @pytest.mark.parametrize("name", ONE_QUICK)
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("causal", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_padding_and_what_masked_frames_show_change_nothing(name, causal):
     spec, frames = spec_of(name, causal), frames_of()
     params = params_of(spec, frames)

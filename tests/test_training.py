@@ -283,6 +283,7 @@ def test_giou_by_hand(a, b, expected):
     assert abs(float(got) - expected) < 1e-6
 
 
+@pytest.mark.slow
 def test_box_loss_prefers_the_truth_and_skips_targets_without_area():
     side = 10
     target = jnp.array([[0.2, 0.3, 0.8, 0.9]])
@@ -463,6 +464,7 @@ def test_live_views_differ_from_step_to_step_and_tell_where_they_look(tiny, root
         np.testing.assert_array_equal(batch.targets < 0, mirrored & (batch.targets != 0))
 
 
+@pytest.mark.slow
 def test_the_best_chunk_is_kept(tiny, root, monkeypatch):
     figures = iter([0.9, 0.5, 0.7, 0.0])
     monkeypatch.setattr(
@@ -599,6 +601,7 @@ def run_prepared(config, prepared_root, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_direction_trains_on_pascal3d(tiny, prepared_root, tmp_path):
     config = prepared_settings("orientation", "pascal3d_car", eval_split="val")
     result = run_prepared(config, prepared_root, tmp_path)
