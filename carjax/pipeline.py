@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # Alternatives are shown in the report, and nowhere else.
 _PREVIEW_SIDE = 640
 _MANIFEST = "selection.json"
-_PART = re.compile(r"\.carjax\.\d+\.part")
+_PART = re.compile(r"\.carjax\.[0-9a-f]+\.part")
 ANNOTATED = "annotated.mp4"
 TEMPORAL = ("none", "filter", "model")
 
@@ -248,7 +249,7 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     back last. The folder lies inside `target`, which may be a disk of its own, if that exists.
     """
     target = target.absolute()
-    name = f".carjax.{os.getpid()}.part"
+    name = f".carjax.{secrets.token_hex(8)}.part"
     folder = target / name if target.is_dir() else target.with_name(name)
     try:
         try:
