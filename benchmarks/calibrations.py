@@ -48,16 +48,12 @@ def by_novelty(parts: tuple[str, ...], *, among_models: bool) -> Fit:
     """An inverse temperature that novelty changes, fitted on the photos of some parts alone."""
 
     def fit(inner: dict[str, nested.Columns]) -> ClassCalibration:
-        columns = [inner[part] for part in parts]
-        joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
-        weights = np.concatenate(
-            [np.full(len(c["targets"]), 1 / len(c["targets"])) for c in columns]
-        )
+        photos, weights = nested.together(inner, parts)
         return calibration.fit_classes(
-            joined["log_probs"],
-            joined["targets"][:, 0],
+            photos["log_probs"],
+            photos["targets"][:, 0],
             weights,
-            joined["part_novelty"] if among_models else None,
+            photos["part_novelty"] if among_models else None,
         )
 
     return fit

@@ -23,8 +23,9 @@ from collections.abc import Iterator, Sequence
 import jax
 import machine
 import numpy as np
+import scaling
 
-from carjax import attributes, heads, model, parquet, scoring, video
+from carjax import model, parquet, scoring, video
 from carjax.cli import common
 from carjax.engine import local, run
 from carjax.sources import expand
@@ -52,26 +53,6 @@ class Memory:
     def __iter__(self) -> Iterator[video.Frame]:
         for i in range(FRAMES_PER_VIDEO):
             yield video.Frame(i, i / 30, pictures()[i % KEPT])
-
-
-def reference_design() -> model.Model:
-    """Inception-ResNet-v2 and the car's five heads, weights random."""
-    from backbone_cost import random_params
-
-    spec = model.Spec(
-        backbone="inception_resnet_v2",
-        heads=tuple(heads.HeadSpec(a) for a in attributes.CAR),
-        localise=None,
-        input_size=299,
-    )
-    rng = np.random.default_rng(0)
-
-    def random(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        scale = 1.0 if len(leaf.shape) < 2 else np.prod(leaf.shape[:-1]) ** -0.5
-        return (scale * rng.standard_normal(leaf.shape)).astype(np.float32)
-
-    tree = jax.tree.map(random, model.expected_params(spec))
-    return model.Model({"backbone": random_params(spec.backbone), **tree}, spec, {})
 
 
 def bare_rate(scorer: scoring.Scorer) -> float:
@@ -167,8 +148,11 @@ def main() -> None:
     if jax.default_backend() != "gpu":
         sys.exit("the profiler tells kernels apart on a GPU only; JAX found none here")
     figures = {}
-    for name, make in {"shipped": model.load, "reference design": reference_design}.items():
-        figures[name] = measure(make(), arguments.videos)
+    for name, one in {
+        "shipped": model.load(),
+        "reference design": scaling.make_model("inception_resnet_v2", 299),
+    }.items():
+        figures[name] = measure(one, arguments.videos)
         print(name, *(f"{k}={v}" for k, v in figures[name].items()), flush=True)
     command = "python benchmarks/device_busy.py"
     machine.save("device_busy.json", {"command": command, "size": SIZE, **figures})

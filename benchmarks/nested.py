@@ -247,10 +247,12 @@ def fit_direction(inner: Mapping[str, Columns]) -> calibration.DirectionCalibrat
     return calibration.fit_direction(tasks.density_of(photos), photos["targets"], weights)
 
 
-def together(parts: Mapping[str, Columns]) -> tuple[Columns, np.ndarray]:
-    """Returns the known and the unseen photos in one, and weights that sum alike for either."""
-    photos = {k: np.concatenate([parts[p][k] for p in MEASURED]) for k in parts["known"]}
-    counts = [len(parts[p]["targets"]) for p in MEASURED]
+def together(
+    parts: Mapping[str, Columns], names: Sequence[str] = MEASURED
+) -> tuple[Columns, np.ndarray]:
+    """Returns the photos of those parts in one, and weights that sum alike for each."""
+    photos = {k: np.concatenate([parts[p][k] for p in names]) for k in parts[names[0]]}
+    counts = [len(parts[p]["targets"]) for p in names]
     return photos, np.concatenate([np.full(n, 1 / n) for n in counts])
 
 

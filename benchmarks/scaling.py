@@ -66,8 +66,8 @@ def repeat(path: pathlib.Path, times: int, out: pathlib.Path) -> None:
                     copy.mux(packet)
 
 
-def make_model():
-    """The car's heads on EfficientNet-Lite0 at 96 pixels; all weights random."""
+def make_model(backbone_name: str = "efficientnet_lite0", input_size: int = SIDE):
+    """The car's heads on a backbone, without the car box; all weights random."""
     import jax
     import numpy as np
 
@@ -75,10 +75,10 @@ def make_model():
     from carjax.backbones import pretrained
 
     spec = model.Spec(
-        backbone="efficientnet_lite0",
+        backbone=backbone_name,
         heads=tuple(heads.HeadSpec(a) for a in attributes.CAR),
         localise=None,
-        input_size=SIDE,
+        input_size=input_size,
     )
     rng = np.random.default_rng(SEED)
 

@@ -9,14 +9,13 @@ import json
 import os
 import pathlib
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from carjax import video
 from carjax.errors import CarjaxError, UsageError
-from carjax.files import readable, replacing
+from carjax.files import readable, replacing, unique
 from carjax.listing import redaction
 from carjax.listing.photos import FORMATS, cropped, encode
 from carjax.scan import Ahead, score_video
@@ -249,8 +248,7 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     back last. The folder lies inside `target`, which may be a disk of its own, if that exists.
     """
     target = target.absolute()
-    name = f".carjax.{secrets.token_hex(8)}.part"
-    folder = target / name if target.is_dir() else target.with_name(name)
+    folder = unique(target / "carjax" if target.is_dir() else target)
     try:
         try:
             (folder / "photos").mkdir(parents=True)

@@ -53,18 +53,20 @@ def decode(data: bytes, shape: tuple[int, int] | None = None) -> np.ndarray:
     if not data:
         raise CarjaxError("the file is empty")
     flags = cv2.IMREAD_COLOR
-    if not pictures.is_whole(data):
+    # Of a JPEG alone, only which can be decoded at less than its size.
+    longest, whole = (
+        pictures.scan_jpeg(data) if pictures.is_jpeg(data) else (0, pictures.is_whole(data))
+    )
+    if not whole:
         raise CarjaxError("the image is cut short; copy it again")
-    if pictures.is_jpeg(data):
-        longest, _ = pictures.scan_jpeg(data)
-        for factor, reduced in (
-            (8, cv2.IMREAD_REDUCED_COLOR_8),
-            (4, cv2.IMREAD_REDUCED_COLOR_4),
-            (2, cv2.IMREAD_REDUCED_COLOR_2),
-        ):
-            if longest >= factor * max(SQUARE):
-                flags = reduced
-                break
+    for factor, reduced in (
+        (8, cv2.IMREAD_REDUCED_COLOR_8),
+        (4, cv2.IMREAD_REDUCED_COLOR_4),
+        (2, cv2.IMREAD_REDUCED_COLOR_2),
+    ):
+        if longest >= factor * max(SQUARE):
+            flags = reduced
+            break
     image = pictures.decoded(data, flags)
     if image is None:
         raise CarjaxError("not an image that can be decoded; give JPEG, PNG or WebP")

@@ -176,7 +176,6 @@ def make_live_step(
             images = augment.render(canvas, valid, view, size, augmentation)
             inputs = registry.normalize(config.backbone, images)
             features: Any = backbone.apply({"params": frozen["backbone"]}, inputs)
-        features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
         if task.cells:
             features = features._replace(grid=heads.pool_grid(features.grid, task.cells))
         return update(state, frozen, features, targets)
