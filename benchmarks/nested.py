@@ -13,6 +13,9 @@ their calibration saw:
 * unseen: photos of models that were not; for brand, their make has another model in training;
 * unknown: photos of makes that were not trained on at all (brand only).
 
+All of them are of Stanford Cars. The photos of other data sets that a config names are trained on
+but for those of the cars that a split holds out.
+
 Each of attributes × outer folds × {two inner, outer} is one `carjax train` run; finished runs are
 reused.
 """
@@ -147,18 +150,47 @@ def configure(values: Any, attribute: str) -> Any:
     return config
 
 
+def lent_fold(row: Mapping[str, str], cars: Cars, attribute: str, kind: np.ndarray) -> int:
+    """Returns the fold of a photo of another data set: 0, trained on, or −1, left out.
+
+    Left out is a car that is the same as one of the models of which no photo is trained on
+    (`same_as`), and for brand every car of a make of which no model is.
+    """
+    trained = cars.model[kind == TRAIN]
+    same = [name for name in row["same_as"].split(";") if name]
+    held_out = any(name in cars.model and name not in trained for name in same)
+    makes = cars.make[kind == TRAIN]
+    unheard = row["make"] in cars.make and row["make"] not in makes
+    return -1 if held_out or (attribute == "brand" and unheard) else 0
+
+
+def write_folds(folder: pathlib.Path, name: str, fold: Mapping[str, int]) -> None:
+    """Writes the table of a data set's folds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.csv").open("w", newline="") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow(["file", "fold"])
+        writer.writerows(fold.items())
+
+
 def train(values: Any, cars: Cars, config: Any, name: str, kind: np.ndarray) -> pathlib.Path:
-    """Trains one run on what a split leaves, or reuses it, and returns its folder."""
+    """Trains one run on what a split leaves, or reuses it, and returns its folder.
+
+    The photos of the config's other data sets are trained on as well, see `lent_fold`.
+    """
+    from carjax.datasets import csv_table
+    from carjax.training import config as configs
     from carjax.training import loop
 
     workdir = pathlib.Path(values.workdir)
     folds = workdir / "splits" / name
-    folds.mkdir(parents=True, exist_ok=True)
     fold = np.select([kind == TRAIN, kind == LEFT_OUT], [0, -1], 1)
-    with (folds / f"{DATA_SET}.csv").open("w", newline="") as f:
-        writer = csv.writer(f, lineterminator="\n")
-        writer.writerow(["file", "fold"])
-        writer.writerows(zip(cars.file.tolist(), fold.tolist(), strict=True))
+    write_folds(folds, DATA_SET, dict(zip(cars.file.tolist(), fold.tolist(), strict=True)))
+    for other in set(config.datasets) - {DATA_SET}:
+        table = configs.label_table(config, pathlib.Path(values.data_dir) / other)
+        _, rows = csv_table.read(table, ["file", "make", "same_as"])
+        lent = {row["file"]: lent_fold(row, cars, config.attribute, kind) for row in rows}
+        write_folds(folds, other, lent)
     config.fold = 1
     config.splits = str(folds)
     result = loop.train_and_evaluate(
@@ -472,7 +504,8 @@ def main(argv: list[str]) -> int:
     common.set_up_jax()
     from carjax.datasets import photos
 
-    cars = read_cars(photos.data_root(values.data_dir))
+    values.data_dir = str(photos.data_root(values.data_dir))
+    cars = read_cars(pathlib.Path(values.data_dir))
     for attribute in values.attributes:
         for outer in [int(i) for i in values.outer]:
             for name, inner in runs_of(outer).items():

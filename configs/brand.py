@@ -12,6 +12,7 @@ from carjax.training.config import default_config
 
 def get_config():
     config = default_config("brand")
+    config.datasets = ("stanford_cars", "phone_photos")
     config.input_size = 320
     config.views = 4
     config.steps = 1000

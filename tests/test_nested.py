@@ -73,3 +73,23 @@ def test_an_album_is_a_walk_around_one_car(cars):
     # Three fronts of novelty 0 count as much as one rear of novelty 1.
     album = {"album": np.zeros(4, int), "weight": nested.view_weights(np.array([0.0, 3, 9, 180]))}
     assert nested.album_means(album, np.array([0.0, 0, 0, 1])) == pytest.approx([0.5])
+
+
+def test_lent_photos_of_what_is_held_out_are_left_out(cars):
+    kind = nested.split(cars, "brand", 0, None)
+    trained = set(cars.model[kind == nested.TRAIN])
+    unseen, seen = sorted(set(cars.model) - trained)[0], sorted(trained)[0]
+    unheard = sorted(set(cars.make) - {model.split()[0] for model in trained})
+    assert unheard
+    row = {"make": "Audi", "same_as": ""}
+    for same, make, attribute, fold in [
+        ("", "Audi", "type", 0),
+        (seen, "Audi", "type", 0),
+        (f"{seen};{unseen}", "Audi", "type", -1),
+        ("Audi of another year", "Audi", "type", 0),
+        ("", unheard[0], "type", 0),
+        ("", unheard[0], "brand", -1),
+        ("", "Skoda", "brand", 0),
+    ]:
+        row = {"make": make, "same_as": same}
+        assert nested.lent_fold(row, cars, attribute, kind) == fold, row

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import cv2
@@ -21,6 +21,9 @@ from carjax.attributes import CONTENT, Attribute, Categorical, Schema
 from carjax.datasets import csv_table
 from carjax.errors import CarjaxError
 
+# What a folder of photos is read from, beside `images/`.
+BOX_TABLE, LABEL_TABLE = "boxes.csv", "labels.csv"
+SIDES = ("left", "top", "right", "bottom")
 # Column of a labels file, where it is not the attribute's own name.
 COLUMNS = {"brand": "make", "orientation": "azimuth_deg"}
 
@@ -114,29 +117,50 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     return root
 
 
-def read_labels(folder: str | os.PathLike[str], schema: Schema) -> Photos:
-    """Reads `labels.csv` and `images/` of a folder; an empty or unheard-of class is unknown.
+def read_labels(
+    folder: str | os.PathLike[str],
+    schema: Schema,
+    table: str | os.PathLike[str] | None = None,
+) -> Photos:
+    """Reads the labels of a folder's photos; an empty or unheard-of class is unknown.
+
+    Args:
+        folder: has the photos in `images/`.
+        schema: the attributes that are read.
+        table: `labels.csv` of the folder if not given. Where it has the columns `left`, `top`,
+            `right` and `bottom`, photos are cropped to that window, in pixels.
 
     Raises:
         CarjaxError: no such file, a missing column, a value that is not a number.
     """
     root = pathlib.Path(folder)
+    path = pathlib.Path(table or root / LABEL_TABLE)
     columns = {a.name: COLUMNS.get(a.name, a.name) for a in schema}
-    _, rows = csv_table.read(root / "labels.csv", ["file", *columns.values()])
+    header, rows = csv_table.read(path, ["file", *columns.values()])
     labels: dict[str, np.ndarray] = {}
     for attribute in schema:
         values = [row[columns[attribute.name]] for row in rows]
         try:
             labels[attribute.name] = encode_labels(attribute, values)
         except ValueError as error:
-            raise CarjaxError(f"{root / 'labels.csv'}: {attribute.name}: {error}") from None
+            raise CarjaxError(f"{path}: {attribute.name}: {error}") from None
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
         labels,
         np.array([row.get("class_name", "") for row in rows]),
         np.full((len(rows), 4), np.nan, np.float32),
+        crop=_sides(path, rows, "a window") if {*SIDES} <= {*header} else None,
     )
+
+
+def _sides(path: pathlib.Path, rows: Sequence[Mapping[str, str]], what: str) -> np.ndarray:
+    """Returns the four sides in every row, float32 [N, 4]; empty is NaN."""
+    try:
+        sides = [[float(row[s]) if row[s] else np.nan for s in SIDES] for row in rows]
+    except ValueError as error:
+        raise CarjaxError(f"{path}: a side of {what}: {error}") from None
+    return np.array(sides, np.float32).reshape(-1, 4)
 
 
 def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.ndarray:
@@ -195,18 +219,14 @@ def read_boxes(folder: str | os.PathLike[str]) -> Photos:
         CarjaxError: no such file, a missing column, a side that is not a number.
     """
     root = pathlib.Path(folder)
-    sides = ("left", "top", "right", "bottom")
-    _, rows = csv_table.read(root / "boxes.csv", ["file", *sides])
-    try:
-        box = [[float(row[s]) if row[s] else np.nan for s in sides] for row in rows]
-    except ValueError as error:
-        raise CarjaxError(f"{root / 'boxes.csv'}: a side of a box: {error}") from None
+    path = root / BOX_TABLE
+    _, rows = csv_table.read(path, ["file", *SIDES])
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
         {},
         np.array([""] * len(rows)),
-        np.array(box, np.float32).reshape(-1, 4),
+        _sides(path, rows, "a box"),
     )
 
 
@@ -226,20 +246,15 @@ def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         CarjaxError: no such table, a missing column, a side that is not a number.
     """
     root = pathlib.Path(folder)
-    sides = ("left", "top", "right", "bottom")
-    _, table = csv_table.read(path, ["dataset", "file", *sides, CONTENT.name])
+    _, table = csv_table.read(path, ["dataset", "file", *SIDES, CONTENT.name])
     rows = [row for row in table if row["dataset"] == root.name]
-    try:
-        crop = [[float(row[s]) if row[s] else np.nan for s in sides] for row in rows]
-    except ValueError as error:
-        raise CarjaxError(f"{path}: a side of a window: {error}") from None
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
         {CONTENT.name: encode_labels(CONTENT, [row[CONTENT.name] for row in rows])},
         np.array([""] * len(rows)),
         np.full((len(rows), 4), np.nan, np.float32),
-        crop=np.array(crop, np.float32).reshape(-1, 4),
+        crop=_sides(pathlib.Path(path), rows, "a window"),
     )
 
 

@@ -6,14 +6,14 @@ import csv
 import dataclasses
 import os
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import ml_collections
 
 import carjax
 from carjax.attributes import CAR, CONTENT, Angular, Attribute, Categorical, Schema, find
 from carjax.backbones import registry
-from carjax.datasets import prepared, schema_file
+from carjax.datasets import photos, prepared, schema_file
 from carjax.datasets.augment import Augmentation
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
@@ -21,8 +21,6 @@ from carjax.heads import ANGULAR_HEADS, HeadSpec
 from carjax.localise import LocaliseSpec
 
 LOCALISE = "localise"
-# What a folder of photos is read from, for each kind of task.
-BOX_TABLE, LABEL_TABLE = "boxes.csv", "labels.csv"
 # Where an attribute's classes come from, and the split of a prepared data set by car model.
 CAR_SCHEMA, DATA_SCHEMA = "car", "data"
 BY_MODEL = "by_model"
@@ -68,6 +66,8 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             # Labels that were looked at and found wrong: a table per folder of photos. Only what
             # is trained on is corrected.
             "corrections": "data/corrections",
+            # Labels of folders of photos that have no table of their own.
+            "label_tables": "data/label_tables",
             # Of a prepared data set: published splits, joined by +, or both "by_model".
             "train_split": "train",
             "eval_split": "",  # held out; "": nothing
@@ -206,6 +206,14 @@ def corrections_of(config: ml_collections.ConfigDict, name: str) -> pathlib.Path
     folder = _project_folder(config.corrections) if config.corrections else None
     table = folder / f"{name}.csv" if folder else None
     return table if table is not None and table.is_file() else None
+
+
+def label_table(config: ml_collections.ConfigDict, folder: pathlib.Path) -> pathlib.Path:
+    """Returns the table of labels of a folder of photos: its own, else one beside `data/splits`."""
+    own = folder / photos.LABEL_TABLE
+    beside = _project_folder(config.label_tables) if config.label_tables else None
+    lent = beside / f"{folder.name}.csv" if beside else own
+    return own if own.is_file() or not lent.is_file() else lent
 
 
 def content_labels(config: ml_collections.ConfigDict) -> pathlib.Path:
@@ -364,12 +372,10 @@ def _check_tree(config: ml_collections.ConfigDict, root: pathlib.Path) -> None:
     for name, folder in folders.items():
         if folder is None:
             _check_photos(config, root, name)
-            if config.fold >= 0:
-                _check_fold(config, name)
         else:
             _check_splits(config, folder)
-    if config.fold >= 0 and all(folders.values()):
-        raise UsageError("config.fold: prepared data sets have none: give --config.eval_split")
+    if config.fold >= 0:
+        _check_fold(config, [name for name, folder in folders.items() if folder is None])
     if config.eval_split and not any(folders.values()):
         raise UsageError("config.eval_split: folders of photos have none: give --config.fold")
     if config.schema == DATA_SCHEMA:
@@ -391,23 +397,31 @@ def _check_photos(config: ml_collections.ConfigDict, root: pathlib.Path, name: s
                 "(--data_dir or CARJAX_DATA)"
             )
         return
-    table = BOX_TABLE if config.attribute == LOCALISE else LABEL_TABLE
-    if not (root / name / table).is_file() or not (root / name / "images").is_dir():
+    folder = root / name
+    boxes = config.attribute == LOCALISE
+    table = folder / photos.BOX_TABLE if boxes else label_table(config, folder)
+    if not table.is_file() or not (folder / "images").is_dir():
         raise CarjaxError(
-            f"{root / name}: no data set here: expected {name}/{{images/,{table}}}, or a prepared "
+            f"{folder}: no data set here: expected {name}/{{images/,{table.name}}}, or a prepared "
             f"{name}/[CONFIG/]VERSION/ (carjax prepare), below {root} (--data_dir or CARJAX_DATA)"
         )
 
 
-def _check_fold(config: ml_collections.ConfigDict, name: str) -> None:
-    """A folder of photos has the fold."""
-    path = splits_dir(config) / f"{name}.csv"
-    if not path.is_file():
-        raise CarjaxError(f"{path}: no folds of {name}: train with --config.fold=-1")
-    with path.open(newline="", encoding="utf-8") as f:
-        folds = {int(row["fold"]) for row in csv.DictReader(f)}
+def _check_fold(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
+    """Every folder of photos has folds, and one of them has this one."""
+    if not names:
+        raise UsageError("config.fold: prepared data sets have none: give --config.eval_split")
+    folds: set[int] = set()
+    for name in names:
+        path = splits_dir(config) / f"{name}.csv"
+        if not path.is_file():
+            raise CarjaxError(f"{path}: no folds of {name}: train with --config.fold=-1")
+        with path.open(newline="", encoding="utf-8") as f:
+            folds |= {int(row["fold"]) for row in csv.DictReader(f)}
     if config.fold not in folds:
-        raise UsageError(f"config.fold: {name} has folds {sorted(folds)}, not {config.fold}")
+        raise UsageError(
+            f"config.fold: {', '.join(names)} has folds {sorted(folds)}, not {config.fold}"
+        )
 
 
 def _check_splits(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:

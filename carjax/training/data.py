@@ -110,14 +110,15 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
         elif config.attribute == CONTENT.name:
             known = photos.read_content(configs.content_labels(config), root / name)
         else:
-            known = photos.read_labels(root / name, schema)
+            table = configs.label_table(config, root / name)
+            known = photos.read_labels(root / name, schema, table)
         held_out = left_out = np.zeros(len(known), bool)
         if config.fold >= 0:
             folds = photos.read_folds(configs.splits_dir(config) / f"{name}.csv", known.names)
             held_out = folds == config.fold
             left_out = folds < 0
-        if table := configs.corrections_of(config, name):
-            known = photos.correct(known, table, ~held_out)
+        if corrections := configs.corrections_of(config, name):
+            known = photos.correct(known, corrections, ~held_out)
         return Partition(known, held_out, left_out)
     # Heads learn from cars as the car box cuts them out; the car box itself from whole photos.
     found = prepared.read(folder, schema, cropped=not boxes)

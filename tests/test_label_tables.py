@@ -1,0 +1,119 @@
+"""The labels that the project lends to photos without any: their tables, and reading them."""
+
+import csv
+import pathlib
+
+import numpy as np
+import pytest
+from conftest import load_module
+from PIL import Image
+
+from carjax.attributes import BRANDS, CAR, Categorical, find
+from carjax.datasets import photos
+from carjax.errors import CarjaxError, UsageError
+from carjax.training import config as configs
+from carjax.training import data
+
+DATA = pathlib.Path(__file__).parents[1] / "data"
+TABLE = DATA / "label_tables" / "phone_photos.csv"
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    images = tmp_path / "cars" / "images"
+    images.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (40, 20), (200, 30, 30)).save(images / name)
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "cars.csv").write_text(
+        "file,class_name,doors,left,top,right,bottom\na.png,X,4,10,5,30,15\nb.png,Y,5,,,,\n"
+    )
+    config = configs.default_config("doors")
+    config.datasets, config.label_tables = ("cars",), str(tables)
+    return config, tmp_path
+
+
+def test_a_folder_without_labels_is_read_from_the_lent_table(tree):
+    config, root = tree
+    configs.check(config, root)
+    read = data.read_partition(config, root, "cars").photos
+    assert read.names == ("a.png", "b.png")
+    assert read.labels["doors"].tolist() == [2, 3]
+    assert read.group.tolist() == ["X", "Y"]
+    assert read.read(0).shape == (10, 20, 3)  # its window
+    assert read.read(1).shape == (20, 40, 3)  # all of it
+
+
+def test_labels_of_its_own_win(tree):
+    config, root = tree
+    (root / "cars" / "labels.csv").write_text("file,class_name,doors\nb.png,Z,2\n")
+    read = data.read_partition(config, root, "cars").photos
+    assert read.names == ("b.png",)
+    assert read.crop is None
+
+
+def test_without_either_table_the_line_shows_the_tree(tree):
+    config, root = tree
+    config.label_tables = ""
+    with pytest.raises(CarjaxError, match=r"expected cars/\{images/,labels.csv\}"):
+        configs.check(config, root)
+
+
+def test_a_side_that_is_no_number_is_one_line(tree):
+    config, root = tree
+    (root / "tables" / "cars.csv").write_text(
+        "file,class_name,doors,left,top,right,bottom\na.png,X,4,left,5,30,15\n"
+    )
+    with pytest.raises(CarjaxError, match=r"cars.csv: a side of a window: .*'left'"):
+        data.read_partition(config, root, "cars")
+
+
+def test_a_fold_may_be_that_of_one_data_set(tree):
+    config, root = tree
+    (root / "more" / "images").mkdir(parents=True)
+    (root / "more" / "labels.csv").write_text("file,class_name,doors\n")
+    splits = root / "splits"
+    splits.mkdir()
+    (splits / "cars.csv").write_text("file,fold\na.png,0\nb.png,0\n")
+    (splits / "more.csv").write_text("file,fold\nc.png,1\n")
+    config.datasets, config.splits, config.fold = ("cars", "more"), str(splits), 1
+    configs.check(config, root)
+    config.fold = 2
+    with pytest.raises(UsageError, match=r"cars, more has folds \[0, 1\], not 2"):
+        configs.check(config, root)
+
+
+def test_every_lent_label_is_a_class():
+    known = {a.name: (*a.classes, "") for a in CAR if isinstance(a, Categorical)}
+    rows = rows_of(TABLE)
+    assert len({row["file"] for row in rows}) == len(rows) > 1500
+    for row in rows:
+        assert row["class_name"].startswith(row["make"])
+        for name in ("type", "doors", "seats"):
+            assert row[name] in known[name], row
+    makes = {row["make"] for row in rows}
+    assert {"Hyundai", "MINI", "Mercedes-Benz", "Suzuki", "Volkswagen"} <= makes & {*BRANDS}
+    assert {*find(CAR, "type").classes} >= {row["type"] for row in rows} - {""}
+
+
+def test_the_same_cars_are_classes_of_stanford_cars():
+    classes = {row["class_name"] for row in rows_of(DATA / "stanford_cars_classes.csv")}
+    named = {c for row in rows_of(TABLE) for c in row["same_as"].split(";") if c}
+    assert named
+    assert named <= classes
+
+
+def test_the_table_is_what_its_script_writes(carjax_data, tmp_path, monkeypatch):
+    script = load_module(DATA / "make_phone_labels.py")
+    monkeypatch.setattr(script, "TABLE", tmp_path / "again" / TABLE.name)
+    script.main(carjax_data)
+    assert (tmp_path / "again" / TABLE.name).read_text() == TABLE.read_text()
+    read = photos.read_labels(carjax_data / "phone_photos", CAR[:1], TABLE)
+    for i in np.random.default_rng(0).choice(len(read), 40, replace=False):
+        assert min(read.read(int(i)).shape[:2]) > 30
