@@ -11,10 +11,10 @@ their calibration saw:
 
 * known: photos of models that were trained on;
 * unseen: photos of models that were not; for brand, their make has another model in training;
-* unknown: photos of makes that were not trained on at all (brand only).
-
-All of them are of Stanford Cars. The photos of other data sets that a config names are trained on
-but for those of the cars that a split holds out.
+* unknown: photos of makes that were not trained on at all (brand only);
+* elsewhere: photos of another source, `phone_photos`, of families of models that were not trained
+  on. The rest of that source is trained on as well, if the config names it, but for the cars of
+  models that are held out. The other three are of Stanford Cars.
 
 Each of attributes × outer folds × {two inner, outer} is one `carjax train` run; finished runs are
 reused.
@@ -44,31 +44,42 @@ from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
 FOLDS, INNER_FOLDS = 5, 10
-DATA_SET = "stanford_cars"
+DATA_SET, LENT = "stanford_cars", "phone_photos"
 SYNOPSIS = "usage: python benchmarks/nested.py --workdir=DIR [--attributes=…]"
 HERE = pathlib.Path(__file__).parent
+LENT_TABLE = HERE.parent / "data" / "label_tables" / f"{LENT}.csv"
 # What a photo is in a split; the first is trained on.
-TRAIN, KNOWN, UNSEEN, UNKNOWN, LEFT_OUT = range(5)
-PARTS = {"known": KNOWN, "unseen": UNSEEN, "unknown": UNKNOWN}
+TRAIN, KNOWN, UNSEEN, UNKNOWN, ELSEWHERE, LEFT_OUT = range(6)
+PARTS = {"known": KNOWN, "unseen": UNSEEN, "unknown": UNKNOWN, "elsewhere": ELSEWHERE}
 MEASURED = ("known", "unseen")
 
 
 class Cars(NamedTuple):
-    """The photos' names and what they show, N each; the azimuth in degrees."""
+    """The photos' names and what they show, N each; the azimuth in degrees (NaN: unknown).
 
+    Of the photos of `LENT`, `same_as` names the models of `DATA_SET` that are the same car.
+    """
+
+    data_set: np.ndarray
     file: np.ndarray
     make: np.ndarray
     model: np.ndarray
     azimuth: np.ndarray
+    same_as: np.ndarray
 
 
 def read_cars(root: pathlib.Path) -> Cars:
-    """Reads the label table."""
-    with (root / DATA_SET / "labels.csv").open(newline="") as f:
-        rows = list(csv.DictReader(f))
-    columns = ([r[k] for r in rows] for k in ("file", "make", "class_name"))
-    azimuth = np.array([float(r["azimuth_deg"]) for r in rows])
-    return Cars(*(np.array(column) for column in columns), azimuth)
+    """Reads the label tables."""
+    tables = {DATA_SET: root / DATA_SET / "labels.csv", LENT: LENT_TABLE}
+    rows: list[tuple[str, str, str, str, float, str]] = []
+    for name, path in tables.items():
+        with path.open(newline="") as f:
+            rows += [
+                (name, row["file"], row["make"], row["class_name"],
+                 float(row.get("azimuth_deg") or "nan"), row.get("same_as", ""))
+                for row in csv.DictReader(f)
+            ]  # fmt: skip
+    return Cars(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
 def view_weights(azimuth: np.ndarray) -> np.ndarray:
@@ -94,10 +105,12 @@ def _sha1(text: str) -> int:
 def model_folds(cars: Cars, folds: int = FOLDS) -> np.ndarray:
     """Returns each photo's fold by model, int [N]; the models of a make lie in different folds."""
     fold = {}
-    for make in np.unique(cars.make):
-        models = sorted(set(cars.model[cars.make == make]), key=_sha1)
-        fold |= {model: (_sha1(make) + i) % folds for i, model in enumerate(models)}
-    return np.array([fold[model] for model in cars.model])
+    for name, make in {*zip(cars.data_set.tolist(), cars.make.tolist(), strict=True)}:
+        own = (cars.data_set == name) & (cars.make == make)
+        models = sorted(set(cars.model[own]), key=_sha1)
+        fold |= {(name, model): (_sha1(make) + i) % folds for i, model in enumerate(models)}
+    keys = zip(cars.data_set.tolist(), cars.model.tolist(), strict=True)
+    return np.array([fold[key] for key in keys])
 
 
 def runs_of(outer: int) -> dict[str, int | None]:
@@ -116,6 +129,10 @@ def split(
 ) -> np.ndarray:
     """Returns what every photo is in a split, int [N].
 
+    Photos of `LENT` are trained on, but for a fold of its families, which is elsewhere. Of what is
+    trained on those are left out that show a model that is held out, or, for brand, a make of
+    which all models are.
+
     Args:
         cars: the photos.
         attribute: for 'brand', models whose make is not trained on are unknown, not unseen.
@@ -124,9 +141,10 @@ def split(
         inner_folds: … one of this many; a multiple of `FOLDS`, so that it misses the outer one.
     """
     kind = np.full(len(cars.file), TRAIN)
+    lent = cars.data_set == LENT
 
     def hold_out(fold: int, folds: int) -> None:
-        free = kind == TRAIN
+        free = (kind == TRAIN) & ~lent
         by_photo = np.array([_sha1(f) % folds for f in cars.file])
         kind[free & (by_photo == fold)] = KNOWN
         kind[free & (model_folds(cars, folds) == fold)] = UNSEEN
@@ -135,9 +153,19 @@ def split(
     if inner is not None:
         kind[kind != TRAIN] = LEFT_OUT
         hold_out(inner, inner_folds)
+    own = (kind == TRAIN) & ~lent
+    same = [{name for name in names.split(";") if name} for names in cars.same_as.tolist()]
+    apart = lent & (model_folds(cars) == outer)
+    # A car of both data sets is known wherever either trains on it.
+    kind[apart] = LEFT_OUT
+    kind[apart & np.array([not names for names in same])] = ELSEWHERE if inner is None else LEFT_OUT
+    held_out = set(cars.model[~lent]) - set(cars.model[own])
+    kind[lent & np.array([bool(names & held_out) for names in same])] = LEFT_OUT
     if attribute == "brand":
-        trained = np.isin(cars.make, cars.make[kind == TRAIN])
+        trained = np.isin(cars.make, cars.make[own])
+        heard = np.isin(cars.make, cars.make[~lent])
         kind[(kind == UNSEEN) & ~trained] = UNKNOWN
+        kind[lent & heard & ~trained] = LEFT_OUT
     return kind
 
 
@@ -150,20 +178,6 @@ def configure(values: Any, attribute: str) -> Any:
     return config
 
 
-def lent_fold(row: Mapping[str, str], cars: Cars, attribute: str, kind: np.ndarray) -> int:
-    """Returns the fold of a photo of another data set: 0, trained on, or −1, left out.
-
-    Left out is a car that is the same as one of the models of which no photo is trained on
-    (`same_as`), and for brand every car of a make of which no model is.
-    """
-    trained = cars.model[kind == TRAIN]
-    same = [name for name in row["same_as"].split(";") if name]
-    held_out = any(name in cars.model and name not in trained for name in same)
-    makes = cars.make[kind == TRAIN]
-    unheard = row["make"] in cars.make and row["make"] not in makes
-    return -1 if held_out or (attribute == "brand" and unheard) else 0
-
-
 def write_folds(folder: pathlib.Path, name: str, fold: Mapping[str, int]) -> None:
     """Writes the table of a data set's folds."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,23 +188,16 @@ def write_folds(folder: pathlib.Path, name: str, fold: Mapping[str, int]) -> Non
 
 
 def train(values: Any, cars: Cars, config: Any, name: str, kind: np.ndarray) -> pathlib.Path:
-    """Trains one run on what a split leaves, or reuses it, and returns its folder.
-
-    The photos of the config's other data sets are trained on as well, see `lent_fold`.
-    """
-    from carjax.datasets import csv_table
-    from carjax.training import config as configs
+    """Trains one run on what a split leaves, or reuses it, and returns its folder."""
     from carjax.training import loop
 
     workdir = pathlib.Path(values.workdir)
     folds = workdir / "splits" / name
     fold = np.select([kind == TRAIN, kind == LEFT_OUT], [0, -1], 1)
-    write_folds(folds, DATA_SET, dict(zip(cars.file.tolist(), fold.tolist(), strict=True)))
-    for other in set(config.datasets) - {DATA_SET}:
-        table = configs.label_table(config, pathlib.Path(values.data_dir) / other)
-        _, rows = csv_table.read(table, ["file", "make", "same_as"])
-        lent = {row["file"]: lent_fold(row, cars, config.attribute, kind) for row in rows}
-        write_folds(folds, other, lent)
+    for data_set in config.datasets:
+        own = cars.data_set == data_set
+        table = zip(cars.file[own].tolist(), fold[own].tolist(), strict=True)
+        write_folds(folds, data_set, dict(table))
     config.fold = 1
     config.splits = str(folds)
     result = loop.train_and_evaluate(
@@ -210,14 +217,18 @@ def parts_of(cars: Cars, columns: Columns, kind: np.ndarray) -> dict[str, Column
     Two columns are added: 'album', a number that up to `ALBUM` photos of one car model share, and
     'weight', see `view_weights`.
     """
-    position = {f"{DATA_SET}/{name}": i for i, name in enumerate(cars.file.tolist())}
+    names = zip(cars.data_set.tolist(), cars.file.tolist(), strict=True)
+    position = {"/".join(name): i for i, name in enumerate(names)}
     index = np.array([position[name] for name in columns["names"].tolist()])
+    placed = ~np.isnan(cars.azimuth)
+    weight = np.ones(len(cars.file))
+    weight[placed] = view_weights(cars.azimuth[placed])
     parts = {}
     for part, code in PARTS.items():
         own = kind[index] == code
         parts[part] = {k: v[own] for k, v in columns.items()}
         parts[part]["album"] = deal(cars.model[index[own]])
-        parts[part]["weight"] = view_weights(cars.azimuth)[index[own]]
+        parts[part]["weight"] = weight[index[own]]
     return parts
 
 
@@ -450,8 +461,10 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
         folds.append((joined(runs[:-1]), runs[-1]))
     fit = fit_classes if isinstance(find(CAR, attribute), Categorical) else fit_direction
     fits = [fit(inner) for inner, _ in folds]
-    for part in MEASURED:
+    for part in (*MEASURED, "elsewhere"):
         raw = [outer[part] for _, outer in folds]
+        if not sum(len(columns["targets"]) for columns in raw):
+            continue  # the direction of no such photo is known
         stated = [state(c, f) for c, f in zip(raw, fits, strict=True)]
         crossval.report(results, f"{part}, as trained", attribute, raw)
         crossval.report(results, part, attribute, stated)

@@ -15,7 +15,7 @@ def get_config():
     config.datasets = ("stanford_cars", "phone_photos")
     config.input_size = 320
     config.views = 4
-    config.steps = 1000
+    config.steps = 1200
     config.mixup = 0.2
     config.head.grid = 8
     config.head.queries = 8

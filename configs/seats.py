@@ -15,7 +15,7 @@ def get_config():
     config.datasets = ("stanford_cars", "phone_photos")
     config.input_size = 320
     config.views = 8
-    config.steps = 1000
+    config.steps = 1400
     config.mixup = 0.2
     config.head.members = 2
     config.head.channels = 64

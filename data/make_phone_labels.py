@@ -3,9 +3,12 @@
     python data/make_phone_labels.py "$CARJAX_DATA"
 
 `phone_photos_cars.csv` says which model each photo shows, and how much of it; that was looked at.
-`phone_photos_models.csv` has the attributes of each model, and the classes of Stanford Cars that
-are the same car (`same_as`, separated by semicolons). Photos that show half of a car or less are
-left out, and those whose car could not be named. Windows are the boxes of `boxes.csv`.
+`phone_photos_models.csv` has the attributes of each model; the family of models that look alike,
+which becomes its `class_name`, so that a split by model keeps it together; and the classes of
+Stanford Cars that are the same car (`same_as`, separated by semicolons).
+
+Photos that show half of a car or less are left out, and those whose car could not be named. Windows
+are the boxes of `boxes.csv`.
 """
 
 import csv
@@ -15,7 +18,7 @@ import sys
 HERE = pathlib.Path(__file__).parent
 TABLE = HERE / "label_tables" / "phone_photos.csv"
 SIDES = ("left", "top", "right", "bottom")
-ATTRIBUTES = ("make", "type", "doors", "seats", "same_as")
+ATTRIBUTES = ("family", "make", "type", "doors", "seats", "same_as")
 
 
 def read(path: pathlib.Path, key: str) -> dict[str, dict[str, str]]:
@@ -40,13 +43,14 @@ def main(root: pathlib.Path) -> None:
     used = 0
     with TABLE.open("w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")
-        writer.writerow(["file", *SIDES, "class_name", *ATTRIBUTES])
+        header = ["class_name" if name == "family" else name for name in ATTRIBUTES]
+        writer.writerow(["file", *SIDES, *header])
         for file, car in sorted(cars.items()):
             if car["content"] not in ("whole", "most") or car["model"] not in models:
                 continue
             box = [boxes[file][side] for side in SIDES]
             model = models[car["model"]]
-            writer.writerow([file, *box, car["model"], *(model[name] for name in ATTRIBUTES)])
+            writer.writerow([file, *box, *(model[name] for name in ATTRIBUTES)])
             used += 1
     print(f"{TABLE}: {used} of {len(cars)} photos, {len(models)} models")
 
