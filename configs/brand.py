@@ -16,6 +16,7 @@ def get_config():
     config.input_size = 320
     config.views = 4
     config.steps = 1200
+    config.model_cap = 36  # as many as Stanford Cars has
     config.mixup = 0.2
     config.head.grid = 8
     config.head.queries = 8

@@ -16,6 +16,7 @@ def get_config():
     config.input_size = 320
     config.views = 8
     config.steps = 1400
+    config.model_cap = 36  # as many as Stanford Cars has
     config.mixup = 0.2
     config.head.members = 2
     config.head.channels = 64

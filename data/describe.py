@@ -20,8 +20,9 @@ from carjax.attributes import CAR, VIEWS, Categorical, find
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 
-SPLITS = pathlib.Path(__file__).parent / "splits"
-LABELLED, BOXED = "stanford_cars", ("car_boxes", "phone_photos")
+HERE = pathlib.Path(__file__).parent
+SPLITS, LABEL_TABLES = HERE / "splits", HERE / "label_tables"
+LABELLED, LENT, BOXED = "stanford_cars", "phone_photos", ("car_boxes", "phone_photos")
 # A box that comes this near to an edge of its photo, as a fraction of the side, is cut off by it.
 AT_BORDER = 0.01
 
@@ -91,10 +92,14 @@ def class_counts(cars: photos.Photos, name: str) -> list[tuple[str, str, int, in
     return rows
 
 
-def class_table(cars: photos.Photos) -> str:
-    """Photos and models per class of type, doors and seats."""
-    rows = [row for name in ("type", "doors", "seats") for row in class_counts(cars, name)]
-    return table(["attribute", "class", "photos", "models"], rows)
+def class_table(cars: photos.Photos, lent: photos.Photos) -> str:
+    """Photos and models per class of type, doors and seats, in either data set."""
+    rows = []
+    for name in ("type", "doors", "seats"):
+        both = zip(class_counts(cars, name), class_counts(lent, name), strict=True)
+        rows += [(*own, *other[2:]) for own, other in both]
+    header = ["attribute", "class", "photos", "models"]
+    return table([*header, f"{LENT}, photos", "families"], rows)
 
 
 def unknown_table(cars: photos.Photos) -> str:
@@ -114,17 +119,17 @@ def models_of(cars: photos.Photos, brand: int) -> tuple[int, list[tuple[str, int
     return int(chosen.sum()), [split_class(name) for name in sorted(set(cars.group[chosen]))]
 
 
-def brand_table(cars: photos.Photos) -> str:
-    """Photos, models and years per brand."""
+def brand_table(cars: photos.Photos, lent: photos.Photos) -> str:
+    """Photos, models and years per brand, and photos and families of the other data set."""
     rows = []
+    others = class_counts(lent, "brand")
     for index, brand in enumerate(classes_of("brand")):
         count, models = models_of(cars, index)
         years = ", ".join(str(year) for year in sorted({year for _, year in models}))
-        rows.append((brand, count, len(models), years))
+        rows.append((brand, count, len(models), years, *others[index][2:]))
     unknown = int((cars.labels["brand"] < 0).sum())
-    if unknown:
-        rows.append(("unknown", unknown, 0, ""))
-    return table(["brand", "photos", "models", "years"], rows)
+    rows.append(("none of these", unknown, 0, "", *others[-1][2:]))
+    return table(["brand", "photos", "models", "years", f"{LENT}, photos", "families"], rows)
 
 
 def model_list(cars: photos.Photos) -> str:
@@ -211,14 +216,16 @@ def describe(root: pathlib.Path) -> str:
         CarjaxError: a label table is missing or broken, or a photo has no fold.
     """
     cars = photos.read_labels(root / LABELLED, CAR)
+    classes = tuple(a for a in CAR if isinstance(a, Categorical))
+    lent = photos.read_labels(root / LENT, classes, LABEL_TABLES / f"{LENT}.csv")
     years = sorted({split_class(name)[1] for name in set(cars.group)})
     names_of = {LABELLED: cars.names} | {n: photos.read_boxes(root / n).names for n in BOXED}
     span = f", {years[0]}–{years[-1]}" if years else ""
     parts = (
         (f"{len(cars):,} photos of {len(set(cars.group))} models{span}", unknown_table(cars)),
-        ("Type, doors, seats", class_table(cars)),
+        ("Type, doors, seats", class_table(cars, lent)),
         ("Views", view_table(cars)),
-        ("Brands", brand_table(cars)),
+        ("Brands", brand_table(cars, lent)),
         ("Models", model_list(cars)),
         ("Car boxes", box_table(root, BOXED)),
         ("Folds", fold_table(names_of)),

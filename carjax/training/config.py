@@ -86,6 +86,9 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             "mixup": 0.4,
             "label_smoothing": 0.05,
             "balance": 0.0,
+            # Photos of one car model that count in full; where there are more they share that
+            # weight. 0: all count.
+            "model_cap": 0,
             # The optimiser.
             "steps": 1200,
             "batch": 256,
@@ -256,7 +259,18 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
     registry.spec_of(config.backbone)
     for name, least in (
         *((n, 1) for n in ("views", "steps", "batch", "chunk")),
-        *((n, 0) for n in ("cells", "warmup", "input_size", "mixup", "balance", "weight_decay")),
+        *(
+            (n, 0)
+            for n in (
+                "cells",
+                "warmup",
+                "input_size",
+                "mixup",
+                "balance",
+                "model_cap",
+                "weight_decay",
+            )
+        ),
     ):
         if config[name] < least:
             raise UsageError(f"config.{name}: must be at least {least}, not {config[name]}")

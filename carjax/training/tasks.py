@@ -80,6 +80,7 @@ class CategoricalTask:
     mixup: float
     label_smoothing: float
     balance: float
+    model_cap: int = 0
 
     @property
     def classes(self) -> int:
@@ -102,9 +103,15 @@ class CategoricalTask:
         return photos.labels[self.spec.attribute.name] >= 0
 
     def weights(self, photos: Photos) -> np.ndarray:
-        """By the frequency of the photo's class."""
+        """By the frequency of the photo's class, and by that of its car model beyond the cap."""
         labels = photos.labels[self.spec.attribute.name]
-        return balanced_weights(labels, np.bincount(labels, minlength=self.classes), self.balance)
+        weights = balanced_weights(
+            labels, np.bincount(labels, minlength=self.classes), self.balance
+        )
+        if self.model_cap:
+            _, model, counts = np.unique(photos.group, return_inverse=True, return_counts=True)
+            weights = weights * np.minimum(1.0, self.model_cap / counts)[model]
+        return weights
 
     def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
         """Indices of the class and of its part (0 without parts), int32 [N, 2], in every view."""
@@ -296,6 +303,7 @@ def create(config: ml_collections.ConfigDict, part_keys: tuple[tuple[str, int], 
         return BoxTask(spec, config.dropout)
     if isinstance(spec.attribute, Categorical):
         return CategoricalTask(
-            spec, part_keys, config.dropout, config.mixup, config.label_smoothing, config.balance
-        )
+            spec, part_keys, config.dropout, config.mixup, config.label_smoothing, config.balance,
+            config.model_cap,
+        )  # fmt: skip
     return AngularTask(spec, config.dropout, config.balance, config.latent_samples)
