@@ -1,9 +1,9 @@
-"""Writes the tables of `results/nested.json` and `calibrations.json` into the pages that show them.
+"""Writes the figures of `results/nested.json` and `calibrations.json` to where they are shown.
 
     python benchmarks/nested_tables.py
 
-A table stands between `<!-- figures: NAME -->` and `<!-- /figures -->`; the pages are MODEL_CARD.md
-and docs/certainty.md.
+A table stands between `<!-- figures: NAME -->` and `<!-- /figures -->` in MODEL_CARD.md and
+docs/certainty.md. The main figures go into `data/car_heads.card.json`, which goes into the bundle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ from carjax.attributes import CAR, Categorical
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("MODEL_CARD.md", "docs/certainty.md")
-PARTS = {"known": "known models", "unseen": "unseen models", "unknown": "unknown makes"}
+CARD = ROOT / "data" / "car_heads.card.json"
+PARTS = {
+    "known": "known models",
+    "unseen": "unseen models",
+    "unknown": "unknown makes",
+    "elsewhere": "unseen families elsewhere",
+}
+# Figures of each head that its bundle tells.
+TOLD = (
+    "accuracy", "balanced_accuracy", "nll", "ece",
+    "mederr_deg", "acc_pi_6", "flip_rate", "loglik_nats_per_rad", "coverage95",
+)  # fmt: skip
 # Figure → (row, factor, digits, unit).
 DIRECTION = {
     "mederr_deg": ("median error", 1, 2, "°"),
@@ -41,7 +52,7 @@ def nested(results: Mapping[str, Any]) -> list[str]:
         "|---|---|--:|---|---|---|---|---|---|---|",
     ]
     for attribute in (a.name for a in CAR if isinstance(a, Categorical)):
-        for part in ("known", "unseen"):
+        for part in ("known", "unseen", "elsewhere"):
             row = results[part][attribute]
             low, high = row["accuracy"]["ci95"]
             lines.append(
@@ -83,18 +94,16 @@ def nested(results: Mapping[str, Any]) -> list[str]:
 
 
 def recall(results: Mapping[str, Any]) -> list[str]:
-    """Which classes are found on known and on unseen models."""
-    lines = [
-        "| attribute | class | photos, known models | found | photos, unseen models | found |",
-        "|---|---|--:|---|--:|---|",
-    ]
+    """Which classes are found on known models, on unseen ones, and on those of another source."""
+    parts = {"known": "known models", "unseen": "unseen models", "elsewhere": "elsewhere"}
+    header = [cell for label in parts.values() for cell in (f"photos, {label}", "found")]
+    lines = [f"| attribute | class | {' | '.join(header)} |", "|---|---|" + "--:|---|" * len(parts)]
     for attribute in ("type", "doors", "seats"):
-        known, unseen = (results[part][attribute].get("recall", {}) for part in ("known", "unseen"))
-        for name, (photos, share) in unseen.items():
-            own, found = known[name]
-            lines.append(
-                f"| {attribute} | {name} | {own:,} | {found:.2f} | {photos:,} | {share:.2f} |"
-            )
+        columns = [results[part][attribute]["recall"] for part in parts]
+        for name in columns[1]:
+            found = [column.get(name) for column in columns]
+            cells = [f"{row[0]:,} | {row[1]:.2f}" if row else "0 | –" for row in found]
+            lines.append(f"| {attribute} | {name} | {' | '.join(cells)} |")
     return lines
 
 
@@ -161,6 +170,18 @@ TABLES = {
 }
 
 
+def card(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """What a bundle's card tells of every head: part → attribute → figure."""
+    return {
+        part: {
+            attribute: {"images": row["images"]}
+            | {name: round(row[name]["mean"], 4) for name in TOLD if name in row}
+            for attribute, row in results[part].items()
+        }
+        for part in ("known", "unseen", "elsewhere")
+    }
+
+
 def main() -> None:
     results = json.loads((RESULTS / "nested.json").read_text())
     for page in PAGES:
@@ -173,6 +194,9 @@ def main() -> None:
             text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
         with files.replacing(ROOT / page) as temporary:
             temporary.write_text(text)
+    told = json.loads(CARD.read_text()) | {"nested": card(results)}
+    with files.replacing(CARD) as temporary:
+        temporary.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

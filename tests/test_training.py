@@ -326,6 +326,18 @@ def test_balance_counts_mirrored_views(root):
     np.testing.assert_allclose(weights, [1 / 18] * 18 + [1 / 4] * 2)
 
 
+def test_photos_of_a_model_beyond_the_cap_share_its_weight(root):
+    found = data.read_partition(settings(root, "doors"), root, "stanford_cars").photos
+    found.labels["doors"][:] = [0] * 10 + [1] * 10
+    found.group[:] = ["A"] * 8 + ["B"] * 2 + ["B"] * 2 + ["C"] * 8
+    capped = tasks.create(settings(root, "doors", parts=False, model_cap=4)).weights(found)
+    np.testing.assert_allclose(capped, [0.5] * 8 + [1] * 4 + [0.5] * 8)
+    both = settings(root, "doors", parts=False, model_cap=4, balance=1.0)
+    np.testing.assert_allclose(tasks.create(both).weights(found), capped / 10)
+    plain = tasks.create(settings(root, "doors", parts=False)).weights(found)
+    np.testing.assert_array_equal(plain, 1)
+
+
 def test_batches_follow_the_weights():
     n = 4
     cumulative = np.cumsum([0.1, 0.0, 0.6, 0.3]).astype(np.float32)
