@@ -156,9 +156,11 @@ def split(
     own = (kind == TRAIN) & ~lent
     same = [{name for name in names.split(";") if name} for names in cars.same_as.tolist()]
     apart = lent & (model_folds(cars) == outer)
-    # A car of both data sets is known wherever either trains on it.
+    # A family with a car of both data sets is known wherever either trains on it.
+    of_both = set(cars.model[lent & np.array([bool(names) for names in same])])
+    foreign = apart & ~np.isin(cars.model, sorted(of_both))
     kind[apart] = LEFT_OUT
-    kind[apart & np.array([not names for names in same])] = ELSEWHERE if inner is None else LEFT_OUT
+    kind[foreign] = ELSEWHERE if inner is None else LEFT_OUT
     held_out = set(cars.model[~lent]) - set(cars.model[own])
     kind[lent & np.array([bool(names & held_out) for names in same])] = LEFT_OUT
     if attribute == "brand":
@@ -232,12 +234,14 @@ def parts_of(cars: Cars, columns: Columns, kind: np.ndarray) -> dict[str, Column
     return parts
 
 
+def concatenated(runs: Sequence[Columns]) -> Columns:
+    """Returns the rows of several runs as those of one."""
+    return {k: np.concatenate([columns[k] for columns in runs]) for k in runs[0]}
+
+
 def joined(runs: Sequence[Mapping[str, Columns]]) -> dict[str, Columns]:
     """Returns the parts of several runs as those of one."""
-    return {
-        part: {k: np.concatenate([run[part][k] for run in runs]) for k in runs[0][part]}
-        for part in PARTS
-    }
+    return {part: concatenated([run[part] for run in runs]) for part in PARTS}
 
 
 def deal(model: np.ndarray) -> np.ndarray:
@@ -466,6 +470,8 @@ def evaluate(values: Any, cars: Cars, attribute: str, results: dict[str, Any]) -
         if not sum(len(columns["targets"]) for columns in raw):
             continue  # the direction of no such photo is known
         stated = [state(c, f) for c, f in zip(raw, fits, strict=True)]
+        if part == "elsewhere":  # families differ in size, and so do the folds: all photos as one
+            raw, stated = ([concatenated(columns)] for columns in (raw, stated))
         crossval.report(results, f"{part}, as trained", attribute, raw)
         crossval.report(results, part, attribute, stated)
         for i, columns in enumerate(stated):
@@ -533,7 +539,8 @@ def main(argv: list[str]) -> int:
     results["machine"] = machine.name()
     results["protocol"] = (
         f"mean over {FOLDS} outer folds; known: photos left out of models that were trained on; "
-        "unseen: photos of models that were not; calibration and threshold fitted on inner folds; "
+        "unseen: photos of models that were not; elsewhere: photos of another source, of families "
+        "of models that were not, all folds as one; calibration and threshold of inner folds; "
         f"one plain view per photo; original labels; 95% percentile bootstrap over photos, "
         f"{crossval.RESAMPLES} resamples"
     )

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from carjax import files
-from carjax.attributes import CAR, Categorical
+from carjax.attributes import CAR, Categorical, find
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -100,8 +100,10 @@ def recall(results: Mapping[str, Any]) -> list[str]:
     lines = [f"| attribute | class | {' | '.join(header)} |", "|---|---|" + "--:|---|" * len(parts)]
     for attribute in ("type", "doors", "seats"):
         columns = [results[part][attribute]["recall"] for part in parts]
-        for name in columns[1]:
+        for name in find(CAR, attribute).classes:
             found = [column.get(name) for column in columns]
+            if not any(found):
+                continue
             cells = [f"{row[0]:,} | {row[1]:.2f}" if row else "0 | –" for row in found]
             lines.append(f"| {attribute} | {name} | {' | '.join(cells)} |")
     return lines

@@ -15,6 +15,8 @@ import csv
 import pathlib
 import sys
 
+from carjax import files
+
 HERE = pathlib.Path(__file__).parent
 TABLE = HERE / "label_tables" / "phone_photos.csv"
 SIDES = ("left", "top", "right", "bottom")
@@ -39,9 +41,15 @@ def main(root: pathlib.Path) -> None:
     boxes = read(root / "phone_photos" / "boxes.csv", "file")
     models = read(HERE / "phone_photos_models.csv", "model")
     cars = read(HERE / "phone_photos_cars.csv", "file")
+    unboxed = sorted(cars.keys() - boxes.keys())
+    if unboxed:
+        sys.exit(f"boxes.csv has no row for {len(unboxed)} photos, the first {unboxed[0]}")
     TABLE.parent.mkdir(exist_ok=True)
     used = 0
-    with TABLE.open("w", newline="", encoding="utf-8") as f:
+    with (
+        files.replacing(TABLE) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as f,
+    ):
         writer = csv.writer(f, lineterminator="\n")
         header = ["class_name" if name == "family" else name for name in ATTRIBUTES]
         writer.writerow(["file", *SIDES, *header])

@@ -87,6 +87,22 @@ def test_a_fold_may_be_that_of_one_data_set(tree):
     config.fold = 2
     with pytest.raises(UsageError, match=r"cars, more has folds \[0, 1\], not 2"):
         configs.check(config, root)
+    (splits / "more.csv").write_text("file,fold\nc.png,first\n")
+    with pytest.raises(CarjaxError, match=r"more.csv: a fold: .*'first'"):
+        configs.check(config, root)
+    (splits / "more.csv").write_text("file,part\nc.png,1\n")
+    with pytest.raises(CarjaxError, match=r"more.csv: no column fold"):
+        configs.check(config, root)
+
+
+def test_a_window_outside_the_photo_is_one_line(tree):
+    config, root = tree
+    for window in ("-50,-50,-10,-10", "90,5,99,15"):
+        (root / "tables" / "cars.csv").write_text(
+            f"file,class_name,doors,left,top,right,bottom\na.png,X,4,{window}\n"
+        )
+        with pytest.raises(CarjaxError, match="lies outside"):
+            data.read_partition(config, root, "cars").photos.read(0)
 
 
 def test_every_lent_label_is_a_class():

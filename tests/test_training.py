@@ -336,6 +336,9 @@ def test_photos_of_a_model_beyond_the_cap_share_its_weight(root):
     np.testing.assert_allclose(tasks.create(both).weights(found), capped / 10)
     plain = tasks.create(settings(root, "doors", parts=False)).weights(found)
     np.testing.assert_array_equal(plain, 1)
+    found.group[:] = ""  # photos of which no model is known are not all of one
+    unnamed = tasks.create(settings(root, "doors", parts=False, model_cap=4)).weights(found)
+    np.testing.assert_array_equal(unnamed, 1)
 
 
 def test_batches_follow_the_weights():

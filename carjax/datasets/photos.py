@@ -91,7 +91,7 @@ class Photos:
         if self.crop is None or np.isnan(self.crop[i]).any():
             return image
         left, top = np.floor(self.crop[i, :2]).astype(int).clip(0)
-        right, bottom = np.ceil(self.crop[i, 2:]).astype(int)
+        right, bottom = np.ceil(self.crop[i, 2:]).astype(int).clip(0)
         image = image[top:bottom, left:right]
         if not image.size:
             raise CarjaxError(f"{self.paths[i]}: the box {self.crop[i].tolist()} lies outside")
@@ -258,17 +258,26 @@ def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     )
 
 
-def read_folds(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:
-    """Returns the fold int32 [N] of each name, from a committed file of `data/splits/`.
+def read_fold_table(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Returns file name → fold, from a file of `data/splits/` or one like it.
 
     Raises:
-        CarjaxError: a name is not in the file.
+        CarjaxError: no such table, or a fold that is not a number.
     """
+    _, rows = csv_table.read(path, ["file", "fold"])
     try:
-        _, rows = csv_table.read(path, ["file", "fold"])
-        folds = {row["file"]: int(row["fold"]) for row in rows}
+        return {row["file"]: int(row["fold"]) for row in rows}
     except ValueError as error:
         raise CarjaxError(f"{path}: a fold: {error}") from None
+
+
+def read_folds(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:
+    """Returns the fold int32 [N] of each name.
+
+    Raises:
+        CarjaxError: as `read_fold_table`, or a name is not in the file.
+    """
+    folds = read_fold_table(path)
     unknown = [n for n in names if n not in folds]
     if unknown:
         raise CarjaxError(f"{path}: {len(unknown)} files have no fold, the first {unknown[0]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -430,8 +429,7 @@ def _check_fold(config: ml_collections.ConfigDict, names: Sequence[str]) -> None
         path = splits_dir(config) / f"{name}.csv"
         if not path.is_file():
             raise CarjaxError(f"{path}: no folds of {name}: train with --config.fold=-1")
-        with path.open(newline="", encoding="utf-8") as f:
-            folds |= {int(row["fold"]) for row in csv.DictReader(f)}
+        folds |= set(photos.read_fold_table(path).values())
     if config.fold not in folds:
         raise UsageError(
             f"config.fold: {', '.join(names)} has folds {sorted(folds)}, not {config.fold}"

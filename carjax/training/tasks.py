@@ -110,7 +110,8 @@ class CategoricalTask:
         )
         if self.model_cap:
             _, model, counts = np.unique(photos.group, return_inverse=True, return_counts=True)
-            weights = weights * np.minimum(1.0, self.model_cap / counts)[model]
+            share = np.minimum(1.0, self.model_cap / counts)[model]
+            weights = weights * np.where(photos.group == "", 1.0, share)
         return weights
 
     def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
