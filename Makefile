@@ -29,7 +29,7 @@ types: .venv/test
 wheel: .venv/test
 	$(BIN)/python -m pip wheel -q --no-deps -w dist .
 
-# The figures of the README and of the model card: five-fold cross-validation of the five heads.
+# Five-fold cross-validation of the five heads; the model card's figures are nested.py's.
 crossval: .venv/test
 	$(BIN)/python benchmarks/crossval.py --workdir=work/crossval
 

@@ -1,4 +1,4 @@
-"""Five-fold cross-validation of the training recipe: the figures of the model card.
+"""Five-fold cross-validation of the training recipe, on one data set.
 
     python benchmarks/crossval.py --data_dir="$CARJAX_DATA" --workdir=out/crossval
     python benchmarks/crossval.py --workdir=out/crossval --localise=out/localise
@@ -11,7 +11,8 @@ reused. Every figure is the mean over the folds, with a 95% bootstrap interval o
 each predicted by the run that did not see it. The first command scores the photos as they are
 (cropped to the car by the data set); `--localise=BUNDLE` scores them once more through the whole
 scoring program, which finds the car itself, and adds to the same file. The third holds whole
-car models out.
+car models out. Of a config's data sets the first is read alone: cars of another may be of models
+that a fold holds out, which `nested.py` takes care of.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ def train_fold(values: Any, attribute: str, fold: int) -> pathlib.Path:
         override(config, given)
     config.fold = fold
     config.splits = values.splits
+    config.datasets = config.datasets[:1]
     run = pathlib.Path(values.workdir) / f"{attribute}-{fold}"
     result = loop.train_and_evaluate(config, run, values.data_dir, cache_dir=values.cache_dir)
     figures = ", ".join(f"{k} {v:.4f}" for k, v in result["held_out"].items())
