@@ -414,6 +414,7 @@ def test_a_labelled_folder(published, tmp_path):
         ('[{"classes": ["a"]}]', "not a schema"),
         ('[{"name": "two words"}]', "one word"),
         ('[{"name": "box"}]', "names must differ"),
+        ('[{"name": "row"}]', "names must differ"),
         ('[{"name": "a"}, {"name": "a"}]', "names must differ"),
         ('[{"name": "a", "classes": []}]', "classes must be words"),
         ('[{"name": "a", "classes": [1]}]', "classes must be words"),
@@ -549,6 +550,13 @@ def test_command_reports_and_prepares_once(published, tmp_path, capsys, monkeypa
     assert "7 examples" in again.out
     assert command_line([*words, "--quiet", "--overwrite"]) == 0
     assert "8 examples" in capsys.readouterr().out
+    # What was prepared before stays where it cannot be prepared again.
+    for photo in (tmp_path / "fruit/images").iterdir():
+        photo.write_bytes(b"no picture")
+    assert command_line([*words, "--quiet", "--overwrite"]) == 1
+    folder = prepared.find(tmp_path / "out", "labelled_folder/fruit")
+    assert len(rows_of(folder)) == 8
+    assert {p.name for p in folder.parent.iterdir()} == {folder.name, ".prepare.lock"}
 
 
 def test_a_stopped_run_leaves_nothing_and_a_killed_one_is_cleared(published, tmp_path, monkeypatch):

@@ -392,6 +392,7 @@ def test_wrong_calls_are_one_line(photos, shipped, tmp_path, monkeypatch, capsys
     others.mkdir()
     (others / "thesis.txt").write_text("mine")
     none = write_table(tmp_path / "none.csv", "file,type", "x.jpg,sedan", "y.jpg,SUV")
+    halves = ",".join([str(photos / "half.csv")] * 2)
     for words, status, message in (
         ([], 2, "--labels"),
         ([table, images], 2, "--out"),
@@ -402,6 +403,7 @@ def test_wrong_calls_are_one_line(photos, shipped, tmp_path, monkeypatch, capsys
         ([table, images, f"--out={others}"], 1, "did not write"),
         ([table, images, f"--out={none}"], 1, "is a file"),
         ([table, images, out, f"--split={none}"], 1, "no column split or fold"),
+        ([table, images, out, f"--split={halves}"], 2, "two tables named half"),
     ):
         assert command_line(["evaluate", *words]) == status
         error = capsys.readouterr().err.strip().splitlines()

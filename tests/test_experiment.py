@@ -443,8 +443,12 @@ def test_broken_input_is_one_line(tmp_path, world, capsys):
     broken.mkdir(parents=True)
     (broken / "held_out.npz").write_bytes(b"no archive")
     end = ["--novideos", f"--out={tmp_path / 'out'}", f"--data_dir={world / 'data'}"]
+    nested = tmp_path / "nested" / "doors-0-outer"
+    nested.mkdir(parents=True)
+    (nested / "held_out.npz").write_bytes(b"no archive")
     for runs, complaint in (
         (tmp_path, "no ATTRIBUTE-FOLD/held_out.npz"),
+        (tmp_path / "nested", "no ATTRIBUTE-FOLD/held_out.npz"),
         (tmp_path / "runs", "not the predictions of a class head"),
         (f"{world / 'known'},{world / 'known'}", "a second folder of runs"),
     ):

@@ -83,6 +83,8 @@ def main(argv: list[str]) -> int:
     splits = {}
     for given in values.split:
         path = _find(given, values.data_dir)
+        if path.stem in splits:
+            raise UsageError(f"--split: two tables named {path.stem}: evaluate them one by one")
         splits[path.stem] = labels.read_split(path, names)
     for name, column in labelled.missing.items():
         _say(f"{table}: no column {column}: {name} is not evaluated")

@@ -64,12 +64,9 @@ def main(argv: list[str]) -> int:
     if folder.is_dir() and not values.overwrite:
         print(f"{folder}: prepared already; --overwrite prepares it again")
     else:
-        with _alone(folder):
-            if folder.is_dir():
-                shutil.rmtree(folder)
-                # A builder takes over what it finds.
-                builder = _create(name, config, source, root)
-            _prepare(builder, source, quiet=values.quiet)
+        with _alone(folder), _set_aside(folder):
+            # Made again: a builder takes over what it finds.
+            _prepare(_create(name, config, source, root), source, quiet=values.quiet)
     _report(folder, str(folder.parent.relative_to(root)))
     return 0
 
@@ -88,6 +85,23 @@ def _create(name: str, config: str, source: pathlib.Path, root: pathlib.Path) ->
     chosen = builder_class.choose_config(config, source)
     logging.getLogger("absl").setLevel(logging.ERROR)
     return builder_class(data_dir=str(root), config=chosen)
+
+
+@contextlib.contextmanager
+def _set_aside(folder: pathlib.Path) -> Iterator[None]:
+    """Moves what was prepared before out of the way; it comes back if the block fails."""
+    aside = folder.with_name(f".{folder.name}.before")
+    if folder.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

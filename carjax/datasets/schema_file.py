@@ -10,7 +10,9 @@ from carjax.errors import CarjaxError
 
 NAME = "schema.json"
 # What every prepared example has beside its attributes.
-RESERVED = frozenset({"image", "name", "file", "sha256", "model", "model_split", "box"})
+RESERVED = frozenset(
+    {"image", "name", "file", "sha256", "model", "model_split", "box", "split", "row"}
+)
 _EXAMPLE = '[{"name": "ripeness", "classes": ["green", "ripe"]}, {"name": "heading"}]'
 
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 
@@ -97,7 +98,8 @@ def read_runs(folder: str | os.PathLike[str], schema: Schema = CAR) -> dict[str,
     found = {}
     for attribute in schema:
         if isinstance(attribute, Categorical):
-            runs = sorted(root.glob(f"{attribute.name}-[0-9]*/held_out.npz"))
+            folders = root.glob(f"{attribute.name}-*/held_out.npz")
+            runs = sorted(p for p in folders if re.fullmatch(r".*-\d+", p.parent.name))
             if runs:
                 found[attribute.name] = _join(attribute, runs)
     if not found:
