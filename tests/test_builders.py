@@ -559,6 +559,14 @@ def test_command_reports_and_prepares_once(published, tmp_path, capsys, monkeypa
     assert {p.name for p in folder.parent.iterdir()} == {folder.name, ".prepare.lock"}
 
 
+def test_a_tilde_is_the_home_folder(published, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    published.fruit(tmp_path / "fruit", photos=4)
+    words = ["prepare", "labelled_folder", "--source=~/fruit", "--data_dir=~/out", "--quiet"]
+    assert command_line(words) == 0
+    assert len(rows_of(prepared.find(photos.data_root("~/out"), "labelled_folder"))) == 4
+
+
 def test_a_stopped_run_leaves_nothing_and_a_killed_one_is_cleared(published, tmp_path, monkeypatch):
     published.fruit(tmp_path / "fruit", photos=4)
     out = tmp_path / "out"

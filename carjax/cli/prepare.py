@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     name, _, config = words[0].partition("/")
     if name not in builders.BUILDERS:
         raise UsageError(f"no data set {name!r}; there are: {', '.join(builders.BUILDERS)}")
-    source, root = pathlib.Path(values.source), pathlib.Path(target)
+    source, root = (pathlib.Path(given).expanduser() for given in (values.source, target))
     builder = _create(name, config, source, root)
     folder = pathlib.Path(builder.data_dir)
     if folder.is_dir() and not values.overwrite:

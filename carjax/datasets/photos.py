@@ -111,7 +111,7 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
             "stanford_cars/{images/,labels.csv}, car_boxes/{images/,boxes.csv} and "
             "phone_photos/{images/,boxes.csv}"
         )
-    root = pathlib.Path(chosen)
+    root = pathlib.Path(chosen).expanduser()
     if not root.is_dir():
         raise CarjaxError(f"{root}: no such folder of training photos")
     return root
