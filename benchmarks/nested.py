@@ -157,7 +157,7 @@ def split(
     same = [{name for name in names.split(";") if name} for names in cars.same_as.tolist()]
     apart = lent & (model_folds(cars) == outer)
     # A family with a car of both data sets is known wherever either trains on it.
-    of_both = set(cars.model[lent & np.array([bool(names) for names in same])])
+    of_both = set(cars.model[lent & (cars.same_as != "")])
     foreign = apart & ~np.isin(cars.model, sorted(of_both))
     kind[apart] = LEFT_OUT
     kind[foreign] = ELSEWHERE if inner is None else LEFT_OUT

@@ -16,10 +16,10 @@ import pathlib
 import sys
 
 from carjax import files
+from carjax.datasets.photos import SIDES
 
 HERE = pathlib.Path(__file__).parent
 TABLE = HERE / "label_tables" / "phone_photos.csv"
-SIDES = ("left", "top", "right", "bottom")
 ATTRIBUTES = ("family", "make", "type", "doors", "seats", "same_as")
 
 

@@ -63,15 +63,15 @@ def main(root: pathlib.Path) -> None:
             files = [row["file"] for row in csv.DictReader(f)]
         group = groups([cv2.imread(str(root / name / "images" / file)) for file in files])
         write(name, files, [files[g] for g in group])
+        print(
+            f"  {len(files)} files in {len(set(group))} groups, largest {max(np.bincount(group))}"
+        )
         table = pathlib.Path(__file__).parent / "label_tables" / f"{name}.csv"
         if table.is_file():
             with table.open() as f:
                 rows = list(csv.DictReader(f))
             models = [row["class_name"] for row in rows]
             write(f"by_model/{name}", [row["file"] for row in rows], models)
-        print(
-            f"  {len(files)} files in {len(set(group))} groups, largest {max(np.bincount(group))}"
-        )
 
 
 if __name__ == "__main__":

@@ -258,18 +258,8 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
     registry.spec_of(config.backbone)
     for name, least in (
         *((n, 1) for n in ("views", "steps", "batch", "chunk")),
-        *(
-            (n, 0)
-            for n in (
-                "cells",
-                "warmup",
-                "input_size",
-                "mixup",
-                "balance",
-                "model_cap",
-                "weight_decay",
-            )
-        ),
+        *((n, 0) for n in ("cells", "warmup", "input_size", "mixup", "weight_decay")),
+        *((n, 0) for n in ("balance", "model_cap")),
     ):
         if config[name] < least:
             raise UsageError(f"config.{name}: must be at least {least}, not {config[name]}")
