@@ -3,10 +3,10 @@
 import csv
 import pathlib
 
+import cv2
 import numpy as np
 import pytest
 from conftest import load_module
-from PIL import Image
 
 from carjax.attributes import BRANDS, CAR, Categorical, find
 from carjax.datasets import photos
@@ -28,7 +28,7 @@ def tree(tmp_path):
     images = tmp_path / "cars" / "images"
     images.mkdir(parents=True)
     for name in ("a.png", "b.png"):
-        Image.new("RGB", (40, 20), (200, 30, 30)).save(images / name)
+        cv2.imwrite(str(images / name), np.full((20, 40, 3), (30, 30, 200), np.uint8))
     tables = tmp_path / "tables"
     tables.mkdir()
     (tables / "cars.csv").write_text(
