@@ -34,7 +34,9 @@ def imported(folder):
 @pytest.mark.parametrize("folder", ["carjax", "configs", "data", "tests"])
 def test_every_import_is_a_declared_requirement(folder):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    lines = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        lines += extra
     declared = {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines}
     installed = importlib.metadata.packages_distributions()
     undeclared = {
