@@ -333,6 +333,8 @@ def test_stanford_cars(published, tmp_path):
     published.stanford(tmp_path)
     (tmp_path / "labels.csv").write_text(
         "file,azimuth_deg\n00001.jpg,-90\n00002.jpg,\ncars_test/00001.jpg,12.5\n00003.jpg,left\n"
+        "00003.jpg,inf\n",
+        encoding="utf-8-sig",
     )
     folder = prepare("stanford_cars_attributes", tmp_path, tmp_path / "out")
     rows = rows_of(folder)
@@ -349,7 +351,7 @@ def test_stanford_cars(published, tmp_path):
     assert math.isnan(acura["orientation"])
     assert rows["cars_test/00001.jpg"]["orientation"] == 12.5
     skipped, counts, notes = lost(folder)
-    assert "'left' is no azimuth" in skipped["labels.csv"]
+    assert "'inf' is not an angle" in skipped["labels.csv"]  # the later row's
     assert counts == {"photos of Ghost Car 1900, which has no attributes": 3}
     assert notes == ["2 of 3 classes have attributes"]
 

@@ -719,6 +719,8 @@ def test_a_bad_choice_of_splits_is_one_line(tiny, prepared_root, root, tmp_path,
         ({"fold": 1}, "config.eval_split"),
         ({"attribute": "doors"}, "knows nothing of 'doors'; it knows: orientation"),
         ({"attribute": "wings", "schema": "data"}, "knows nothing of 'wings'"),
+        ({"schema": "data", "eval_split": "val", "keep_best": "accuracy"}, "no figure .accuracy."),
+        ({"schema": "data", "eval_split": "val", "keep_best": "iou"}, "accuracy, .*mederr_deg"),
         ({"schema": "mine"}, "config.schema: must be car or data"),
         ({"datasets": ("pascal3d_car/kitti",)}, r"pascal3d_car/kitti/\[CONFIG/\]VERSION"),
     ):
@@ -808,9 +810,10 @@ def test_command_overrides_and_faults(root, monkeypatch, tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             train_command.main(bad)
-    file.write_text("def get_config(:\n")
-    with pytest.raises(UsageError):
-        train_command.main(words)
+    for broken in ("def get_config(:\n", "def get_config():\n    return 1 / 0\n", "speed\n"):
+        file.write_text(broken)
+        with pytest.raises(UsageError, match="--config"):
+            train_command.main(words)
 
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -56,10 +56,12 @@ def main(argv: list[str]) -> int:
         rest = common.parse(values, argv, SYNOPSIS)
     except common.HelpShown:
         return 0
+    except CarjaxError:
+        raise
     except (AttributeError, KeyError) as error:
         raise UsageError(f"--config: no such setting: {str(error).strip(chr(34))}") from None
-    except (TypeError, ValueError, SyntaxError, ImportError) as error:
-        # The config file is run while flags are parsed.
+    except Exception as error:
+        # The config file is run while flags are parsed, and is anybody's program.
         raise UsageError(f"--config: {error}") from None
     if rest:
         raise UsageError(f"carjax train takes flags only, not {rest[0]!r}")

@@ -24,7 +24,7 @@ from carjax.attributes import Categorical, Schema, attribute_from_json
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 
-INDEX = "index.parquet"
+INDEX, METADATA = "index.parquet", "metadata.json"
 # Threads that read records for the index: it is bound by the disk.
 _READERS = 8
 
@@ -124,7 +124,7 @@ def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
         CarjaxError: it is missing or broken: no builder of carjax wrote this data set.
     """
-    path = folder / "metadata.json"
+    path = folder / METADATA
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -137,7 +137,12 @@ def read_schema(folder: pathlib.Path) -> Schema:
     Raises:
         CarjaxError: see `read_metadata`.
     """
-    return tuple(attribute_from_json(row) for row in read_metadata(folder)["schema"])
+    try:
+        return tuple(attribute_from_json(row) for row in read_metadata(folder)["schema"])
+    except (KeyError, TypeError):
+        raise CarjaxError(
+            f"{folder / METADATA}: states no schema: prepare the data set again"
+        ) from None
 
 
 def splits(folder: pathlib.Path) -> tuple[str, ...]:

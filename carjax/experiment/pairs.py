@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from carjax import files
+from carjax.datasets import csv_table
 from carjax.errors import CarjaxError
 from carjax.experiment import sequences
 from carjax.experiment.sequences import ALBUM, CONSENSUS, MIDDLE, RANDOM, SHARPEST, VIDEO, Footage
@@ -258,7 +259,7 @@ def read_key(path: str | os.PathLike[str]) -> list[Pair]:
     try:
         return [
             Pair(**{name: kind(row[name]) for name, kind in columns.items()})
-            for row in _rows(path, list(columns))
+            for row in csv_table.read(path, list(columns))[1]
         ]
     except ValueError as error:
         raise CarjaxError(f"{path}: not a key of pairs ({error})") from None
@@ -278,30 +279,15 @@ def read_judgements(
     """
     known = {pair.pair for pair in pairs}
     found: dict[str, dict[int, str]] = {}
-    for line, row in enumerate(_rows(path, ["pair", "viewer", "choice"]), start=2):
-        number, choice = row["pair"].strip(), row["choice"].strip()
+    _, rows = csv_table.read(path, ["pair", "viewer", "choice"])
+    for line, row in enumerate(rows, start=2):
+        number, choice = row["pair"], row["choice"]
         if not number.isdigit() or int(number) not in known:
             raise CarjaxError(f"{path}: row {line}: the key has no pair {number!r}")
         if choice not in CHOICES:
             raise CarjaxError(f"{path}: row {line}: {choice!r} is none of {', '.join(CHOICES)}")
-        own = found.setdefault(row["viewer"].strip(), {})
+        own = found.setdefault(row["viewer"], {})
         if int(number) in own:
             raise CarjaxError(f"{path}: row {line}: a second judgement of pair {number}")
         own[int(number)] = choice
     return found
-
-
-def _rows(path: str | os.PathLike[str], needed: Sequence[str]) -> list[dict[str, str]]:
-    table = pathlib.Path(path)
-    if not table.is_file():
-        raise CarjaxError(f"{table}: no such file")
-    try:
-        with table.open(newline="", encoding="utf-8") as f:
-            reader = csv.DictReader(f)
-            rows = [{k: v or "" for k, v in row.items() if k} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CarjaxError(f"{table}: not a CSV table ({error})") from None
-    missing = [column for column in needed if column not in (reader.fieldnames or ())]
-    if missing:
-        raise CarjaxError(f"{table}: no column {', '.join(missing)}")
-    return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -14,7 +13,7 @@ import numpy as np
 
 from carjax import certainty
 from carjax.attributes import CAR, Categorical, Schema
-from carjax.datasets import photos
+from carjax.datasets import csv_table, photos
 from carjax.errors import CarjaxError
 
 KNOWN, UNSEEN = "known models", "unseen models"
@@ -172,14 +171,11 @@ def read_facts(
     root = photos.data_root(data_dir)
     model, azimuth = {}, {}
     for dataset in sorted({name.split("/", 1)[0] for name in names}):
-        table = root / dataset / "labels.csv"
-        if not table.is_file():
-            raise CarjaxError(f"{table}: no such labels file")
-        with table.open(newline="", encoding="utf-8") as f:
-            for row in csv.DictReader(f):
-                name = f"{dataset}/{row['file']}"
-                model[name] = row.get("class_name", "")
-                azimuth[name] = float(row.get("azimuth_deg") or "nan")
+        _, rows = csv_table.read(root / dataset / "labels.csv", ["file"])
+        for row in rows:
+            name = f"{dataset}/{row['file']}"
+            model[name] = row.get("class_name", "")
+            azimuth[name] = float(row.get("azimuth_deg") or "nan")
     unknown = [name for name in names if name not in model]
     if unknown:
         raise CarjaxError(f"{len(unknown)} photos have no row in labels.csv, e.g. {unknown[0]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import logging
 import os
@@ -15,7 +14,7 @@ import numpy as np
 
 from carjax import parquet, pipeline, scoring, selection
 from carjax.backbones.features import Features, Level
-from carjax.datasets import frame_labels, frame_sequences, photos
+from carjax.datasets import csv_table, frame_labels, frame_sequences, photos
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
 from carjax.experiment.sequences import SAMPLE, SAMPLE_LABELS, SPIN_FPS
@@ -136,16 +135,14 @@ def _one_class(
 
 def _sample(model: Model, path: pathlib.Path) -> Footage:
     table, _ = pipeline.score_video(model, path, fps="all", features="grid")
-    with path.with_suffix(".csv").open(newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
+    _, rows = csv_table.read(path.with_suffix(".csv"), ["azimuth_deg", "degraded"])
     azimuth = np.array([float(rows[i]["azimuth_deg"]) for i in table.frame])
     spoilt = np.array([rows[i]["degraded"] != "0" for i in table.frame])
     return _footage("sample", table, azimuth, spoilt, SAMPLE_LABELS)
 
 
 def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
-    with (folder / "labels.csv").open(newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
+    _, rows = csv_table.read(folder / "labels.csv", ["file", "make", "azimuth_deg"])
     scorer = scoring.Scorer(model, features="grid")
     found = []
     for name in sorted({row["file"].split("/")[0] for row in rows}):

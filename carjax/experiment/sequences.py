@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -13,7 +12,7 @@ import numpy as np
 
 from carjax import selection
 from carjax.attributes import Categorical, Schema
-from carjax.datasets import photos
+from carjax.datasets import csv_table, photos
 from carjax.errors import CarjaxError, NoCarError
 from carjax.experiment.predictions import Facts, Predictions, photo_path
 from carjax.table import ScoreTable
@@ -170,8 +169,7 @@ def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
     from carjax import scoring
     from carjax.evaluation import run
 
-    with (folder / "labels.csv").open(newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
+    _, rows = csv_table.read(folder / "labels.csv", ["file", "make"])
     found = []
     for name in sorted({row["file"].split("/")[0] for row in rows}):
         of_spin = [row for row in rows if row["file"].split("/")[0] == name]

@@ -162,6 +162,7 @@ def resolve(
     attribute = find(data_schema(pathlib.Path(root), config.datasets[0]), config.attribute)
     resolved = config.copy_and_resolve_references()
     resolved.classes = attribute.classes if isinstance(attribute, Categorical) else ()
+    _check_keep_best(resolved, attribute)
     return resolved
 
 
@@ -268,7 +269,8 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
             raise UsageError(f"config.{name}: must be in [0, 1), not {config[name]}")
     if config.dtype not in ("float32", "bfloat16"):
         raise UsageError(f"config.dtype: must be float32 or bfloat16, not {config.dtype!r}")
-    _check_keep_best(config)
+    by_data = config.attribute == LOCALISE or config.schema != CAR_SCHEMA
+    _check_keep_best(config, None if by_data else attribute_of(config))
     for name in ("lr", "clip"):
         if not config[name] > 0.0:
             raise UsageError(f"config.{name}: must be above 0, not {config[name]}")
@@ -283,14 +285,22 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
         _check_tree(config, pathlib.Path(root))
 
 
-def _check_keep_best(config: ml_collections.ConfigDict) -> None:
-    """The figure is one that the task measures, and something is held out to measure it on."""
+def _check_keep_best(config: ml_collections.ConfigDict, attribute: Attribute | None) -> None:
+    """The figure is one that the task measures, and something is held out to measure it on.
+
+    What the attribute is may be unknown yet: see `resolve`.
+    """
     if not config.keep_best:
         return
-    known: Collection[str] = metrics.BOX_METRICS
-    if config.attribute != LOCALISE:
-        categorical = isinstance(attribute_of(config), Categorical)
-        known = metrics.CATEGORICAL_METRICS if categorical else metrics.ANGULAR_METRICS
+    known: Collection[str]
+    if config.attribute == LOCALISE:
+        known = metrics.BOX_METRICS
+    elif attribute is None:
+        known = (*metrics.CATEGORICAL_METRICS, *metrics.ANGULAR_METRICS)
+    elif isinstance(attribute, Categorical):
+        known = metrics.CATEGORICAL_METRICS
+    else:
+        known = metrics.ANGULAR_METRICS
     if config.keep_best not in known:
         raise UsageError(
             f"config.keep_best: no figure {config.keep_best!r}; there are: {', '.join(known)}"

@@ -152,12 +152,13 @@ def part_keys(config: ml_collections.ConfigDict, root: pathlib.Path) -> tuple[tu
     for name in config.datasets:
         known = read_partition(config, root, name).photos
         labels = known.labels[config.attribute].tolist()
-        keys |= {(g, k) for g, k in zip(known.group.tolist(), labels, strict=True) if k >= 0}
-    if any(not group for group, _ in keys):
-        raise CarjaxError(
-            f"{root / config.datasets[0]}: photos without a model (class_name): "
-            "name the model of each, or give --config.parts=False"
-        )
+        own = {(g, k) for g, k in zip(known.group.tolist(), labels, strict=True) if k >= 0}
+        if any(not group for group, _ in own):
+            raise CarjaxError(
+                f"{root / name}: photos without a model (class_name): "
+                "name the model of each, or give --config.parts=False"
+            )
+        keys |= own
     return tuple(sorted(keys))
 
 

@@ -40,6 +40,21 @@ def model_split(model: str) -> str:
     return "val" if digest % MODEL_FOLDS == 0 else "train"
 
 
+def degrees(text: str, name: str) -> float:
+    """Reads an angle in degrees, and returns it in [0, 360).
+
+    Raises:
+        Fault: it is not a finite number; `name` says whose it is.
+    """
+    try:
+        angle = float(text)
+    except ValueError:
+        angle = math.nan
+    if not math.isfinite(angle):
+        raise Fault(f"{name}: {text!r} is not an angle in degrees")
+    return angle % 360.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
     """One object in one photo.

@@ -167,7 +167,8 @@ def _variable(path: pathlib.Path, name: str) -> Any:
 
 
 def _listed(root: pathlib.Path, part: str) -> list[str]:
-    text = (root / f"train_test_split/classification/{part}.txt").read_text(encoding="utf-8")
+    path = root / f"train_test_split/classification/{part}.txt"
+    text = path.read_text(encoding="utf-8", errors="replace")
     return [f"image/{line.strip()}" for line in text.splitlines() if line.strip()]
 
 

@@ -117,11 +117,7 @@ class LabelledFolder(base.PhotoBuilder):
 
     def _label(self, attribute: Attribute, value: str) -> str | float:
         if isinstance(attribute, Angular):
-            try:
-                degrees = float(value) if value else math.nan
-            except ValueError:
-                raise Fault(f"{attribute.name}: {value!r} is not a number") from None
-            return degrees % 360.0
+            return base.degrees(value, attribute.name) if value else math.nan
         if value and value not in attribute.classes:
             self.count(f"{attribute.name}: {value!r} is no class of the schema")
             return ""

@@ -10,7 +10,6 @@ labels.csv                                optional: file,azimuth_deg
 
 from __future__ import annotations
 
-import csv
 import math
 import pathlib
 from collections.abc import Iterator
@@ -18,8 +17,10 @@ from typing import Any
 
 import carjax
 from carjax.attributes import CAR, DOORS, SEATS, TYPES, Angular, Categorical, Schema
+from carjax.datasets import csv_table
 from carjax.datasets.builders import base, encoded, matlab
 from carjax.datasets.builders.encoded import Fault
+from carjax.errors import CarjaxError
 
 _TABLE = "stanford_cars_classes.csv"
 _TRAIN, _TEST = "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
@@ -126,9 +127,9 @@ class StanfordCarsAttributes(base.PhotoBuilder):
             file = row["file"] if "/" in row["file"] else f"cars_train/{row['file']}"
             try:
                 if row["azimuth_deg"]:
-                    azimuth[file] = float(row["azimuth_deg"]) % 360.0
-            except ValueError:
-                self.skip("labels.csv", f"{file}: {row['azimuth_deg']!r} is no azimuth")
+                    azimuth[file] = base.degrees(row["azimuth_deg"], file)
+            except Fault as fault:
+                self.skip("labels.csv", str(fault))
         return azimuth
 
 
@@ -149,10 +150,8 @@ def _read_table(source: pathlib.Path) -> dict[str, dict[str, str]]:
     return {row["class_name"]: row for row in _read_csv(path, columns)}
 
 
-def _read_csv(path: pathlib.Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as f:
-        reader = csv.DictReader(f)
-        missing = [c for c in columns if c not in (reader.fieldnames or ())]
-        if missing:
-            raise Fault(f"{path.name}: no column {', '.join(missing)}")
-        return [{c: row[c] or "" for c in columns} for row in reader]
+def _read_csv(path: pathlib.Path, columns: tuple[str, ...]) -> csv_table.Rows:
+    try:
+        return csv_table.read(path, columns)[1]
+    except CarjaxError as error:
+        raise Fault(str(error)) from None
