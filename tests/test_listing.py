@@ -102,6 +102,12 @@ def test_an_attribute_that_the_model_does_not_have_is_refused(stated):
         selection.select_photos(walk.table(20), known=stated)
 
 
+def test_what_is_known_of_an_attribute_that_is_not_chosen_is_refused():
+    known.check(CAR, {"brand": "BMW"}, ("type", "brand"))
+    with pytest.raises(UsageError, match="no photo of brand is chosen; it is: type, doors"):
+        known.check(CAR, {"brand": "BMW"}, ("type", "doors"))
+
+
 @pytest.mark.parametrize("stated", [{"brand": "BMW", "doors": "2"}, {"brand": "Lada"}])
 def test_the_json_fits_its_schema(stated):
     chosen = selection.select_photos(walk.table(60), known=stated)

@@ -143,7 +143,7 @@ def main(argv: list[str]) -> int:
 
         model = models.load(values.model, backbone_weights=values.backbone_weights)
         check_attributes(model.spec.schema, options.attributes)
-        known.check(model.spec.schema, options.known)
+        known.check(model.spec.schema, options.known, options.attributes)
         check_annotate(model.spec.schema, options)
         model = model.with_localise(values.localise)
     with Progress(

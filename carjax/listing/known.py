@@ -7,7 +7,7 @@ that says something else than its photos show is worth a word, so a strong disag
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,9 @@ def parse(words: Sequence[str]) -> dict[str, str]:
     return known
 
 
-def check(schema: Schema, known: Mapping[str, str]) -> None:
-    """Raises a UsageError for an attribute that has no classes, or is none of the model's."""
+def check(schema: Schema, known: Mapping[str, str], chosen: Collection[str] | None = None) -> None:
+    """Raises a UsageError for an attribute that has no classes, is none of the model's, or is none
+    of the chosen ones."""
     for name in known:
         try:
             attribute = find(schema, name)
@@ -67,6 +68,8 @@ def check(schema: Schema, known: Mapping[str, str]) -> None:
             raise UsageError(f"known: {error}") from None
         if not isinstance(attribute, Categorical):
             raise UsageError(f"known: {name} is a direction and has no value to state")
+        if chosen is not None and name not in chosen:
+            raise UsageError(f"known: no photo of {name} is chosen; it is: {', '.join(chosen)}")
 
 
 def class_of(attribute: Categorical, value: str) -> int | None:
