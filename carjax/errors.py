@@ -19,3 +19,8 @@ class NoCarError(CarjaxError):
     """No car was found in the video."""
 
     status = 3
+
+
+def one_line(error: BaseException) -> str:
+    """Returns what an exception says, as one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -17,8 +17,8 @@ from carjax.engine.batching import Buffers, batches
 from carjax.engine.feed import Decoded, End, Feed
 from carjax.engine.manifest import Commit, Record
 from carjax.errors import CarjaxError
-from carjax.sources.base import Sample
-from carjax.sources.expand import source
+from carjax.sources import expand
+from carjax.sources.base import Problem, Sample
 
 SCHEMA = pa.schema([("source", pa.string()), ("frame", pa.int64())])
 
@@ -74,7 +74,7 @@ def test_a_feed_can_be_left_and_survives_whatever_a_source_raises(tmp_path, monk
             yield Sample(one.name, i, 0.0, np.zeros((2, 2, 3), np.uint8))
 
     monkeypatch.setattr("carjax.sources.readers.read", read)
-    sources = [source(str(path)) for path in sorted(tmp_path.iterdir())]
+    sources = [expand.source(str(path)) for path in sorted(tmp_path.iterdir())]
     with Feed(sources, "all", threads=4, depth=2) as feed:
         items = [item for item in feed if item is not None]
     ends = {item.unit: item for item in items if isinstance(item, End)}
@@ -246,6 +246,39 @@ def test_one_run_at_a_time_writes_an_output(tmp_path):
         run.Run(target).writing(),
     ):
         pass
+
+
+@pytest.mark.parametrize("part_rows", [None, 5])
+def test_what_another_run_is_writing_is_not_overwritten(tmp_path, part_rows):
+    target = run.Target(str(tmp_path / "x.parquet"), part_rows=part_rows)
+    again = run.Run(dataclasses.replace(target, overwrite=True))
+    live = run.Run(target)
+    with live.writing() as scratch:
+        (scratch / "rows").write_bytes(b"1")
+        with pytest.raises(CarjaxError, match="another carjax score"):
+            again.clear()
+        assert (scratch / "rows").exists()
+    again.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_bucket_raises_is_one_line(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+
+    class Refuses(fsspec.AbstractFileSystem):
+        protocol = "refuses"
+        cachable = False
+
+        def ls(self, path, detail=True, **kwargs):
+            raise RuntimeError("no\ncredentials")
+
+        info = exists = isfile = isdir = glob = ls
+
+    fsspec.register_implementation("refuses", Refuses, clobber=True)
+    _, problems = expand.expand(["refuses://bucket/*.mp4"])
+    assert problems == [Problem("refuses://bucket/*.mp4", "cannot be listed: no credentials")]
+    with pytest.raises(CarjaxError, match=r"write refuses://b/x\.parquet: no credentials"):
+        run.Run(run.Target("refuses://b/x.parquet"))
 
 
 def test_a_bucket_holds_what_a_folder_holds(tmp_path):

@@ -562,7 +562,29 @@ def test_a_call_that_is_wrong_removes_nothing(mixed, weights, tmp_path, monkeypa
     assert score(*words) == 0
     assert score(*words, "--overwrite", "--columns=colour") == 2
     assert score("none.mp4", *words[1:], "--overwrite") == 1
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert score(*words, "--overwrite", "--engine=ray") == 1
     assert len(rows(tmp_path / "x.parquet")) == 7
+
+
+@pytest.mark.parametrize("extra", [[], ["--overwrite"]])
+def test_a_source_is_not_overwritten(mixed, weights, tmp_path, capsys, chdir, extra):
+    chdir(tmp_path)
+    shutil.copy(mixed / "a.mp4", "a.mp4")
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    for out in ("a.mp4", f"{tmp_path}/./link.mp4"):
+        assert score("a.mp4", f"--out={out}", *extra, *weights) == 2
+        assert "is a source itself" in last_line(capsys)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "link.mp4"]
+
+
+@pytest.mark.parametrize("manifest", ["", "{}", "[1]", "{", '{"size": 1}'])
+def test_a_damaged_manifest_is_one_line(mixed, weights, tmp_path, capsys, manifest):
+    out = tmp_path / "x.parquet"
+    shutil.copy(mixed / "table.parquet", out)
+    (tmp_path / "x.parquet.manifest.jsonl").write_text(manifest)
+    assert score(mixed / "a.mp4", f"--out={out}", *weights) == 1
+    assert "no manifest tells what it holds" in last_line(capsys)
 
 
 @pytest.mark.parametrize(

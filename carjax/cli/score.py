@@ -77,8 +77,7 @@ def main(argv: list[str]) -> int:
     check_processes(values)
     video.load_backend(values.decoder)
 
-    # What can be wrong with the call is found before JAX is imported, and before --overwrite
-    # removes anything.
+    # What can be wrong with the call is found before JAX is imported.
     from carjax.engine import run as runs
     from carjax.engine.output import Share
     from carjax.sources import expand
@@ -92,8 +91,8 @@ def main(argv: list[str]) -> int:
         raise CarjaxError(f"nothing to score: {first}")
     share = Share(values.process_id or 0, values.processes or 1)
     target = runs.Target(values.out, share, values.part_rows, values.checkpoint_s, values.overwrite)
-    if not values.overwrite:
-        runs.Run(target)
+    runs.check_apart(values.out, sources)
+    runs.Run(target)
 
     common.set_up_jax()
     if values.distributed:

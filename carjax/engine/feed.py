@@ -9,6 +9,7 @@ from types import TracebackType
 
 from carjax import video
 from carjax.channel import Channel
+from carjax.errors import one_line
 from carjax.sources import readers
 from carjax.sources.base import Problem, Sample, Source
 
@@ -141,8 +142,3 @@ def fingerprint_of(source: Source) -> str:
         return source.fingerprint()
     except Exception:  # a server may raise anything; reading the source will say what is wrong
         return ""
-
-
-def one_line(error: BaseException) -> str:
-    """Returns what an exception says, as one line."""
-    return " ".join(str(error).split()) or type(error).__name__

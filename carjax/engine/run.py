@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,8 +18,10 @@ from carjax.engine.manifest import Commit, Record
 from carjax.engine.output import Output, PartWriter, Share, remove_leftovers
 from carjax.engine.rows import UnitRows
 from carjax.engine.store import Store, open_store
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
+from carjax.files import is_remote
 from carjax.sources.base import Problem, Source
+from carjax.sources.local import LocalFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 PART_ROWS, _JOINED_ROWS = 100_000, 2_000
 CHECKPOINT_S = 60.0
 _LOOKUPS = 32
+# What reading a file of JSON meets that was cut or changed.
+_DAMAGED = (ValueError, KeyError, TypeError)
 
 
 class Engine(Protocol):
@@ -81,31 +86,38 @@ class Summary:
 class Run:
     """The state of one output, from what earlier runs left to the finished file.
 
+    What is to be overwritten counts as gone from the start, and is removed by `clear`.
+
     Raises:
         CarjaxError: the output cannot be written, or belongs to something else.
     """
 
     def __init__(self, target: Target) -> None:
+        with _writable(target.out):
+            self._find(target)
+
+    def _find(self, target: Target) -> None:
         self.store: Store
         self.store, self.name = open_store(target.out)
         self.target = target
         self.errors_name = f"{self.name}.errors.csv"
         self.manifest_name = f"{self.name}.manifest.jsonl"
         self._joining = f"{self.name}.run"
-        if target.overwrite:
-            self._remove()
         self.rolling = (
             target.part_rows is not None
             or target.share.processes > 1
-            or self.store.is_folder(self.name)
+            or (not target.overwrite and self.store.is_folder(self.name))
         )
         self.folder = self.name if self.rolling else self._joining
         self.state = f"{self.name}/_carjax" if self.rolling else self._joining
         self.base: Commit | None = None
         self._base_settings: dict[str, Any] | None = None
-        self._check()
+        if target.overwrite:
+            self._check_removable()
+        else:
+            self._check()
 
-    def _remove(self) -> None:
+    def _check_removable(self) -> None:
         if self.target.share.processes > 1 and self.store.is_folder(self.name):
             raise CarjaxError(
                 f"{self.target.out}: several processes cannot overwrite one folder: remove it first"
@@ -114,8 +126,15 @@ class Run:
             raise CarjaxError(
                 f"{self.target.out}: is a folder that carjax did not write: give another --out"
             )
-        for name in (self._joining, self.manifest_name, self.errors_name, self.name):
-            self.store.remove(name)
+
+    def clear(self) -> None:
+        """Removes what is to be overwritten.
+
+        Raises:
+            CarjaxError: another run is writing there.
+        """
+        names = (self._joining, self.manifest_name, self.errors_name, self.name)
+        self.store.remove_idle(names, (self._joining, f"{self.name}/_carjax"))
 
     def _is_ours(self) -> bool:
         return self.store.size(f"{self.name}/_carjax/settings.json") is not None
@@ -145,14 +164,13 @@ class Run:
         if size is None:
             return
         if self.store.size(self.manifest_name) is not None:
-            with self.store.open(self.manifest_name) as file:
-                head, *lines = file.read().splitlines()
-            described = json.loads(head)
-            if described["size"] == size:
-                self._base_settings = described["settings"]
-                records = tuple(Record.from_json(json.loads(line)) for line in lines)
-                self.base = Commit("", ((self.name, described["rows"]),), records)
-                return
+            with self.store.open(self.manifest_name) as file, contextlib.suppress(*_DAMAGED):
+                described, *records = map(json.loads, file.read().splitlines())
+                if described["size"] == size:
+                    known = tuple(Record.from_json(record) for record in records)
+                    self.base = Commit("", ((self.name, described["rows"]),), known)
+                    self._base_settings = described["settings"]
+                    return
         raise CarjaxError(
             f"{out}: exists, and no manifest tells what it holds: give another --out, "
             "or --overwrite"
@@ -271,6 +289,15 @@ def only_errors(out: str, problems: Sequence[Problem]) -> None:
         store.write(f"{name}.errors.csv", manifest.errors_csv(rows))
 
 
+def check_apart(out: str, sources: Sequence[Source]) -> None:
+    """Raises a UsageError if the output would take the place of a source."""
+    here = out if is_remote(out) else os.path.realpath(out)
+    for source in sources:
+        there = os.path.realpath(source.path) if isinstance(source, LocalFile) else source.name
+        if here == there:
+            raise UsageError(f"--out={out} is a source itself: give another --out")
+
+
 @contextlib.contextmanager
 def _writable(out: str) -> Iterator[None]:
     """Whatever the disk or the bucket refuses is one clear line."""
@@ -321,6 +348,11 @@ def _score_sources(
     engine: Callable[[], Engine],
     progress: Callable[[int, int, int], None],
 ) -> Summary:
+    made: Engine | None = None
+    if run.target.overwrite:
+        # Before anything is removed, so that an engine that cannot be made costs nothing.
+        made = engine()
+        run.clear()
     run.check_settings(settings)
     names = [source.name for source in sources]
     known = [(problem.source, problem.reason) for problem in problems]
@@ -338,7 +370,7 @@ def _score_sources(
         todo = [s for s in mine if s.name not in done or s.name in stale]
         run.write_errors(known, names)
         if todo:
-            _score(engine(), todo, scratch, output, progress)
+            _score(made or engine(), todo, scratch, output, progress)
     done = {n: r for n, r in run.current(run.commits()).items() if not r.failed}
     errors = run.write_errors(known, names)
     if not run.rolling:

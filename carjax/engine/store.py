@@ -9,7 +9,7 @@ import pathlib
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, Protocol
 
 from carjax import files
@@ -44,6 +44,13 @@ class Store(Protocol):
 
     def remove(self, name: str) -> None:
         """Removes a file, or a folder with all that is in it, if it is there."""
+
+    def remove_idle(self, names: Sequence[str], states: Sequence[str]) -> None:
+        """Removes files and folders, unless a folder right in one of `states` is a live scratch.
+
+        Raises:
+            CarjaxError: it is.
+        """
 
     def scratch(self, folder: str) -> contextlib.AbstractContextManager[pathlib.Path]:
         """An empty local folder, gone after the block; from it files are put.
@@ -110,18 +117,32 @@ class LocalStore:
         else:
             path.unlink(missing_ok=True)
 
+    def remove_idle(self, names: Sequence[str], states: Sequence[str]) -> None:
+        """See `Store`."""
+        with self._alone():
+            for path in (p for state in states for p in (self._root / state).glob("*/")):
+                os.close(_lock(path))
+            for name in names:
+                self.remove(name)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process takes or removes a scratch below this root; for a moment."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._root, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
     @contextlib.contextmanager
     def scratch(self, folder: str) -> Iterator[pathlib.Path]:
         """See `Store`; on the same disk, so that putting is renaming."""
         path = self._root / folder
-        path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            # The lock goes with the process, however it ends.
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise CarjaxError(f"{path.parent}: another carjax score is writing there") from None
+        with self._alone():
+            path.mkdir(parents=True, exist_ok=True)
+            handle = _lock(path)
         try:
             _clear(path)  # what a run left that was killed
             yield path
@@ -131,7 +152,7 @@ class LocalStore:
 
 
 class RemoteStore:
-    """Below a folder of a bucket, where an object appears whole."""
+    """Below a folder of a bucket, where an object appears whole; its faults are OSErrors."""
 
     def __init__(self, url: str) -> None:
         self._files: Any
@@ -140,32 +161,38 @@ class RemoteStore:
     def _path(self, name: str) -> str:
         return posixpath.join(self._root, name)
 
+    @remote.telling()
     def put(self, local: pathlib.Path, name: str) -> None:
         """See `Store`."""
         self._files.makedirs(posixpath.dirname(self._path(name)), exist_ok=True)
         self._files.put_file(os.fspath(local), self._path(name))
         local.unlink()
 
+    @remote.telling()
     def write(self, name: str, data: bytes) -> None:
         """See `Store`."""
         self._files.makedirs(posixpath.dirname(self._path(name)), exist_ok=True)
         self._files.pipe_file(self._path(name), data)
 
+    @remote.telling()
     def open(self, name: str) -> IO[bytes]:
         """See `Store`."""
         return self._files.open(self._path(name), "rb")
 
+    @remote.telling()
     def size(self, name: str) -> int | None:
         """See `Store`."""
         self._files.invalidate_cache()
         path = self._path(name)
         return self._files.size(path) if self._files.isfile(path) else None
 
+    @remote.telling()
     def is_folder(self, name: str) -> bool:
         """See `Store`."""
         self._files.invalidate_cache()
         return self._files.isdir(self._path(name))
 
+    @remote.telling()
     def names(self, folder: str) -> list[str]:
         """See `Store`."""
         self._files.invalidate_cache()
@@ -175,14 +202,22 @@ class RemoteStore:
             return []
         return sorted(posixpath.basename(f["name"]) for f in found if f["type"] == "file")
 
+    @remote.telling()
     def move(self, name: str, target: str) -> None:
         """See `Store`."""
         self._files.mv(self._path(name), self._path(target))
 
+    @remote.telling()
     def remove(self, name: str) -> None:
         """See `Store`."""
         with contextlib.suppress(FileNotFoundError):
             self._files.rm(self._path(name), recursive=True)
+
+    @remote.telling()
+    def remove_idle(self, names: Sequence[str], states: Sequence[str]) -> None:
+        """See `Store`; no scratch lies in a bucket, so none is seen to be live."""
+        for name in names:
+            self.remove(name)
 
     @contextlib.contextmanager
     def scratch(self, folder: str) -> Iterator[pathlib.Path]:
@@ -202,6 +237,17 @@ def open_store(out: str) -> tuple[Store, str]:
         return RemoteStore(parent), name
     path = pathlib.Path(out)
     return LocalStore(path.parent), path.name
+
+
+def _lock(scratch: pathlib.Path) -> int:
+    """Locks a folder and returns its handle; the lock goes with the process, however it ends."""
+    handle = os.open(scratch, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise CarjaxError(f"{scratch.parent}: another carjax score is writing there") from None
+    return handle
 
 
 def _clear(folder: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, one_line
 
 # What servers and buckets call the fact that changes with the bytes, best first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "Content-MD5", "Digest", "LastModified")
@@ -36,6 +36,21 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise CarjaxError(f"{url}: {error}") from None
     return found, path
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """Whatever a server's client raises is an OSError, of one line.
+
+    The packages of fsspec let through what their own clients raise: a missing login, a refused
+    request. What is an OSError already (no such file, say) stays what it is.
+    """
+    try:
+        yield
+    except (OSError, CarjaxError):
+        raise
+    except Exception as error:
+        raise OSError(one_line(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +105,15 @@ def expand(url: str, extensions: frozenset[str]) -> list[str]:
         CarjaxError: see `filesystem`.
     """
     files, path = filesystem(url)
-    web = "http" in files.protocol
-    if not web and any(c in path for c in "*?["):
-        found = [p for p, info in files.glob(path, detail=True).items() if info["type"] == "file"]
-    elif not web and files.isdir(path):
-        found = [p for p in files.find(path) if pathlib.PurePath(p).suffix.lower() in extensions]
-    else:
+    if "http" in files.protocol:
         return [url]
+    with telling():
+        if any(c in path for c in "*?["):
+            listed = files.glob(path, detail=True)
+            found = [p for p, info in listed.items() if info["type"] == "file"]
+        elif files.isdir(path):
+            listed = files.find(path)
+            found = [p for p in listed if pathlib.PurePath(p).suffix.lower() in extensions]
+        else:
+            return [url]
     return [files.unstrip_protocol(p) for p in found]
