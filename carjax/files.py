@@ -44,7 +44,8 @@ def locate(path: str | os.PathLike[str]) -> Any:
 def cache_dir() -> pathlib.Path:
     """Returns where what can be made again is kept: `$CARJAX_CACHE_DIR` or `~/.cache/carjax`."""
     base = os.environ.get("CARJAX_CACHE_DIR")
-    return pathlib.Path(base) if base else pathlib.Path.home() / ".cache" / "carjax"
+    # Absolute: whoever asks may change the working directory later.
+    return pathlib.Path(base).absolute() if base else pathlib.Path.home() / ".cache" / "carjax"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import shutil
 import struct
 import subprocess
@@ -120,6 +121,12 @@ def test_the_json_fits_its_schema(stated):
 
 
 # ------------------------------------------------------------------------------ crops
+
+
+@pytest.mark.parametrize("box", [(math.nan, 0, 1, 1), (0, 0, math.inf, 1)])
+def test_a_region_without_an_end_is_refused(box):
+    with pytest.raises(UsageError, match="is no region"):
+        redaction.fractions(box, 640, 360)
 
 
 @given(

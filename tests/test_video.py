@@ -385,6 +385,21 @@ def test_max_side_scales_down_only(quarters_mp4):
     assert small[2, 30, 1] > 200
 
 
+def test_the_ticks_of_a_clock_are_no_rate(tmp_path):
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream("libvpx", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i in range(30):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), i, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = 40 * i, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    info = video.probe(tmp_path / "a.webm")
+    assert info.frames == 30
+    assert 23 < info.average_rate < 27
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "pix_fmt"),
     [

@@ -294,8 +294,9 @@ def test_help_and_wrong_usage(capsys):
     assert len(text.splitlines()) < 30
     assert command.main(["serve", "video.mp4"]) == 2
     assert command.main(["serve", "--seconds=0"]) == 2
+    assert command.main(["serve", "--memory_gb=inf"]) == 2
     assert command.main(["serve", "--port=70000"]) == 2
-    assert capsys.readouterr().err.count("\n") == 3
+    assert capsys.readouterr().err.count("\n") == 4
 
 
 def test_a_port_that_is_taken_is_one_line(server, capsys):

@@ -4,6 +4,8 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import io
+import json
 import os
 import pathlib
 import signal
@@ -21,8 +23,8 @@ import pytest
 from web_server import SAMPLE, serving
 
 from carjax.errors import CarjaxError
+from carjax.web import child, tasks
 from carjax.web import limits as bounds
-from carjax.web import tasks
 from carjax.web.jobs import Busy, Jobs, Missing
 from carjax.web.limits import Limits
 from carjax.web.process import Child, TaskDied, TaskOverrun
@@ -292,6 +294,123 @@ def test_a_task_that_takes_too_long_is_ended_and_the_next_one_runs(tmp_path):
         return info
 
     assert asyncio.run(run())["frames"] == 180
+
+
+@pytest.mark.parametrize("fault", [OSError("no process"), ValueError("no line")])
+def test_a_child_that_cannot_be_started_fails_its_job(tmp_path, monkeypatch, fault):
+    async def refuses(*args, **kwargs):
+        raise fault
+
+    async def run():
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", refuses)
+        jobs = Jobs(Limits())
+        jobs._root = tmp_path
+        job = jobs.reserve()
+        await jobs._run(job)
+        return job
+
+    job = asyncio.run(run())
+    assert job.state == "failed"
+    assert str(fault) in job.error
+
+
+def test_memory_is_told_as_such_whoever_runs_out_of_it(monkeypatch):
+    class Answers(io.StringIO):
+        said = property(lambda self: json.loads(self.getvalue()))
+
+    def raises(report):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating")
+
+    monkeypatch.setitem(tasks.TASKS, "load", raises)
+    answers = Answers()
+    child._answer("load", {}, answers)
+    assert answers.said["kind"] == "memory"
+
+    async def run():
+        small = Child(300_000_000)
+        with pytest.raises(TaskDied, match="the model needs more memory than --memory_gb"):
+            await small.run("load", {"model": None, "weights": None}, seconds=60)
+        await small.close()
+
+    asyncio.run(run())
+
+
+def test_failed_jobs_take_no_place_of_results(tmp_path):
+    async def run():
+        jobs = Jobs(dataclasses.replace(Limits(), keep=2))
+        jobs._root = tmp_path
+        made = [jobs.reserve()]
+        for _ in range(5):
+            made[-1].change(state="failed", error="no car")
+            made.append(jobs.reserve())
+        for job in made[:3]:
+            with pytest.raises(Missing):
+                jobs.get(job.id)
+        assert jobs.get(made[4].id).error == "no car"
+        made[-1].change(state="done")
+        jobs.reserve().change(state="done")
+        with pytest.raises(Busy, match="keeps as many results"):
+            jobs.reserve()
+
+    asyncio.run(run())
+
+
+def test_frames_that_could_not_be_decoded_are_tried_again(tmp_path):
+    async def run():
+        jobs = Jobs(Limits())
+        jobs._root = tmp_path
+        job = jobs.reserve()
+        job.change(state="done")
+        calls = []
+
+        async def decodes(task, **arguments):
+            calls.append(task)
+            if len(calls) == 1:
+                raise TaskOverrun("this took too long")
+            if len(calls) == 3:
+                await asyncio.Event().wait()
+            (job.folder / "frames").mkdir()
+            (job.folder / "frames" / "7.jpg").touch()
+
+        jobs._help = decodes
+        with pytest.raises(TaskOverrun):
+            await jobs.frame(job, 7)
+        assert (await jobs.frame(job, 7)).name == "7.jpg"
+        with pytest.raises(Missing, match="no such frame"):
+            await jobs.frame(job, 8)
+        job.frames_task = None
+        with pytest.raises(Busy, match="being decoded"):
+            await jobs.frame(job, 9, patience_s=0)
+        await jobs.remove(job)
+
+    asyncio.run(run())
+
+
+def test_what_an_edit_still_writes_goes_with_its_job(tmp_path):
+    async def run():
+        jobs = Jobs(Limits())
+        jobs._root = tmp_path
+        job = jobs.reserve()
+        job.change(state="done")
+        writes = asyncio.Event()
+
+        async def edits(task, **arguments):
+            await writes.wait()
+            (job.folder / "late.jpg").touch()
+
+        jobs._help = edits
+        first, second = (asyncio.create_task(jobs.edit(job, "crop")) for _ in range(2))
+        await asyncio.sleep(0)
+        removal = asyncio.create_task(jobs.remove(job))
+        await asyncio.sleep(0)
+        writes.set()
+        await first
+        with pytest.raises(Missing):
+            await second
+        await removal
+        assert not job.folder.exists()
+
+    asyncio.run(run())
 
 
 def test_old_results_are_deleted_by_themselves(tmp_path):

@@ -78,6 +78,14 @@ def test_a_form_that_is_none_is_refused(tmp_path, body, says):
         receive(body, tmp_path)
 
 
+def test_a_header_that_is_too_long_is_refused_whatever_the_parser_takes(tmp_path):
+    callbacks = upload._Form(tmp_path).callbacks()
+    for _ in range(8):
+        callbacks["on_header_value"](bytes(2000), 0, 1000)
+    with pytest.raises(CarjaxError, match="too long a header"):
+        callbacks["on_header_value"](bytes(2000), 0, 1000)
+
+
 def test_a_boundary_that_is_too_long_is_refused(tmp_path):
     with pytest.raises(CarjaxError, match="damaged"):
         receive(form(("video", "a.mp4", VIDEO)), tmp_path, kind=KIND + "X" * 300)

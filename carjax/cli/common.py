@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from carjax import files
+from carjax import files, machine
 from carjax.errors import UsageError
 
 # In glibc's malloc.h.
@@ -78,7 +78,12 @@ def set_up_jax() -> None:
 
     keep_few_arenas()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", machine.cores())
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if chosen:
+        # Absolute: JAX looks it up at each program, wherever the process is by then.
+        chosen = chosen if files.is_remote(chosen) else os.path.abspath(chosen)
+        jax.config.update("jax_compilation_cache_dir", chosen)
+    else:
         jax.config.update("jax_compilation_cache_dir", str(files.cache_dir() / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

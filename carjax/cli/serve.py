@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import socket
@@ -66,8 +67,8 @@ def main(argv: list[str]) -> int:
     limits = Limits(**{name: getattr(values, name) for name in _LIMITS})
     for name in _LIMITS:
         value, least = getattr(limits, name), 0 if name == "queue" else 1e-9
-        if not value >= least:
-            above = "0 or more" if name == "queue" else "above 0"
+        if not (value >= least and math.isfinite(value)):
+            above = "0 or more" if name == "queue" else "above 0, and finite"
             raise UsageError(f"--{name} is {value:g}; it must be {above}")
     try:
         import uvicorn

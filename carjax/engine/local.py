@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from carjax import parquet, scoring, video
+from carjax import machine, parquet, scoring, video
 from carjax.channel import Channel
 from carjax.engine.batching import Batch, Buffers, batches
 from carjax.engine.feed import End, Feed
@@ -59,7 +58,7 @@ class Options:
 
 def threads(options: Options) -> int:
     """Returns how many sources are read at once; a video is decoded by several threads itself."""
-    return options.threads or min(16, max(2, len(os.sched_getaffinity(0)) // 2))
+    return options.threads or min(16, max(2, machine.cores() // 2))
 
 
 class LocalEngine:

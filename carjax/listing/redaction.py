@@ -59,6 +59,8 @@ def fractions(box: Box, width: int, height: int) -> Box:
         >>> fractions((64, 36, 128, 36), 640, 360)
         (0.1, 0.1, 0.2, 0.1)
     """
+    if not all(map(math.isfinite, box)):
+        raise UsageError(f"redact: {','.join(f'{v:g}' for v in box)} is no region")
     x, y, w, h = box
     if max(box) > 1:
         x, y, w, h = x / width, y / height, w / width, h / height

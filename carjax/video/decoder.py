@@ -27,6 +27,9 @@ from carjax.video.container import (
 from carjax.video.picture import Renderer
 from carjax.video.timing import Clock, Fps, parse_fps, sampler
 
+# Above this a stated rate is the ticks of a clock: WebM of a variable rate says 1000.
+_TICKS = 240.0
+
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
@@ -99,11 +102,13 @@ def probe(path: Path) -> VideoInfo:
         stated = stream.frames
     if index is not None and index.present and duration is not None:
         frames = index.present
-    elif duration is not None:
+    elif duration is not None and (stated or rate <= _TICKS):
         frames = stated or round(duration * rate)
     else:
-        # Streamed to disk, as browsers record WebM: no length is stated.
-        frames, duration = packet_count(path, rate)
+        # Streamed to disk, as browsers record WebM: no length is stated, or for a rate the clock's.
+        frames, counted_s = packet_count(path, rate)
+        duration = duration or counted_s
+        rate = frames / duration if rate > _TICKS and duration else rate
     return VideoInfo(
         path=os.fspath(path),
         frames=max(1, frames),

@@ -95,6 +95,7 @@ _FORM = {
 }
 
 Id = Annotated[str, Path(description="As `POST /jobs` gave it.", max_length=64)]
+FrameIndex = Annotated[int, Path(description="Of a scored frame.", ge=0, lt=10**9)]
 PhotoName = Annotated[
     str, Path(description="An attribute, or `view_` and a view.", pattern=r"^[\w-]{1,64}$")
 ]
@@ -290,12 +291,9 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
         return FileResponse(result(id, *folder, f"{photo}.jpg")[1])
 
     @app.get("/jobs/{id}/frames/{frame}.jpg", tags=["results"], responses=_REFUSED)
-    async def frame(id: Id, frame: int) -> FileResponse:
+    async def frame(id: Id, frame: FrameIndex) -> FileResponse:
         """A scored frame, at most 640 pixels wide or high."""
-        path = await jobs.frame(result(id)[0], frame)
-        if path is None:
-            raise Missing("no such frame was scored")
-        return FileResponse(path)
+        return FileResponse(await jobs.frame(result(id)[0], frame))
 
     @app.get("/jobs/{id}/zip", tags=["results"], responses=_REFUSED)
     async def everything(id: Id) -> FileResponse:

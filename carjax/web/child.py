@@ -10,7 +10,7 @@ import threading
 import traceback
 from typing import Any, TextIO
 
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, one_line
 
 
 def main(memory_bytes: int) -> None:
@@ -53,10 +53,12 @@ def _answer(task: str, arguments: dict[str, Any], answers: TextIO) -> None:
     try:
         send({"result": tasks.TASKS[task](report=send, **arguments)})
     except CarjaxError as error:
-        send({"error": " ".join(str(error).split()), "kind": type(error).__name__})
-    except MemoryError:
-        send({"error": "this video needs more memory than the server allows", "kind": "memory"})
-    except Exception:
+        send({"error": one_line(error), "kind": type(error).__name__})
+    except Exception as error:
+        # XLA has its own way to say that there is no memory left.
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            send({"error": one_line(error), "kind": "memory"})
+            return
         traceback.print_exc()
         send({"error": "the server failed on this video; its log says why", "kind": "fault"})
 

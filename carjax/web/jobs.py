@@ -164,10 +164,10 @@ class Jobs:
         Raises:
             Busy: there is none.
         """
-        active = [job for job in self._jobs.values() if not job.finished]
         if self.full:
             raise Busy("the server is busy; try again in a moment", self._retry_s())
-        if len(self._jobs) - len(active) >= self.limits.keep:
+        self._forget_failed()
+        if sum(job.state == "done" for job in self._jobs.values()) >= self.limits.keep:
             raise Busy("the server keeps as many results as it can; try again later", 60)
         free = shutil.disk_usage(self._root).free
         if free < self.limits.bytes + _SPARE_BYTES:
@@ -177,6 +177,13 @@ class Jobs:
         (job.folder / "video").mkdir(parents=True)
         self._jobs[identity] = job
         return job
+
+    def _forget_failed(self) -> None:
+        """Keeps no more failed jobs than results: they hold nothing but their message."""
+        failed = [job for job in self._jobs.values() if job.state == "failed"]
+        failed.sort(key=lambda job: job.used)
+        for job in failed[: -self.limits.keep]:
+            del self._jobs[job.id]
 
     async def submit(self, job: Job, upload: Upload, options: Mapping[str, Any]) -> None:
         """Checks the upload and lets the job wait for its turn.
@@ -216,7 +223,8 @@ class Jobs:
                 await asyncio.wait({task})
         if not job.finished:
             job.change(state="failed", error="the job was deleted")
-        await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
+        async with job.editing:  # what an edit still writes goes too
+            await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     async def watch(self, job: Job, heartbeat_s: float = 15.0) -> AsyncIterator[bool]:
         """Yields True at once and at each change, False where nothing changed for a while."""
@@ -237,34 +245,44 @@ class Jobs:
 
         Raises:
             TaskFailed: the change makes no sense.
+            Missing: the job was deleted meanwhile.
         """
         async with job.editing:
+            self.get(job.id)
             await self._help(task, folder=str(job.folder), **arguments)
             job.change(revision=job.revision + 1)
 
-    async def frame(self, job: Job, index: int, patience_s: float = 30.0) -> pathlib.Path | None:
-        """Returns the file of a scored frame at a limited size; None if there is no such frame.
+    async def frame(self, job: Job, index: int, patience_s: float = 30.0) -> pathlib.Path:
+        """Returns the file of a scored frame at a limited size.
 
         The first call decodes the video once, in order, and keeps every scored frame.
+
+        Raises:
+            Missing: no such frame was scored.
+            TaskFailed: the video could not be decoded again; the next call tries once more.
+            Busy: it is not there yet.
         """
         path = job.folder / "frames" / f"{index}.jpg"
         if job.frames_task is None:
             job.frames_task = asyncio.create_task(self._decode_frames(job))
+        decoding = job.frames_task
         until = time.monotonic() + patience_s
         while not path.exists():
-            if job.frames_task.done() or time.monotonic() > until:
-                return None if not path.exists() else path
+            if decoding.done():
+                if not decoding.cancelled() and (failure := decoding.exception()):
+                    job.frames_task = None
+                    raise failure
+                if path.exists():
+                    break
+                raise Missing("no such frame was scored")
+            if time.monotonic() > until:
+                raise Busy("the frames are being decoded; try again in a moment", 10)
             await asyncio.sleep(0.05)
         return path
 
     async def _decode_frames(self, job: Job) -> None:
         async with self._one_pass:
-            with contextlib.suppress(TaskFailed):
-                await self._help(
-                    "frames",
-                    seconds=self.limits.job_seconds,
-                    folder=str(job.folder),
-                )
+            await self._help("frames", seconds=self.limits.job_seconds, folder=str(job.folder))
 
     # ------------------------------------------------------------------ what is left to wait
 

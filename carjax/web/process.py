@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, one_line
 
 # An answer holds no pictures: the longest one is the series of a video.
 _LINE_BYTES = 16_000_000
@@ -83,6 +83,9 @@ class Child:
             except asyncio.CancelledError:
                 await self.close()
                 raise
+            except (OSError, ValueError) as error:  # no process to be had, or no answer of ours
+                await self.close()
+                raise TaskFailed(f"the server failed at this: {one_line(error)}") from error
 
     async def close(self) -> None:
         """Ends the process."""
@@ -116,8 +119,12 @@ class Child:
             if "result" in message:
                 return message["result"]
             if "error" in message:
+                if message["kind"] == "memory":
+                    break
                 kind = NoCar if message["kind"] == "NoCarError" else TaskFailed
                 raise kind(message["error"])
             report(message)
         await self.close()
+        if task in ("load", "warm"):
+            raise TaskDied("the model needs more memory than --memory_gb allows")
         raise TaskDied("this video needs more memory than the server allows; film it smaller")

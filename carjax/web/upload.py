@@ -21,6 +21,7 @@ from carjax.web.limits import Limits
 _FORM_BYTES = 64_000
 _FIELD_BYTES = 2_000
 _FIELDS = 20
+_HEADER_BYTES = 8_000
 _NAME_CHARACTERS = 80
 
 
@@ -149,6 +150,8 @@ class _Form:
 
     def _add_header(self, which: int, data: bytes) -> None:
         self._header[which] += data
+        if len(self._header[which]) > _HEADER_BYTES:
+            raise CarjaxError("the form has too long a header")
 
     def _header_end(self) -> None:
         name, value = self._header
