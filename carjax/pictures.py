@@ -51,10 +51,11 @@ def scan_jpeg(data: bytes) -> tuple[int, bool]:
     """Returns a JPEG's longest side, and whether it has an end.
 
     Segments are skipped up to the scan (ITU-T T.81, annex B), since a thumbnail in them has an end
-    of its own; in a scan FF D9 is only the end.
+    of its own; in a scan FF D9 is only the end. Stray bytes between segments are passed over, as
+    decoders do.
     """
     at, longest = 2, 0
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1

@@ -54,6 +54,9 @@ def test_a_cut_photo_is_known_by_its_missing_end(published, tmp_path):
         assert pictures.is_whole(whole + b"\0trailing")
         for keep in (0.3, 0.9):
             assert not pictures.is_whole(whole[: int(keep * len(whole))])
+    strayed = jpeg[:20] + b"\0\0" + jpeg[20:]  # between two segments, where decoders pass over it
+    assert np.array_equal(pictures.decoded(strayed), pictures.decoded(jpeg))
+    assert pictures.scan_jpeg(strayed) == (40, True)
     (tmp_path / "cut.jpg").write_bytes(jpeg[:-200])
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.jpg").write_bytes(b"")

@@ -308,6 +308,13 @@ def exported(tmp_path_factory):
     return source, folder / "out", content
 
 
+def test_what_is_stated_is_printed_as_text(exported, capsys):
+    _, out, content = exported
+    brand = content["attributes"]["brand"] | {"value": "[/red]"}
+    select_command.show({"attributes": {"brand": brand}}, out)
+    assert "[/red]" in capsys.readouterr().out
+
+
 def test_no_export_tells_place_device_owner_or_folder(exported):
     source, out, content = exported
     raw = source.read_bytes()

@@ -55,6 +55,9 @@ def test_folders_patterns_and_files(tree):
     assert names("b") == (["b/c.JPG", "b/d/e.mov"], [])
     assert names("**/*.mov", "a.mp4", "a.mp4") == (["a.mp4", "b/d/e.mov"], [])
     assert names("b/*") == (["b/c.JPG", "b/d/e.mov", "b/h.txt"], [])
+    assert names("a.mp4", "./a.mp4", str(tree / "a.mp4"), "b/../a*") == (["a.mp4"], [])
+    pathlib.Path("list.txt").write_text("a.mp4\n# no more\n", encoding="utf-8-sig")
+    assert names("@list.txt") == (["a.mp4"], [])
     assert names("[1].mp4") == (["[1].mp4"], [])  # a file of that name, not a pattern
     assert names("*.avi", "none.mp4") == (["none.mp4"], ["*.avi"])
 

@@ -251,10 +251,10 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
                 f"{view['time_s']:.1f} s",
                 view["photo"],
             )
-    console = Console()
+    console = Console(markup=False)  # what the user states of the car is text
     console.print(table)
     written = {"report": out / "report.html", "annotated video": out / pipeline.ANNOTATED}
     print()
     for what, path in written.items():
         if path.is_file():
-            console.print(f"{what}: {path}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{what}: {path}", highlight=False, soft_wrap=True)

@@ -35,7 +35,7 @@ KNOWN = IMAGES | VIDEOS | TARS
 
 
 def expand(words: list[str]) -> tuple[list[Source], list[Problem]]:
-    """Finds the sources, each once, in order of their names.
+    """Finds the sources, each file once (under its first name), in order of their names.
 
     Args:
         words: files, folders (their videos, images and tars, at any depth), patterns
@@ -48,6 +48,7 @@ def expand(words: list[str]) -> tuple[list[Source], list[Problem]]:
         CarjaxError: a list cannot be read, or URLs need a package that is not installed.
     """
     sources: dict[str, Source] = {}
+    seen: set[str] = set()
     problems: dict[str, Problem] = {}
     for word in _words(words):
         found: list[Source]
@@ -59,7 +60,11 @@ def expand(words: list[str]) -> tuple[list[Source], list[Problem]]:
             continue
         if not found:
             problems[word] = Problem(word, "no video or image there")
-        sources |= {one.name: one for one in found}
+        for one in found:
+            place = os.path.abspath(one.path) if isinstance(one, LocalFile) else one.name
+            if place not in seen:
+                seen.add(place)
+                sources[one.name] = one
     return [sources[name] for name in sorted(sources)], list(problems.values())
 
 
@@ -87,7 +92,7 @@ def _words(words: list[str]) -> list[str]:
             replaced.append(word)
             continue
         try:
-            text = pathlib.Path(word[1:]).read_text(encoding="utf-8")
+            text = pathlib.Path(word[1:]).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise CarjaxError(f"{word}: the list {word[1:]!r} cannot be read: {reason}") from None
