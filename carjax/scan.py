@@ -139,6 +139,7 @@ def _refine(
                 reader.time_s,
                 min(scan.batch_size, limit - tried),
                 waiting=waiting,
+                lost=sorted(reader.damaged),
                 attributes=attributes,
                 views=views,
                 effort=reader.effort,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from carjax.annotate import annotate, bars, layout, paint, render, ring, running
 from carjax.annotate.encode import Mp4Writer
 from carjax.annotate.scene import Scene
 from carjax.attributes import CAR, VIEWS
-from carjax.errors import NoCarError
+from carjax.errors import CarjaxError, NoCarError
 from carjax.selection import eligibility
 
 NAMES = tuple(a.name for a in CAR)
@@ -201,6 +202,20 @@ def test_browsers_play_it(tmp_path, size, attributes):
 def test_odd_sides_are_refused(tmp_path):
     with pytest.raises(ValueError, match="even"):
         Mp4Writer(tmp_path / "x.mp4", 321, 180, 10)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_file_that_cannot_be_written_is_one_line():
+    writer = Mp4Writer("/dev/full", 320, 180, 10)
+    noise = np.random.default_rng(0).integers(0, 256, (180, 320, 3), np.uint8)
+
+    def film():
+        for i in range(100):
+            writer.write(noise, i / 10)
+
+    with pytest.raises(CarjaxError, match="cannot write /dev/full: No space left"):
+        film()
+    writer.__exit__(CarjaxError, CarjaxError(), None)
 
 
 def scored(monkeypatch, table):

@@ -79,8 +79,15 @@ def test_each_state_is_the_selection_of_the_frames_that_are_known(model, filmed,
     for pushed, (chosen, _) in enumerate(followed, 1):
         known = COUNT if pushed == len(followed) else pushed * BATCH - LAG
         expected = selection.select_photos(
-            smooth.take(slice(known)), policy="entropy", view_policy="first"
+            smooth.take(slice(known)),
+            policy="entropy",
+            view_policy="first",
+            unknown_above=model.spec.unknown_above,
         )
+        for name, choice in expected.attributes.items():
+            assert (chosen.attributes[name].value, chosen.attributes[name].reason) == (
+                choice.value, choice.reason,
+            )  # fmt: skip
         assert selection.chosen_frames(chosen) == selection.chosen_frames(expected)
         for name, view in expected.orientation.views.items():
             if view is not None:
@@ -100,8 +107,12 @@ def test_pictures_of_what_is_chosen_are_at_hand_and_few_others(filmed, followed)
 def test_a_frame_before_the_last_is_refused(model, filmed):
     chooser = live.LiveSelection(model, batch_size=BATCH)
     chooser.push(filmed[0][:1], [1.0])
-    with pytest.raises(carjax.errors.CarjaxError, match="came after"):
-        chooser.push(filmed[0][1:2], [0.5])
+    for times in ([0.5], [1.5, 1.5], [1.5, 1.2], [1.5, np.nan]):
+        with pytest.raises(carjax.errors.CarjaxError, match="came after"):
+            chooser.push(filmed[0][1 : 1 + len(times)], times)
+    chooser.push(filmed[0][1:2], [1.5])  # what was refused left nothing behind
+    assert set(chooser.images) == {0, 1}
+    assert chooser.finish() is not None
 
 
 def test_the_callers_array_may_be_used_again_and_batches_change_nothing(model, filmed):

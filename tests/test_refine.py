@@ -108,6 +108,30 @@ def test_frames_that_wait_are_not_asked_for_again():
     assert not np.isin(second, first).any()
 
 
+def test_frames_that_are_lost_are_not_asked_for_again():
+    for dense in (walk(), walk(car=0.01)):
+        some = dense.take(np.arange(0, len(dense), RATE))
+        first = refine.next_frames(some, dense.time_s, 12)
+        assert len(first) == 12
+        second = refine.next_frames(some, dense.time_s, 12, lost=first.tolist())
+        assert not np.isin(second, first).any()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_each_widest_gap_is_that_of_all_frames(seed):
+    rng = np.random.default_rng(seed)
+    times_s = np.cumsum(rng.uniform(0.01, 1.0, rng.integers(1, 40)))
+    known = rng.permutation(len(times_s))[: rng.integers(1, len(times_s) + 1)]
+    count = int(rng.integers(0, 12))
+    chosen = refine._widest_gaps(known, times_s, count)
+    assert len(chosen) == min(count, len(times_s) - len(known))
+    taken = [*known]
+    for _ in chosen:
+        farthest = int(np.abs(times_s[:, None] - times_s[taken]).min(axis=1).argmax())
+        assert farthest in chosen
+        taken.append(farthest)
+
+
 def test_one_frame_and_scores_that_are_not_finite():
     dense = walk(seconds=2)
     one = dense.take(np.array([0]))

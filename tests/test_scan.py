@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from carjax import scan, video
+from carjax.video import reader
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
 
@@ -55,6 +56,20 @@ def test_an_index_that_is_wrong_is_not_used_again(tiny_model, scored, when, monk
     order = np.searchsorted(scored.frame, table.frame[known])
     np.testing.assert_array_equal(table.time_s[known], scored.time_s[order])
     np.testing.assert_allclose(table.box[known], scored.box[order], atol=1e-5)
+
+
+def test_a_frame_that_is_damaged_is_asked_for_once(tiny_model, monkeypatch):
+    read, asked = reader._Stretches.read, []
+
+    def damaged(self, row, wanted, sides):
+        asked.extend(wanted)
+        frames, _ = read(self, row, wanted, sides)
+        return [f for f in frames if f.index % 3], {i for i in wanted if i % 3 == 0}
+
+    monkeypatch.setattr(reader._Stretches, "read", damaged)
+    table, _ = scan.score_video(tiny_model, SAMPLE)
+    assert len(asked) == len(set(asked))
+    assert len(table) < len(asked)
 
 
 def test_every_frame_or_so_many_a_second(tiny_model):

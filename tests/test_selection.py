@@ -394,7 +394,7 @@ def test_an_unknown_class_has_no_value_and_still_its_best_frame(policy):
     assert (known.value, known.frame, known.reason) == ("3", 1, None)
     found = select_photos(table, policy=policy, unknown_above={"doors": 0.79})
     unknown = found.attributes["doors"]
-    assert unknown == dataclasses.replace(known, value=None, reason="unknown doors")
+    assert unknown == dataclasses.replace(known, value=None, nearest="3", reason="unknown doors")
     assert selection.chosen_frames(found)["doors"] == 1
     content = selection.to_json(found, video=VIDEO, model=MODEL)
     jsonschema.validate(content, selection.schema())
@@ -842,3 +842,13 @@ def test_json_holds_no_number_that_json_lacks():
     got = select_photos(make_table(count=3), attributes=["doors"])
     with pytest.raises(ValueError, match="nan"):
         selection.to_json(got, video=VIDEO | {"duration_s": math.nan}, model=MODEL)
+
+
+def test_of_frames_at_one_time_each_may_be_the_only_one_with_the_car():
+    table = dataclasses.replace(
+        walk(4),
+        time_s=np.array([0.0, 0.0, 0.0, 1.0]),
+        car_probability=np.array([0.0, 0.9, 0.0, 0.0], np.float32),
+    )
+    chosen = selection.select_photos(table)
+    assert {choice.frame for choice in chosen.attributes.values()} == {1}

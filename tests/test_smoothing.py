@@ -139,6 +139,13 @@ def test_densities_become_the_fields_that_describe_them():
     np.testing.assert_allclose(changed.azimuth_entropy, circular.entropy(density), atol=5e-3)
 
 
+def test_an_azimuth_is_below_360_degrees():
+    density = np.full((1, 180), 1e-3)
+    density[0, 0], density[0, -1] = 28.0, 1e-3 + 1e-7  # the mean is a little below 0
+    changed = smoothing.with_density(walk(np.array([10.0])), density)
+    assert changed.azimuth_deg.tolist() == [0.0]
+
+
 def test_frames_that_agree_make_the_video_surer_than_each_of_them():
     table = walk(np.zeros(80))
     alone = selection.select_photos(table).attributes["doors"]

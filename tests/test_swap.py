@@ -122,13 +122,35 @@ def test_a_frame_of_another_class_keeps_the_value_and_says_its_probability(table
 
 def test_a_photo_of_an_unknown_class_stays_one_of_the_nearest(table, content):
     """The video's probability beside it is of that class, too."""
-    choice = content["attributes"]["doors"] | {"value": None, "reason": "unknown doors"}
+    choice = content["attributes"]["doors"] | {
+        **{"value": None, "reason": "unknown doors", "nearest": "5"}
+    }
     unknown = content | {"attributes": {"doors": choice}}
     offered = swap.next_best(table, unknown, "doors", limit=3)
     assert [o["frame"] for o in offered] == [a["frame"] for a in choice["alternatives"]]
     assert {o["value"] for o in offered} == {"5"}
     new = swap.swapped(table, unknown, "doors", offered[0]["frame"])["attributes"]["doors"]
     assert (new["value"], new["probability"]) == (None, offered[0]["probability"])
+    # A frame that says another class is described as one of the nearest, and so are the next ones.
+    row = int(np.argmax(table.probs["doors"][:, 0]))
+    other = swap.swapped(table, unknown, "doors", int(table.frame[row]))
+    new = other["attributes"]["doors"]
+    assert (new["nearest"], new["video_probability"]) == ("5", choice["video_probability"])
+    assert new["probability"] == pytest.approx(table.probs["doors"][row, 1])
+    assert {a["value"] for a in new["alternatives"]} == {"5"}
+    assert swap.next_best(table, other, "doors") != []
+
+
+def test_where_the_stated_class_is_not_known_the_numbers_stay_of_one_class(table):
+    chosen = selection.select_photos(table, known={"doors": "7"}, attributes=["doors"])
+    video = {**{"path": "a.mp4", "frames": 3 * N, "duration_s": N / 8}, "width": 2, "height": 2}
+    content = selection.to_json(chosen, video=video, model={})
+    before = content["attributes"]["doors"]
+    assert (before["value"], before["nearest"]) == (None, "5")
+    row = int(np.argmax(table.probs["doors"][:, 0]))
+    after = swap.swapped(table, content, "doors", int(table.frame[row]))["attributes"]["doors"]
+    assert (after["nearest"], after["video_probability"]) == ("5", before["video_probability"])
+    assert after["probability"] == pytest.approx(table.probs["doors"][row, 1])
 
 
 def test_a_missing_view_can_be_filled(table, content):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fractions
 import os
 import types
+from collections.abc import Iterator
 
 import av
 import numpy as np
@@ -39,9 +41,11 @@ class Mp4Writer:
         name = next((e for e in _ENCODERS if e in av.codecs_available), None)
         if name is None:
             raise CarjaxError("this build of PyAV cannot write H.264: pip install --upgrade av")
-        self._container = av.open(
-            os.path.abspath(path), "w", format="mp4", options={"movflags": "+faststart"}
-        )
+        self._path = os.fspath(path)
+        with self._told():
+            self._container = av.open(
+                os.path.abspath(path), "w", format="mp4", options={"movflags": "+faststart"}
+            )
         options = {"preset": "superfast", "crf": "21"} if name == "libx264" else {}
         average = fractions.Fraction(rate).limit_denominator(1001)
         stream = self._container.add_stream(name, rate=average, options=options)
@@ -65,11 +69,20 @@ class Mp4Writer:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
+        # Of two failures the first is told: with the disk full, closing fails as well.
+        with self._told() if kind is None else contextlib.suppress(av.FFmpegError):
+            try:
+                if kind is None:
+                    self._container.mux(self._stream.encode(None))
+            finally:
+                self._container.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            if kind is None:
-                self._container.mux(self._stream.encode(None))
-        finally:
-            self._container.close()
+            yield
+        except av.FFmpegError as error:
+            raise CarjaxError(f"cannot write {self._path}: {error.strerror}") from error
 
     def write(self, image: np.ndarray, time_s: float) -> None:
         """Appends a frame, uint8 [H, W, 3] RGB; times increase. The image may be reused."""
@@ -81,4 +94,5 @@ class Mp4Writer:
         self._last = max(self._last + 1, round(time_s * _TICKS))
         frame.pts = self._last
         frame.time_base = fractions.Fraction(1, _TICKS)
-        self._container.mux(self._stream.encode(frame))
+        with self._told():
+            self._container.mux(self._stream.encode(frame))

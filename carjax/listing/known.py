@@ -123,6 +123,6 @@ def notice(choice: Mapping[str, Any]) -> str:
     if known["verdict"] == "outside":
         return (
             f"listing says {known['value']}, which the model does not know: "
-            "the photo is the frame of lowest entropy"
+            "its photos go by their entropy alone"
         )
     return ""

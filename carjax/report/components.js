@@ -114,10 +114,11 @@ function slider(figure, svg, series, pick) {
   }
 
   function height(index) {
-    let value = series.attributes[name]?.certainty[index];
-    if (name === "direction") value = mod(series.azimuth_deg[index] - low, 360) + low;
-    if (name === "kappa") value = Math.log10(Math.max(series.kappa[index], 0.1));
+    const column = { direction: series.azimuth_deg, kappa: series.kappa }[name];
+    let value = (column ?? series.attributes[name]?.certainty)?.[index];
     if (value == null || !Number.isFinite(value)) return null;
+    if (name === "direction") value = mod(value - low, 360) + low;
+    if (name === "kappa") value = Math.log10(Math.max(value, 0.1));
     return bottom - (bottom - top) * Math.min(Math.max((value - low) / (high - low), 0), 1);
   }
 

@@ -23,7 +23,7 @@ from carjax.listing import known, plan
 from carjax.report import charts, quality
 from carjax.report.charts import Mark
 from carjax.report.series import series
-from carjax.selection.eligibility import MIN_CAR_PROBABILITY, car_frames
+from carjax.selection.eligibility import car_frames
 from carjax.table import ScoreTable, certainty
 from carjax.wording import clock, label, percent, side
 
@@ -62,7 +62,6 @@ def write_report(
     *,
     previews: Mapping[int, np.ndarray] | None = None,
     annotated: str | None = None,
-    min_car_probability: float = MIN_CAR_PROBABILITY,
 ) -> pathlib.Path:
     """Writes `report.html` into a folder.
 
@@ -76,7 +75,6 @@ def write_report(
         out: the folder; made if it does not exist.
         previews: frame → uint8 [H, W, 3] RGB picture of any size, for the alternatives.
         annotated: relative path of the annotated video, if there is one.
-        min_car_probability: frames below this are shaded as showing no car.
 
     Returns:
         The path of the page, complete when this function returns.
@@ -85,14 +83,7 @@ def write_report(
         ValueError: `photos` lacks a photo that `selection` names, or one is not an RGB image.
         CarjaxError: the folder cannot be written.
     """
-    page = render(
-        selection,
-        table,
-        photos,
-        previews=previews,
-        annotated=annotated,
-        min_car_probability=min_car_probability,
-    )
+    page = render(selection, table, photos, previews=previews, annotated=annotated)
     path = pathlib.Path(out) / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,12 +104,11 @@ def render(
     *,
     previews: Mapping[int, np.ndarray] | None = None,
     annotated: str | None = None,
-    min_car_probability: float = MIN_CAR_PROBABILITY,
 ) -> str:
     """The page of `write_report` as a string; arguments and errors as there."""
     video, orientation = selection["video"], selection.get("orientation")
     script = (_FOLDER / "components.js").read_text(encoding="utf-8") + _START
-    charted = timelines(selection, table, min_car_probability=min_car_probability)
+    charted = timelines(selection, table)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -135,6 +125,7 @@ def render(
         name=pathlib.PurePath(video["path"]).name or video["path"],
         model=selection["model"],
         temporal=selection.get("temporal"),
+        smoothed=table.azimuth_density is not None,
         portrait=video["height"] > video["width"],
         attributes=selection["attributes"],
         orientation=orientation,
@@ -227,15 +218,10 @@ def polar(orientation: Mapping[str, Any] | None) -> str:
     return charts.coverage_polar(orientation["coverage"], azimuths)
 
 
-def timelines(
-    selection: Mapping[str, Any],
-    table: ScoreTable,
-    *,
-    min_car_probability: float = MIN_CAR_PROBABILITY,
-) -> list[Timeline]:
+def timelines(selection: Mapping[str, Any], table: ScoreTable) -> list[Timeline]:
     """The charts over time, in the schema's order; arguments as of `write_report`."""
     shared: dict[str, Any] = {
-        "no_car": ~car_frames(table, min_car_probability),
+        "no_car": ~car_frames(table),
         "end_s": float(selection["video"]["duration_s"]),
     }
     result = []

@@ -104,7 +104,7 @@ def choose_attribute(
     ]
     chosen = dataclasses.asdict(options[0])
     if reason is not None:
-        chosen |= {"value": None, "reason": reason}
+        chosen |= {"value": None, "nearest": chosen["value"], "reason": reason}
     return AttributeChoice(
         **chosen,
         video_probability=float(pooled[label[ranked[0]]]),

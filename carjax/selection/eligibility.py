@@ -31,6 +31,7 @@ MIN_GLOBAL_SHARPNESS = 0.8
 MIN_RELATIVE_BRIGHTNESS = 0.35
 # A box that ends this near to the frame's border is cut off by it.
 BORDER = 0.01
+_LEAST_WEIGHT = 1e-12
 _WHOLE, _PART, _NONE = (CONTENT.classes.index(name) for name in ("whole", "part", "none"))
 
 
@@ -219,11 +220,14 @@ def local_sharpness(
 
 
 def time_weights(time_s: np.ndarray) -> np.ndarray:
-    """Returns the time that each frame stands for, float64 [N] (`circular.time_weights`)."""
+    """Returns the time that each frame stands for, float64 [N] (`circular.time_weights`).
+
+    Never quite none, so that a mean over any frames is one: of several at one time, say.
+    """
     # Imported in the functions that need it: JAX takes most of a second.
     from carjax import circular
 
-    return circular.time_weights(time_s)
+    return np.maximum(circular.time_weights(time_s), _LEAST_WEIGHT)
 
 
 def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:

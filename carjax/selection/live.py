@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carjax import scoring, selection
-from carjax.errors import NoCarError
+from carjax.errors import CarjaxError, NoCarError
 from carjax.model import Model
 from carjax.selection import Selection, eligibility, smoothing
 from carjax.table import ScoreTable, concatenate
@@ -74,9 +74,11 @@ class LiveSelection:
             view_policy="first",
             views=views,
             view_threshold=view_threshold,
+            unknown_above=model.spec.unknown_above,
         )
         self._stream = streaming.Stream(lag, motion)
         self._car_seen = False
+        self._last_s = -np.inf
         self._tables: list[ScoreTable] = []
         self._densities: list[np.ndarray] = []
 
@@ -91,9 +93,14 @@ class LiveSelection:
             The choice of the frames that are known; None while none shows a car.
 
         Raises:
-            CarjaxError: a frame lies before the last one.
+            CarjaxError: a frame does not lie after the one before it; none of them is taken.
         """
         times = np.asarray(time_s, np.float64)
+        before = np.append(self._last_s, times[:-1])
+        if not (np.isfinite(times) & (times > before)).all():
+            at = int(np.argmin(np.isfinite(times) & (times > before)))
+            raise CarjaxError(f"a frame at {times[at]} s came after one at {before[at]} s")
+        self._last_s = times[-1] if len(times) else self._last_s
         index = self._stream.count + np.arange(len(frames))
         scores = scoring.to_host(self._scorer(frames))
         table = scoring.to_table(scores, self._model.spec, index, times)

@@ -79,6 +79,7 @@ def next_frames(
     count: int,
     *,
     waiting: Sequence[int] = (),
+    lost: Sequence[int] = (),
     attributes: Sequence[str] | None = None,
     views: int = 8,
     effort: tuple[np.ndarray, np.ndarray] | None = None,
@@ -96,6 +97,7 @@ def next_frames(
         times_s: float64 [N]; presentation times of all frames of the video, strictly increasing.
         count: how many frames to return, at most.
         waiting: frames that are being scored.
+        lost: frames that cannot be decoded.
         attributes: names to better the photos of; None means all of the table's schema.
         views: 8 or 4 views around the object.
         effort: two int64 [N]: the stretch of the file that each frame is decoded with, and how many
@@ -103,11 +105,12 @@ def next_frames(
         min_gain: none where no frame is expected to gain as much.
 
     Returns:
-        int64 [≤ count]; indices into `times_s`, increasing, none of them in the table. Empty when
-        nothing is to be gained.
+        int64 [≤ count]; indices into `times_s`, increasing, none of them in the table, waiting or
+        lost. Empty when nothing is to be gained.
     """
     if not car_frames(table).any():  # it may be seen between them yet
-        return _widest_gaps(np.append(table.frame, waiting).astype(int), times_s, count)
+        known = np.concatenate([table.frame, waiting, lost]).astype(int)
+        return _widest_gaps(known, times_s, count)
     model = _Model(table, times_s, attributes, views)
     for index in waiting:
         model.believe(index)
@@ -117,6 +120,7 @@ def next_frames(
     chosen: list[int] = []
     while len(chosen) < count:
         gain = model.gains()
+        gain[list(lost)] = -1.0
         if gain.max() <= 0 or (not chosen and gain.max() < min_gain):
             break
         near = np.flatnonzero(gain >= NEARLY * gain.max())
@@ -219,11 +223,12 @@ class _Model:
 def _widest_gaps(known: np.ndarray, times_s: np.ndarray, count: int) -> np.ndarray:
     """The frames nearest to the middles of the widest gaps, one gap after the other."""
     known_s = np.sort(times_s[known])
+    after = np.searchsorted(known_s, times_s).clip(1, len(known_s) - 1) if len(known_s) > 1 else 0
+    distance = np.minimum(np.abs(times_s - known_s[after - 1]), np.abs(times_s - known_s[after]))
     chosen: list[int] = []
-    while len(chosen) < min(count, len(times_s) - len(known)):
-        distance = np.abs(times_s[:, None] - known_s).min(axis=1)
+    for _ in range(min(count, len(times_s) - len(known))):
         chosen.append(int(np.argmax(distance)))
-        known_s = np.append(known_s, times_s[chosen[-1]])
+        distance = np.minimum(distance, np.abs(times_s - times_s[chosen[-1]]))
     return np.array(sorted(chosen), np.int64)
 
 

@@ -65,6 +65,7 @@ class AttributeChoice:
         reason: why there is no value; None if there is one.
         content: what the chosen frame shows of the car, 'whole' or 'part'; None if not known.
         known: what the seller states, against the video; None if nothing was stated.
+        nearest: where there is no value, the known class that the numbers are of; else None.
     """
 
     value: str | None
@@ -78,6 +79,7 @@ class AttributeChoice:
     reason: str | None = None
     content: str | None = None
     known: Known | None = None
+    nearest: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +230,7 @@ def _attribute_json(choice: AttributeChoice, photo: str | None) -> dict[str, Any
     if choice.frame is None:
         return {"value": None, "reason": choice.reason}
     fields = dataclasses.asdict(choice)
-    for name in ("reason", "known"):
+    for name in ("reason", "known", "nearest"):
         if fields[name] is None:
             del fields[name]
     return fields | {"photo": photo}

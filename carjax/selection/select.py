@@ -58,10 +58,10 @@ def select_photos(
     * `entropy`: the frame of lowest entropy among all that show the main car, and its
       class.
 
-    Frames with the whole car come first: where any is eligible, frames with a part of it (a
-    close-up, or a car that the border cuts off) neither vote nor win. A video of close-ups alone
-    still gets its best ones, and `content` says so. A view takes a part where no whole car fills
-    it.
+    With `consensus`, frames with the whole car come first: where any is eligible, frames with a
+    part of it (a close-up, or a car that the border cuts off) neither vote nor win. A video of
+    close-ups alone still gets its best ones, and `content` says so. A view takes a part where no
+    whole car fills it.
 
     Ties go to the earliest frame. A view is filled by eligible frames whose density has more than
     `view_threshold` of its mass in the view's bin, the bin being the frame's most probable one. By

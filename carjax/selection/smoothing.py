@@ -134,7 +134,7 @@ def with_density(table: ScoreTable, density: np.ndarray) -> ScoreTable:
     length = np.minimum(np.abs(moment), 1 - 1e-7)
     return dataclasses.replace(
         table,
-        azimuth_deg=(np.degrees(np.angle(moment)) % 360.0).astype(np.float32),
+        azimuth_deg=grids.wrapped_deg(np.degrees(np.angle(moment))),
         kappa=np.asarray(circular.concentration(length.astype(np.float32))),
         azimuth_floor=np.zeros(len(table), np.float32),
         azimuth_entropy=grids.entropy(density).astype(np.float32),

@@ -65,7 +65,10 @@ def next_best(
         gap = min_gap_s(content["video"]["duration_s"])
     apart_from = [chosen["time_s"]] if chosen is not None and "frame" in chosen else []
     rows = distinct(ranked, table.time_s, gap, limit, apart_from)
-    return [_described(table, content, photo, row) for row in rows]
+    if photo.startswith(VIEW_PREFIX):
+        return [_described_view(table, content, photo, row) for row in rows]
+    column = _column(table, content, photo)
+    return [_described(table, photo, row, column) for row in rows]
 
 
 def swapped(
@@ -88,13 +91,16 @@ def swapped(
         raise UsageError(f"frame {frame} was not scored; choose one of the timeline's frames")
     row = int(rows[0])
     result = copy.deepcopy(dict(content))
-    new = _described(table, content, photo, row)
     if photo.startswith(VIEW_PREFIX):
+        new = _described_view(table, content, photo, row)
         return _swap_view(table, result, photo, row, new)
     choice = result["attributes"][photo]
     if "frame" not in choice:
         raise UsageError(f"there is no photo of {photo} to swap: {choice['reason']}")
     value = choice["value"]
+    attribute, _ = _probs(table, photo)
+    column = attribute.classes.index(value or choice["nearest"])
+    new = _described(table, photo, row, column)
     choice |= new | {"value": value, "content": content_of(table, row)}
     choice["alternatives"] = next_best(table, result, photo, limit=3)
     return result
@@ -155,29 +161,29 @@ def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.nda
     return index[np.argsort(order[index], kind="stable")]
 
 
-def _described(
+def _described_view(
     table: ScoreTable, content: Mapping[str, Any], photo: str, row: int
 ) -> dict[str, Any]:
-    where = {"frame": int(table.frame[row]), "time_s": float(table.time_s[row])}
-    if photo.startswith(VIEW_PREFIX):
-        views = list(content["orientation"]["views"])
-        sound = sound_directions(table)
-        masses = view_masses(table, sound, len(views))
-        return {
-            "azimuth_deg": float(table.azimuth_deg[row]),
-            "kappa": float(table.kappa[row]),
-            "probability": float(masses[row, views.index(photo.removeprefix(VIEW_PREFIX))]),
-            **where,
-            "content": content_of(table, row),
-        }
+    views = list(content["orientation"]["views"])
+    masses = view_masses(table, sound_directions(table), len(views))
+    return {
+        "azimuth_deg": float(table.azimuth_deg[row]),
+        "kappa": float(table.kappa[row]),
+        "probability": float(masses[row, views.index(photo.removeprefix(VIEW_PREFIX))]),
+        **_where(table, row),
+        "content": content_of(table, row),
+    }
+
+
+def _described(table: ScoreTable, photo: str, row: int, column: int | None) -> dict[str, Any]:
+    """A frame for an attribute, with the numbers of a class; None: of the frame's own one."""
     attribute, probs = _probs(table, photo)
-    column = _column(table, content, photo)
     label = int(np.argmax(probs[row])) if column is None else column
     entropy = float(table.entropy[photo][row])
     if not (np.isfinite(probs[row]).all() and np.isfinite(entropy)):
-        raise UsageError(f"frame {where['frame']} has no valid score of {photo}")
+        raise UsageError(f"frame {table.frame[row]} has no valid score of {photo}")
     return {
-        **where,
+        **_where(table, row),
         "value": attribute.classes[label],
         "probability": float(probs[row, label]),
         "entropy": entropy,
@@ -185,18 +191,19 @@ def _described(
     }
 
 
-def _column(table: ScoreTable, content: Mapping[str, Any], photo: str) -> int | None:
-    """The class that the photo shows; None where each frame shows its own.
+def _where(table: ScoreTable, row: int) -> dict[str, Any]:
+    return {"frame": int(table.frame[row]), "time_s": float(table.time_s[row])}
 
-    Where the class is none that the model knows it is the nearest one, that of the chosen frame.
-    """
-    attribute, probs = _probs(table, photo)
+
+def _column(table: ScoreTable, content: Mapping[str, Any], photo: str) -> int | None:
+    """The class that frames are to show; None where each frame shows its own."""
+    attribute, _ = _probs(table, photo)
     choice = content["attributes"][photo]
     if choice["value"] is not None:
         return attribute.classes.index(choice["value"])
     if "known" in choice or "frame" not in choice:
         return None
-    return int(np.argmax(probs[table.frame == choice["frame"]][0]))
+    return attribute.classes.index(choice["nearest"])
 
 
 def _probs(table: ScoreTable, name: str) -> tuple[Categorical, np.ndarray]:

@@ -23,6 +23,17 @@ def apart_deg(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
     return np.abs((apart + 180.0) % 360.0 - 180.0)
 
 
+def wrapped_deg(degrees: npt.ArrayLike) -> np.ndarray:
+    """Angles of any turn in degrees, float32 [...] in [0, 360).
+
+    Example:
+        >>> wrapped_deg([-1e-9, 450.0]).tolist()
+        [0.0, 90.0]
+    """
+    wrapped = np.asarray(np.asarray(degrees, np.float64) % 360.0, np.float32)
+    return np.where(wrapped >= 360.0, np.float32(0.0), wrapped)  # a tiny negative one rounds up
+
+
 def bin_masses(density: npt.ArrayLike, bins: int = 8) -> np.ndarray:
     """Mass in bins of equal width, the first centred on 0 degrees, float64 [..., bins].
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from carjax.datasets.augment import Augmentation
 from carjax.errors import UsageError
-from carjax.temporal.grids import apart_deg
+from carjax.temporal.grids import apart_deg, wrapped_deg
 
 # The views of a photo that frames show, in the numbering of the feature cache, whose odd views are
 # mirrored: 0 the photo, 1 its mirror image, 2 spoilt, 3 spoilt and mirrored.
@@ -159,8 +159,8 @@ def simulate(azimuth_deg: npt.ArrayLike, spec: WalkSpec, rng: np.random.Generato
         photo=(chosen - mirrored * len(labels)).astype(np.int32),
         view=(mirrored * MIRRORED + spoilt * SPOILT_VIEW).astype(np.int32),
         spoilt=spoilt,
-        azimuth_deg=_turn(path[rows]),
-        label_deg=_turn(np.where(mask, label, path[rows])),
+        azimuth_deg=wrapped_deg(path[rows]),
+        label_deg=wrapped_deg(np.where(mask, label, path[rows])),
         time_s=time_s[rows].astype(np.float32),
         mask=mask,
     )
@@ -255,9 +255,3 @@ def _choose(
     score = rng.gumbel(size=apart.shape) - 0.5 * (3.0 * apart / max(tolerance, 1e-9)) ** 2
     near = apart <= tolerance
     return np.where(near.any(axis=1), np.where(near, score, -np.inf).argmax(axis=1), -1)
-
-
-def _turn(angle: np.ndarray) -> np.ndarray:
-    """Degrees in [0, 360), float32."""
-    wrapped = (angle % 360.0).astype(np.float32)
-    return np.where(wrapped >= 360.0, np.float32(0.0), wrapped)

@@ -111,6 +111,11 @@ class Reader:
         return []
 
     @property
+    def damaged(self) -> frozenset[int]:
+        """Frames that were asked for so far, and left out."""
+        return frozenset(self._damaged)
+
+    @property
     def time_s(self) -> np.ndarray:
         """Presentation times of all frames, float64 [N].
 
