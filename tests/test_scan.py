@@ -58,6 +58,7 @@ def test_an_index_that_is_wrong_is_not_used_again(tiny_model, scored, when, monk
     np.testing.assert_allclose(table.box[known], scored.box[order], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_frame_that_is_damaged_is_asked_for_once(tiny_model, monkeypatch):
     read, asked = reader._Stretches.read, []
 

@@ -327,7 +327,7 @@ def test_memory_is_told_as_such_whoever_runs_out_of_it(monkeypatch):
     assert answers.said["kind"] == "memory"
 
     async def run():
-        small = Child(300_000_000)
+        small = Child(100_000_000)
         with pytest.raises(TaskDied, match="the model needs more memory than --memory_gb"):
             await small.run("load", {"model": None, "weights": None}, seconds=60)
         await small.close()
