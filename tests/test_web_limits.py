@@ -326,13 +326,23 @@ def test_memory_is_told_as_such_whoever_runs_out_of_it(monkeypatch):
     child._answer("load", {}, answers)
     assert answers.said["kind"] == "memory"
 
-    async def run():
-        small = Child(100_000_000)
-        with pytest.raises(TaskDied, match="the model needs more memory than --memory_gb"):
-            await small.run("load", {"model": None, "weights": None}, seconds=60)
-        await small.close()
+    start = asyncio.create_subprocess_exec
+    says = f"input(); print({answers.getvalue()!r}, flush=True); input()"
 
-    asyncio.run(run())
+    async def run(task):
+        monkeypatch.setattr(
+            asyncio,
+            "create_subprocess_exec",
+            lambda *words, **rest: start(sys.executable, "-c", says, **rest),
+        )
+        small = Child(100_000_000)
+        with pytest.raises(TaskDied) as caught:
+            await small.run(task, {}, seconds=60)
+        assert small.pid is None
+        return str(caught.value)
+
+    assert "the model needs more memory than --memory_gb" in asyncio.run(run("load"))
+    assert "film it smaller" in asyncio.run(run("select"))
 
 
 def test_failed_jobs_take_no_place_of_results(tmp_path):
