@@ -277,11 +277,11 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _photos_of(manifest: pathlib.Path) -> set[str]:
     """The names of the photos of an earlier run; none where that cannot be read."""
+    from carjax import selection
+
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
-        views = content.get("orientation", {"views": {}})["views"]
-        choices = [*content["attributes"].values(), *views.values()]
-        return {pathlib.PurePath(c["photo"]).name for c in choices if c and "photo" in c}
+        return {pathlib.PurePath(path).name for path in selection.photographed(content)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 

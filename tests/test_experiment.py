@@ -398,6 +398,11 @@ def test_command_end_to_end(tmp_path, world, capsys):
     sheets = [f"--out={tmp_path / 'sheets'}", f"--key={key}", "--pairs=6"]
     assert command_line(["experiment", "pairs", *sheets, *common]) == 0
     assert "6 pairs on 2 sheets" in capsys.readouterr().out
+    told = key.read_bytes()
+    again = [f"--out={tmp_path / 'more'}", f"--key={key}", "--pairs=4", "--seed=1"]
+    assert command_line(["experiment", "pairs", *again, *common]) == 1
+    assert "judgements may need this key" in capsys.readouterr().err
+    assert key.read_bytes() == told
     judged = tmp_path / "judged.csv"
     rows = [f"{p.pair},{v},{p.chosen}" for p, v in itertools.product(pairs.read_key(key), "xy")]
     judged.write_text("\n".join(["pair,viewer,choice", *rows]) + "\n")
@@ -431,6 +436,8 @@ def test_command_end_to_end(tmp_path, world, capsys):
         (["pairs", "--runs=x", "--out=x", "--key=x/key.csv"], "lies beside the sheets"),
         (["hypothesis", "--runs=x", "--out=x", "--judgements=y"], "needs the --key"),
         (["pairs", "--runs=x", "--out=x", "--pairs=0"], "pairs"),
+        (["hypothesis", "--runs=x", "--out=x", "--heads=y"], "--heads is for .* temporal"),
+        (["temporal", "--runs=x", "--out=x", "--key=y"], "--key is for .* hypothesis or pairs"),
     ],
 )
 def test_wrong_use_is_one_line(argv, complaint):

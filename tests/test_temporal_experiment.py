@@ -1,6 +1,7 @@
 """The experiment about time: its figures on footage whose answers are known."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -187,3 +188,13 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
     with pytest.raises(CarjaxError, match=r"orientation-0.*crossval"):
         command.main(["temporal", f"--runs={tmp_path}", f"--out={tmp_path / 'o'}"])
     assert not (tmp_path / "o").exists()
+
+
+def test_a_head_is_not_measured_on_what_it_was_trained_on():
+    def head(models):
+        return SimpleNamespace(card={"models": models})
+
+    shown = SimpleNamespace(group=np.array(["a", "a", "b"]))
+    temporal_run._check_unseen({"x": head(["c", "d"]), "y": head([])}, shown, 0)
+    with pytest.raises(CarjaxError, match=r"y: was trained on 1 of .*such as b: .*config\.fold=0"):
+        temporal_run._check_unseen({"x": head(["c"]), "y": head(["b", "c"])}, shown, 0)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 import struct
 
@@ -23,7 +24,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tiny_run import settings
 
 from carjax import files, heads, localise, model, training
-from carjax.attributes import CAR, CONTENT, Angular, Categorical
+from carjax.attributes import CAR, CONTENT, Angular, Categorical, find
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.cli import prepare as prepare_command
@@ -39,6 +40,7 @@ from carjax.training import (
     loop,
     losses,
     optimiser,
+    run_folder,
     steps,
     tasks,
 )
@@ -463,8 +465,21 @@ def test_live_views_train_without_a_cache_and_resume_exactly(tiny, root, monkeyp
     ).read_bytes()
 
 
+@pytest.mark.slow
+def test_live_training_beside_a_data_set_of_which_nothing_is_held_out(tiny, root):
+    shutil.copytree(root / "stanford_cars", root / "other")
+    table = (root / "splits" / "stanford_cars.csv").read_text().splitlines()
+    rows = [table[0], *(f"{line.partition(',')[0]},0" for line in table[1:])]
+    (root / "splits" / "other.csv").write_text("\n".join(rows))
+    config = settings(root, cache=False, steps=2, datasets=("stanford_cars", "other"))
+    result = run(config, root)
+    assert result["held_out_photos"] == {"stanford_cars": 4, "other": 0}
+
+
 def test_live_views_differ_from_step_to_step_and_tell_where_they_look(tiny, root):
-    config = settings(root, "orientation", cache=False, fold=-1)
+    shutil.copytree(root / "stanford_cars", root / "other")
+    sets = ("stanford_cars", "other")
+    config = settings(root, "orientation", cache=False, fold=-1, datasets=sets)
     task = tasks.create(config)
     sources = data.load_sources(config, task, root, None, None, "", cache_dir=root / "cache")
     batches = list(live.batches(sources, task, config, range(3)))
@@ -753,19 +768,74 @@ def test_a_bad_choice_of_splits_is_one_line(tiny, prepared_root, root, tmp_path,
         ({"keep_best": "iou"}, "config.keep_best.*accuracy"),
         ({"keep_best": "nll", "fold": -1}, "config.keep_best: nothing is held out"),
         ({"cells": 3}, "does not divide"),
+        ({"seed": -1}, "config.seed: must be at least 0"),
+        ({"lr": float("inf")}, "config.lr: must be above 0"),
+        ({"weight_decay": float("nan")}, "config.weight_decay"),
+        ({"head.members": 0}, "config.head.members: must be at least 1"),
+        ({"head.hidden": 0}, "config.head.hidden: must be at least 1"),
+        ({"head.queries": -1}, "config.head.queries: must be at least 0"),
+        ({"augmentation.crop": 0.6}, r"augmentation.crop: must be 0 to 0\.499, not 0\.6"),
+        ({"augmentation.blur_rate": 7.0}, "augmentation.blur_rate: must be 0 to 1"),
+        ({"augmentation.zoom_out": 0.0}, "augmentation.zoom_out: must be 1 to"),
+        ({"attribute": "orientation", "mixup": 0.2}, "config.mixup: only heads of classes"),
         ({"datasets": ()}, "config.datasets"),
         ({"datasets": ("nothing",), "fold": -1}, "nothing/{images/,labels.csv}"),
         ({"splits": "no/such"}, "no/such.*config.splits"),
     ],
 )
 def test_a_bad_config_is_one_line_before_any_data(tiny, root, monkeypatch, changes, message):
-    config = settings(root)
-    config.update(changes)
+    changes = dict(changes)
+    config = settings(root, "orientation" if "mixup" in changes else "doors")
+    config.update_from_flattened_dict(changes)
     monkeypatch.setattr(data, "load_sources", lambda *a, **k: pytest.fail("read data"))
     with pytest.raises(CarjaxError, match=message) as caught:
         run(config, root)
     assert "\n" not in str(caught.value)
     assert not (root / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "[]", "other settings|cannot be the run's folder"),
+        ("config.json", "{", "cannot be the run's folder"),
+        ("result.json", None, "result.json: cannot be read .*delete .* to start afresh"),
+        ("metrics.csv", "step,loss\nmany,1\n", "metrics.csv: cannot be read"),
+    ],
+)
+def test_a_broken_run_folder_is_one_line(root, name, content, message):
+    folder = run_folder.RunFolder(root / "run")
+    folder.claim(settings(root))
+    (root / "run" / "head.safetensors").touch()
+    (root / "run" / "result.json").write_text("{}")
+    path = root / "run" / name
+    path.unlink() if content is None else path.write_text(content)
+    read = {
+        "config.json": lambda: folder.claim(settings(root)),
+        "result.json": folder.finished,
+        "metrics.csv": folder.read_metrics,
+    }
+    with pytest.raises(CarjaxError, match=message):
+        read[name]()
+
+
+def test_what_is_corrected_is_a_label(root):
+    schema = (find(CAR, "doors"), find(CAR, "orientation"))
+    known = photos.read_labels(root / "stanford_cars", schema)
+    which = np.arange(20) < 2
+    table = root / "wrong.csv"
+    table.write_text("file,azimuth_deg,doors\n00000.png,,4\n00001.png,33,\n00002.png,1,2\n")
+    right = photos.correct(known, schema, table, which)
+    doors = find(CAR, "doors").classes.index("4")
+    assert right.labels["doors"].tolist() == [doors, *known.labels["doors"][1:]]
+    assert right.labels["orientation"][1] == 33.0
+    np.testing.assert_array_equal(
+        np.delete(right.labels["orientation"], 1), np.delete(known.labels["orientation"], 1)
+    )
+    for row, message in (("00000.png,,9", "no doors '9'"), ("00000.png,inf,", "not an angle")):
+        table.write_text(f"file,azimuth_deg,doors\n{row}\n")
+        with pytest.raises(CarjaxError, match=message):
+            photos.correct(known, schema, table, which)
 
 
 def test_a_folder_of_another_run_is_refused(tiny, root):

@@ -15,7 +15,7 @@ from carjax.annotate.encode import Mp4Writer
 from carjax.annotate.running import State, states
 from carjax.annotate.scene import Best, Moment, Scene, resized, thumbnail_aspect
 from carjax.listing.photos import crop_area
-from carjax.selection import eligibility
+from carjax.selection import eligibility, views_of
 from carjax.table import ScoreTable, certainty
 
 # Where the choice needs the whole video, it is shown for this long after the last frame.
@@ -196,7 +196,7 @@ class _Album:
             for name, choice in final.get("attributes", {}).items()
             if name in self._sizes
         }
-        views = final.get("orientation", {"views": {}})["views"] if self._view_size else {}
+        views = views_of(final) if self._view_size else {}
         return chosen, {name: row(view) for name, view in views.items()}
 
     def keep(self, row: int, image: np.ndarray) -> None:

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from carjax import pipeline
 from carjax.cli import common
-from carjax.errors import UsageError
+from carjax.errors import CarjaxError, UsageError
 
 if TYPE_CHECKING:
     from carjax.experiment.held import Held
@@ -36,6 +36,14 @@ RUNS are folders of benchmarks/crossval.py, whose heads predict photos that they
   carjax experiment hypothesis --runs=out/crossval,out/by_model --out=docs/hypothesis"""
 
 EXPERIMENTS = ("hypothesis", "pairs", "temporal")
+# Flags that not every experiment reads.
+_READERS = {
+    **dict.fromkeys(("recordings", "labels", "heads", "per_model"), ("temporal",)),
+    **dict.fromkeys(("pairs", "seed"), ("pairs",)),
+    "judgements": ("hypothesis",),
+    "key": ("hypothesis", "pairs"),
+    "page": ("hypothesis", "temporal"),
+}
 
 
 def define_flags() -> flags.FlagValues:
@@ -70,8 +78,9 @@ def main(argv: list[str]) -> int:
         raise UsageError(
             f"carjax experiment runs one of {', '.join(EXPERIMENTS)}, not {' '.join(rest) or '…'!r}"
         )
-    if rest[0] != "temporal" and (values.recordings or values.labels):
-        raise UsageError("--recordings and --labels are for `carjax experiment temporal`")
+    for name, readers in _READERS.items():
+        if values[name].present and rest[0] not in readers:
+            raise UsageError(f"--{name} is for `carjax experiment {' or '.join(readers)}`")
     alone = rest[0] == "temporal" and values.recordings
     for name in ("out",) if alone else ("runs", "out"):
         if not values[name].value:
@@ -91,9 +100,15 @@ def _pairs(values: flags.FlagValues) -> int:
     if key.absolute().is_relative_to(out.absolute()):
         raise UsageError(f"{key}: lies beside the sheets that it explains: give another --key")
     pipeline.check_out(out, values.overwrite, manifest="sheet_01.png")
+    if key.exists() and not values.overwrite:
+        raise CarjaxError(
+            f"{key}: judgements may need this key: give another --key, or --overwrite"
+        )
     footage = held.all_footage(_held(values))
     drawn, pictures, same = pairs.draw(footage, values.pairs, values.seed)
     sheets = pairs.write_sheets(out, drawn, pictures)
+    for stale in {*out.glob("sheet_*.png")} - {*sheets}:
+        stale.unlink()
     pairs.write_key(key, drawn)
     print(f"{len(drawn)} pairs on {len(sheets)} sheets in {out}; key: {key}")
     for rival, count in same.items():

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carjax import crops
+from carjax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,23 @@ class Augmentation:
     contrast: float = 0.4
     saturation: float = 0.5
     tint: float = 0.12
+
+    def __post_init__(self) -> None:
+        """Checks every setting.
+
+        Raises:
+            UsageError: one is out of its range.
+        """
+        rates = {n: (0.0, 1.0) for n in ("zoom_out_rate", "backdrop_rate", "blur_rate")}
+        # With edges that may meet in the middle a view would be mirrored, and its label not.
+        ranges = {"crop": (0.0, 0.499), "zoom_out": (1.0, 100.0), "blur": (1.0, 100.0)} | rates
+        ranges |= dict.fromkeys(
+            ("margin", "brightness", "contrast", "saturation", "tint"), (0.0, 10.0)
+        )
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"augmentation.{name}: must be {low:g} to {high:g}, not {value}")
 
     @property
     def reach(self) -> float:

@@ -183,32 +183,34 @@ def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.nda
     return degrees
 
 
-def correct(photos: Photos, path: str | os.PathLike[str], which: np.ndarray) -> Photos:
+def correct(
+    photos: Photos, schema: Schema, path: str | os.PathLike[str], which: np.ndarray
+) -> Photos:
     """Replaces labels that were looked at and found wrong.
 
     Args:
         photos: N of them.
+        schema: the attributes to correct.
         path: a table with the column `file`, and one for each label that it corrects.
         which: bool [N]; only these are corrected.
 
     Raises:
-        CarjaxError: no such table, or a value that is not a number.
+        CarjaxError: no such table, or a value that is no class or no angle.
     """
     _, table = csv_table.read(path, ["file"])
     rows = {row["file"]: row for row in table}
     labels = dict(photos.labels)
-    for name, values in photos.labels.items():
-        column = COLUMNS.get(name, name)
-        if values.dtype != np.float32:
-            continue  # so far only angles were found wrong
-        values = values.copy()
+    for attribute in schema:
+        column = COLUMNS.get(attribute.name, attribute.name)
+        values = labels[attribute.name] = labels[attribute.name].copy()
         for i in np.nonzero(which)[0]:
-            given = rows.get(photos.names[i], {}).get(column, "")
-            try:
-                values[i] = float(given) if given else values[i]
-            except ValueError as error:
-                raise CarjaxError(f"{path}: {photos.names[i]}: {error}") from None
-        labels[name] = values
+            if given := rows.get(photos.names[i], {}).get(column, ""):
+                try:
+                    values[i] = encode_labels(attribute, [given])[0]
+                except ValueError as error:
+                    raise CarjaxError(f"{path}: {photos.names[i]}: {error}") from None
+                if isinstance(attribute, Categorical) and values[i] < 0:
+                    raise CarjaxError(f"{path}: {photos.names[i]}: no {column} {given!r}")
     return dataclasses.replace(photos, labels=labels)
 
 

@@ -26,6 +26,7 @@ from carjax.evaluation.labels import Labels
 from carjax.evaluation.metrics import Classified, Directed
 from carjax.model import Model
 from carjax.prefetch import prefetch
+from carjax.table import certainty
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.csv"
@@ -293,7 +294,7 @@ def _class_columns(attribute: Categorical, scored: Scored) -> dict[str, list[Any
     name, probs = attribute.name, scored.scores.probs[attribute.name]
     entropy = np.asarray(scored.scores.entropy[name])
     classes = attribute.classes
-    sure = 1.0 - entropy / np.log(max(2, len(classes)))
+    sure = certainty(entropy, len(classes))
     return {
         f"{name}_true": [classes[i] if i >= 0 else "" for i in scored.photos.labels[name]],
         name: [classes[i] for i in probs.argmax(1)],

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from carjax import backbones, calibration, circular, heads
+from carjax import backbones, calibration, circular, heads, precision
 from carjax import model as models
 from carjax.attributes import CAR, Categorical
 from carjax.backbones.features import Features
@@ -171,7 +171,8 @@ def _predict(path: pathlib.Path, name: str, features: Features) -> Any:
         padded = jax.tree.map(
             lambda x, r=rows: np.concatenate([x, np.repeat(x[-1:], _BATCH - r, axis=0)]), batch
         )
-        out = apply(model.params["heads"][name], padded)
+        with precision.exact_products():
+            out = apply(model.params["heads"][name], padded)
         said.append(jax.tree.map(lambda x, r=rows: np.asarray(x)[:r], out))
     joined = jax.tree.map(lambda *x: np.concatenate(x), *said)
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), joined)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from carjax import certainty
+from carjax import certainty, table
 from carjax.attributes import CAR, Categorical, Schema
 from carjax.datasets import csv_table, photos
 from carjax.errors import CarjaxError
@@ -49,7 +49,7 @@ class Predictions:
     @property
     def certainty(self) -> np.ndarray:
         """1 − H/log K, float64 [N]."""
-        return 1.0 - self.entropy / np.log(len(self.attribute.classes))
+        return table.certainty(self.entropy, len(self.attribute.classes))
 
     @property
     def correct(self) -> np.ndarray:
@@ -208,7 +208,7 @@ def _measure(
 
     from carjax import scoring
 
-    grey = jnp.array([0.299, 0.587, 0.114])
+    grey = jnp.asarray(table.LUMA)
     measure = jax.jit(lambda batch: jax.vmap(scoring.sharpness)(batch.astype(jnp.float32) @ grey))
     sharpness, pixels = np.zeros(len(names)), np.zeros(len(names))
     for start in range(0, len(names), _BATCH):

@@ -15,7 +15,7 @@ from carjax.attributes import Categorical, Schema
 from carjax.datasets import csv_table, photos
 from carjax.errors import CarjaxError, NoCarError
 from carjax.experiment.predictions import Facts, Predictions, photo_path
-from carjax.table import ScoreTable
+from carjax.table import ScoreTable, certainty
 
 if TYPE_CHECKING:
     from carjax.model import Model
@@ -69,7 +69,7 @@ class Footage:
     def certainty(self) -> np.ndarray:
         """1 − H/log K of each frame, float64 [N]."""
         entropy = np.asarray(self.table.entropy[self.attribute.name], np.float64)
-        return 1.0 - entropy / np.log(len(self.attribute.classes))
+        return certainty(entropy, len(self.attribute.classes))
 
 
 def picks(footage: Footage) -> dict[str, int | None]:

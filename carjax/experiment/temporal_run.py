@@ -84,6 +84,7 @@ def measure(
             number: cast.read(runs, number, data_dir, cache_dir=cache_dir, on_progress=on_progress)
             for number in (fold, calibration_fold)
         }
+        _check_unseen(loaded, folds[fold], fold)
         calibrations = cast.fit_calibrations(folds[calibration_fold])
         told = f"of fold {fold} of the runs; calibrations of fold {calibration_fold}"
         walked = _of_walks(folds[fold], calibrations, told, ways, per_model, samples)
@@ -103,6 +104,18 @@ def measure(
         f.source: _classes_of_video(f, consensus.FITTED, bundle) for f in recorded
     }
     return content
+
+
+def _check_unseen(
+    loaded: Mapping[str, sequence_model.SequenceModel], shown: cast.Cast, fold: int
+) -> None:
+    """Nothing is measured on the car models that it was trained on."""
+    for path, head in loaded.items():
+        if known := sorted(set(head.card.get("models", ())) & set(shown.group)):
+            raise CarjaxError(
+                f"{path}: was trained on {len(known)} of the car models that are measured, such "
+                f"as {known[0]}: train it with --config.fold={fold}"
+            )
 
 
 def _of_walks(

@@ -17,6 +17,7 @@ from carjax.attributes import VIEWS, Categorical, Schema
 from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.report import charts
+from carjax.selection.result import VIEW_PREFIX
 from carjax.table import certainty
 from carjax.wording import clock, label, percent
 
@@ -184,7 +185,7 @@ def selection_rows(selection: Selection) -> list[dict[str, Any]]:
         )
     views: Mapping[str, Any] = selection.orientation.views if selection.orientation else {}
     for name, view in views.items():
-        row: dict[str, Any] = {"photo": f"view_{name}", "value": "not in the video"}
+        row: dict[str, Any] = {"photo": VIEW_PREFIX + name, "value": "not in the video"}
         if view is not None:
             row |= {
                 "value": name,

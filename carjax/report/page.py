@@ -24,6 +24,7 @@ from carjax.report import charts, quality
 from carjax.report.charts import Mark
 from carjax.report.series import series
 from carjax.selection.eligibility import car_frames
+from carjax.selection.result import photographed
 from carjax.table import ScoreTable, certainty
 from carjax.wording import clock, label, percent, side
 
@@ -147,9 +148,7 @@ def _photos(
     selection: Mapping[str, Any], photos: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
     """Photo path → link, data URI and size of its thumbnail, for every photo that is named."""
-    items = [*selection["attributes"].values()]
-    items += (selection.get("orientation") or {"views": {}})["views"].values()
-    named = {item["photo"]: None for item in items if item is not None and item.get("photo")}
+    named = photographed(selection)
     missing = [path for path in named if path not in photos]
     if missing:
         raise ValueError(f"photos has no {missing[0]!r}, which the selection names")

@@ -24,8 +24,10 @@ from carjax.selection.result import (
     ViewChoice,
     alternative_frames,
     chosen_frames,
+    photographed,
     schema,
     to_json,
+    views_of,
 )
 from carjax.selection.select import POLICIES, VIEW_POLICIES, select_photos
 from carjax.selection.views import (
@@ -58,6 +60,7 @@ __all__ = [
     "distinct",
     "frames_of_view",
     "min_gap_s",
+    "photographed",
     "pool_probabilities",
     "schema",
     "select_photos",
@@ -65,4 +68,5 @@ __all__ = [
     "to_json",
     "view_masses",
     "view_names",
+    "views_of",
 ]

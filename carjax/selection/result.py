@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from carjax.report.notebook import Figure
 
 SCHEMA_VERSION = 1
+# Of the names of photos that show a view: `view_front`.
+VIEW_PREFIX = "view_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,13 +167,31 @@ def chosen_frames(selection: Selection) -> dict[str, int]:
     if selection.orientation is not None:
         for name, view in selection.orientation.views.items():
             if view is not None:
-                frames[f"view_{name}"] = view.frame
+                frames[VIEW_PREFIX + name] = view.frame
     return frames
 
 
 def alternative_frames(selection: Selection) -> set[int]:
     """Returns the frames of all alternatives."""
     return {other.frame for c in selection.attributes.values() for other in c.alternatives}
+
+
+def views_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the views of a `selection.json`: name → choice, or None; {} without directions."""
+    return (content.get("orientation") or {"views": {}})["views"]
+
+
+def photographed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the photos of a `selection.json`: path → the choice that it shows.
+
+    Example:
+        >>> view = {"frame": 3, "photo": "photos/view_front.jpg"}
+        >>> content = {"attributes": {}, "orientation": {"views": {"front": view, "rear": None}}}
+        >>> photographed(content) == {"photos/view_front.jpg": view}
+        True
+    """
+    choices = [*content["attributes"].values(), *views_of(content).values()]
+    return {choice["photo"]: choice for choice in choices if choice and choice.get("photo")}
 
 
 def to_json(
@@ -215,7 +235,7 @@ def to_json(
             "views": {
                 name: None
                 if view is None
-                else dataclasses.asdict(view) | {"photo": paths[f"view_{name}"]}
+                else dataclasses.asdict(view) | {"photo": paths[VIEW_PREFIX + name]}
                 for name, view in orientation.views.items()
             },
             "missing": orientation.missing,

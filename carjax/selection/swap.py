@@ -21,19 +21,18 @@ from carjax.selection.eligibility import (
     whole_frames,
     whole_if_any,
 )
+from carjax.selection.result import VIEW_PREFIX, views_of
 from carjax.selection.views import frames_of_view, sound_directions, view_masses
 from carjax.table import ScoreTable, certainty
 from carjax.temporal import grids
 
-VIEW_PREFIX = "view_"
 # A view passes in a second or two: its frames may be nearer to each other than an attribute's.
 VIEW_GAP_S = 0.25
 
 
 def photo_names(content: Mapping[str, Any]) -> list[str]:
     """Returns every photo that the selection has or lacks: attributes, then views."""
-    views = content.get("orientation", {"views": {}})["views"]
-    return [*content["attributes"], *(VIEW_PREFIX + name for name in views)]
+    return [*content["attributes"], *(VIEW_PREFIX + name for name in views_of(content))]
 
 
 def next_best(

@@ -10,7 +10,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from carjax import files
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, one_line
 
 # The newest, and one more in case the machine dies while that is written.
 _KEPT = 2
@@ -72,9 +72,13 @@ class Checkpoints:
         try:
             found = self._checkpointer.load(latest, wanted)
         except Exception as error:  # Orbax and TensorStore raise many types for a broken folder
+            steps = sorted(c.step for c in self._checkpointer.checkpoints)
+            way = f"{self._folder} to start afresh"
+            if len(steps) > 1:
+                way = f"it to go on from step {steps[-2]}, or {way}"
             raise CarjaxError(
                 f"{self._folder / str(latest.step)}: not a checkpoint of this run: delete "
-                f"{self._folder} to start afresh ({str(error).splitlines()[0]})"
+                f"{way} ({one_line(error)[:300]})"
             ) from None
         return jax.tree.unflatten(jax.tree.structure(like), [found[k] for k in _named(like)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Collection, Sequence
@@ -260,9 +261,9 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
     for name, least in (
         *((n, 1) for n in ("views", "steps", "batch", "chunk")),
         *((n, 0) for n in ("cells", "warmup", "input_size", "mixup", "weight_decay")),
-        *((n, 0) for n in ("balance", "model_cap")),
+        *((n, 0) for n in ("balance", "model_cap", "seed")),
     ):
-        if config[name] < least:
+        if not (config[name] >= least and math.isfinite(config[name])):
             raise UsageError(f"config.{name}: must be at least {least}, not {config[name]}")
     for name in ("dropout", "label_smoothing", "ema"):
         if not 0.0 <= config[name] < 1.0:
@@ -272,12 +273,13 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
     by_data = config.attribute == LOCALISE or config.schema != CAR_SCHEMA
     _check_keep_best(config, None if by_data else attribute_of(config))
     for name in ("lr", "clip"):
-        if not config[name] > 0.0:
+        if not (config[name] > 0.0 and math.isfinite(config[name])):
             raise UsageError(f"config.{name}: must be above 0, not {config[name]}")
     if not config.datasets:
         raise UsageError("config.datasets: name at least one data set")
     _check_grid(config)
     _check_fields(config)
+    _check_ignored(config)
     if _is_direction(config.attribute):
         _check_density(config)
     _check_split_names(config)
@@ -339,6 +341,28 @@ def _check_fields(config: ml_collections.ConfigDict) -> None:
                 f"config.{name}: {', '.join(sorted(wrong))} unknown or missing; "
                 f"it has: {', '.join(sorted(known))}"
             )
+    _check_sizes(config.head)
+    augmentation(config)
+
+
+def _check_sizes(head: ml_collections.ConfigDict) -> None:
+    least = {"hidden": 1, "members": 1, "grid": 0, "channels": 0, "queries": 0}
+    for name in least.keys() & head.keys():
+        if head[name] < least[name]:
+            raise UsageError(
+                f"config.head.{name}: must be at least {least[name]}, not {head[name]}"
+            )
+
+
+def _check_ignored(config: ml_collections.ConfigDict) -> None:
+    """What only heads of classes read is left as it is elsewhere."""
+    known: Attribute | None = {a.name: a for a in CAR}.get(config.attribute)
+    if config.attribute != LOCALISE and not isinstance(known, Angular):
+        return
+    default = default_config(config.attribute)
+    for name in ("mixup", "label_smoothing", "model_cap"):
+        if config[name] not in (0, default[name]):
+            raise UsageError(f"config.{name}: only heads of classes read it: leave it 0")
 
 
 def _check_split_names(config: ml_collections.ConfigDict) -> None:

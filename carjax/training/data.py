@@ -118,7 +118,7 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
             held_out = folds == config.fold
             left_out = folds < 0
         if corrections := configs.corrections_of(config, name):
-            known = photos.correct(known, corrections, ~held_out)
+            known = photos.correct(known, schema, corrections, ~held_out)
         return Partition(known, held_out, left_out)
     # Heads learn from cars as the car box cuts them out; the car box itself from whole photos.
     found = prepared.read(folder, schema, cropped=not boxes)
@@ -263,9 +263,10 @@ def training_set(sources: Sequence[Source], task: Task, views: int) -> TrainingS
 
 def held_out_set(sources: Sequence[Source], task: Task, view: int = 0) -> HeldOut:
     """Gathers one view, the plain one if not told otherwise, of the photos that are held out."""
-    parts = [(s, *read_view(s, view, s.held_out, task.cells)) for s in sources]
+    # Of a source of which nothing is held out, live training has no features at all.
+    parts = [(s, *read_view(s, view, s.held_out, task.cells)) for s in sources if s.held_out.any()]
     targets = [task.targets(_chosen(s, s.held_out), window, view) for s, _, window in parts]
-    names = [f"{s.name}/{name}" for s in sources for name in _chosen(s, s.held_out).names]
+    names = [f"{s.name}/{name}" for s, *_ in parts for name in _chosen(s, s.held_out).names]
     return HeldOut(_concatenate([f for _, f, _ in parts]), np.concatenate(targets), np.array(names))
 
 

@@ -64,14 +64,17 @@ def batches(
             rng = np.random.default_rng((config.seed, step))
             index = rng.choice(len(weights), config.batch, p=weights / weights.sum())[rows]
             views = (_FIRST_VIEW + rng.integers(0, _VIEWS, config.batch))[rows]
-            parts = []
+            parts, places = [], []
             for k, pool in enumerate(kept):
-                own = np.searchsorted(ends, index, side="right") == k
+                own = np.flatnonzero(np.searchsorted(ends, index, side="right") == k)
                 drawn = pool.take(index[own] - (ends[k] - len(pool)))
                 if len(drawn):
+                    places.append(own)
                     images = list(threads.map(drawn.read, range(len(drawn))))
                     parts.append(_render_later(drawn, images, views[own], task, augmentation))
-            yield jax.tree.map(lambda *x: np.concatenate(x), *parts)
+            # As drawn, whichever source a row is of: mixup joins neighbours.
+            order = np.argsort(np.concatenate(places))
+            yield jax.tree.map(lambda *x, order=order: np.concatenate(x)[order], *parts)
 
 
 def _render_later(

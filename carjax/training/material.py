@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 from carjax.prefetch import prefetch
 from carjax.training import data, live, recording_data, sequences, steps, tasks, walk_data
 
@@ -142,6 +142,10 @@ def make_run(
         scan = steps.make_run_chunk(config, task, adamw, mesh)
         return lambda state, _, length: scan(state, frozen, training_set, length=length)
     live_step = steps.make_live_step(config, task, adamw, mesh, backbone)
+    if config.batch % jax.process_count():
+        raise UsageError(
+            f"config.batch: {config.batch} cannot be shared by {jax.process_count()} processes"
+        )
     own = config.batch // jax.process_count()
     rows = slice(own * jax.process_index(), own * (jax.process_index() + 1))
     spread = NamedSharding(mesh, PartitionSpec("data" if config.batch % mesh.size == 0 else None))

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
 
 from carjax import files
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, one_line
 
 HEAD_FILE = "head.safetensors"
 PREDICTIONS_FILE = "held_out.npz"
@@ -48,8 +48,8 @@ class RunFolder:
                     self.path.mkdir(parents=True, exist_ok=True)
                     self.write(CONFIG_FILE, json.dumps(mine, indent=1).encode() + b"\n")
                 return
-            theirs = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            theirs = dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
             raise CarjaxError(f"{self.path}: cannot be the run's folder ({error})") from None
         changed = [k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)]
         if changed:
@@ -62,7 +62,30 @@ class RunFolder:
         """Returns the content of `result.json` once the head is there."""
         if not (self.path / HEAD_FILE).exists():
             return None
-        return json.loads((self.path / RESULT_FILE).read_text())
+        return self._read(RESULT_FILE, json.loads)
+
+    def _read(self, name: str, parse: Callable[[str], Any]) -> Any:
+        try:
+            return parse((self.path / name).read_text())
+        except (OSError, ValueError, KeyError) as error:
+            raise CarjaxError(
+                f"{self.path / name}: cannot be read ({one_line(error)}): delete {self.path} to "
+                "start afresh"
+            ) from None
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.csv`, none if there is no such file.
+
+        Raises:
+            CarjaxError: it is broken.
+        """
+        if not (self.path / METRICS_FILE).exists():
+            return []
+
+        def parse(text: str) -> list[dict[str, Any]]:
+            return [row | {"step": int(row["step"])} for row in csv.DictReader(io.StringIO(text))]
+
+        return self._read(METRICS_FILE, parse)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`."""
@@ -93,7 +116,7 @@ class Curves:
 
     def __init__(self, folder: RunFolder, step: int, *, writes: bool = True) -> None:
         self._folder = folder
-        self._rows = self._read(step)
+        self._rows = [row for row in folder.read_metrics() if row["step"] <= step]
         self._board: Any = None
         if writes:
             from tensorboardX import SummaryWriter
@@ -119,10 +142,3 @@ class Curves:
         """Closes the files."""
         if self._board is not None:
             self._board.close()
-
-    def _read(self, step: int) -> list[dict[str, Any]]:
-        path = self._folder.path / METRICS_FILE
-        if not path.exists():
-            return []
-        rows: Sequence[dict[str, Any]] = list(csv.DictReader(io.StringIO(path.read_text())))
-        return [row for row in rows if int(row["step"]) <= step]

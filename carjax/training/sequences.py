@@ -115,6 +115,11 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"it has: {', '.join(sorted(known))}"
             )
     walk_spec(config)
+    augment.Augmentation(**config.spoilt)
+    if config.head.density != "vonmises":
+        raise UsageError(
+            f"config.head.density: sequence heads state a vonmises, no {config.head.density}"
+        )
     sequence_heads.find(spec_of(config))
     for name in ("width", "frames", "held_out_walks"):
         if config.sequence[name] < 1:

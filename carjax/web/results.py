@@ -24,7 +24,7 @@ from carjax.files import replacing
 from carjax.listing import photos, redaction
 from carjax.report import page
 from carjax.report.series import series
-from carjax.selection import smoothing, swap
+from carjax.selection import photographed, smoothing, swap
 from carjax.table import ScoreTable
 
 SMALL_SIDE = 960
@@ -167,8 +167,8 @@ def _write_zip(
 ) -> None:
     names = photos.listing_names(content)
     listed = json.loads(json.dumps(content))
-    for item in _items(listed):
-        item["photo"] = names[item["photo"]]
+    for path, choice in photographed(listed).items():
+        choice["photo"] = names[path]
     images = {names[path]: image for path, image in exported.items()}
     html = report.page.render(listed, table, images)
     with (
@@ -190,15 +190,9 @@ def _read(folder: pathlib.Path) -> tuple[dict[str, Any], ScoreTable]:
     return content, smoothing.smoothed(table) if content.get("temporal") == "filter" else table
 
 
-def _items(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every choice of the selection that has a photo."""
-    views = content.get("orientation", {"views": {}})["views"]
-    return [c for c in [*content["attributes"].values(), *views.values()] if c and c.get("photo")]
-
-
 def _frames(content: Mapping[str, Any]) -> dict[str, int]:
     """Path of a photo → its frame."""
-    return {item["photo"]: item["frame"] for item in _items(content)}
+    return {path: choice["frame"] for path, choice in photographed(content).items()}
 
 
 def _video(folder: pathlib.Path) -> pathlib.Path:

@@ -31,9 +31,10 @@ def get_config(attribute="type", backbone=BACKBONES[-1], size=320):
     config.fold = 0
     config.views = 1
     config.steps = 600
-    config.mixup = 0.2
     if attribute == "orientation":
         config.head.grid = 8
         config.head.channels = 32
         config.balance = 0.5
+    else:
+        config.mixup = 0.2
     return config
