@@ -819,6 +819,16 @@ def test_a_broken_run_folder_is_one_line(root, name, content, message):
         read[name]()
 
 
+def test_a_run_that_never_began_leaves_its_folder(root):
+    folder = run_folder.RunFolder(root / "run")
+    folder.claim(settings(root, parts=True))
+    folder.claim(settings(root, parts=False))
+    assert json.loads((root / "run" / "config.json").read_text())["parts"] is False
+    (root / "run" / "metrics.csv").touch()
+    with pytest.raises(CarjaxError, match=r"other settings \(parts\)"):
+        folder.claim(settings(root, parts=True))
+
+
 def test_what_is_corrected_is_a_label(root):
     schema = (find(CAR, "doors"), find(CAR, "orientation"))
     known = photos.read_labels(root / "stanford_cars", schema)
@@ -842,6 +852,7 @@ def test_a_folder_of_another_run_is_refused(tiny, root):
     (root / "run").mkdir()
     other = settings(root, lr=0.5).to_dict()
     (root / "run" / "config.json").write_text(json.dumps(other))
+    (root / "run" / "checkpoints").mkdir()
     with pytest.raises(CarjaxError, match=r"other settings \(lr\)"):
         run(settings(root), root)
 

@@ -136,7 +136,7 @@ def train_and_evaluate(
 
     # --- Train in chunks; each ends with a line of metrics and a checkpoint. ----------------------
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(folder.path / "checkpoints"))
+        checkpoints = stack.enter_context(Checkpoints(folder.path / run_folder.CHECKPOINTS))
         show = stack.enter_context(_progress("steps", quiet))
         state = checkpoints.restore(state, NamedSharding(mesh, PartitionSpec())) or state
         step = int(state.step)

@@ -20,6 +20,7 @@ PREDICTIONS_FILE = "held_out.npz"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.csv"
 CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
 
 
 class RunFolder:
@@ -37,13 +38,16 @@ class RunFolder:
     def claim(self, config: ml_collections.ConfigDict) -> None:
         """Makes the folder for this run, or checks that it is this run's.
 
+        A run that ended before its first step, for want of data say, leaves the folder to the next.
+
         Raises:
             CarjaxError: it holds another run, or cannot be one.
         """
         path = self.path / CONFIG_FILE
         mine = json.loads(json.dumps(config.to_dict()))
+        begun = (METRICS_FILE, HEAD_FILE, CHECKPOINTS)
         try:
-            if not path.exists():
+            if not (path.exists() and any((self.path / name).exists() for name in begun)):
                 if self._writes:
                     self.path.mkdir(parents=True, exist_ok=True)
                     self.write(CONFIG_FILE, json.dumps(mine, indent=1).encode() + b"\n")
