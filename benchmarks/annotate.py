@@ -21,10 +21,9 @@ import machine
 import numpy as np
 
 from carjax import model as models
-from carjax import pipeline, video
+from carjax import pipeline, runtime, video
 from carjax.annotate import annotate, render, running
 from carjax.annotate.encode import Mp4Writer
-from carjax.cli import common
 from carjax.table import ScoreTable
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
@@ -80,7 +79,7 @@ def timed(work) -> float:
 
 
 def main() -> None:
-    common.set_up_jax()
+    runtime.set_up_jax()
     table = stretched(pipeline.score_video(models.load(), SAMPLE, fps="all")[0])
     every = [a.name for a in table.schema]
     results: dict = {"clip": "1280x720, 30 frames a second"}

@@ -76,9 +76,9 @@ def _which(name: str) -> tuple:
 def carjax_step(name: str, batch: int, platform: str, folder: str) -> Step:
     import jax
 
-    from carjax.cli import common
+    from carjax import runtime
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     jax.config.update("jax_compilation_cache_dir", None)
     import jax.numpy as jnp
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -209,9 +209,9 @@ def keras_step(name: str, batch: int, platform: str, folder: str) -> Step:
 
 
 def scorer_step(name: str, batch: int, platform: str, folder: str, *, localise: bool) -> Step:
-    from carjax.cli import common
+    from carjax import runtime
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     from carjax import model, scoring
 
     one = model.load()

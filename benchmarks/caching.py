@@ -18,9 +18,8 @@ import crossval
 import machine
 import numpy as np
 
-from carjax import backbones, scoring
+from carjax import backbones, runtime, scoring
 from carjax import model as models
-from carjax.cli import common
 from carjax.datasets import feature_cache, photos
 from carjax.training import config as configs
 from carjax.training import data, loop
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default=None)
     parser.add_argument("--train", action="store_true", help="also time a head's training")
     arguments = parser.parse_args()
-    common.set_up_jax()
+    runtime.set_up_jax()
     root = photos.data_root(arguments.data_dir)
     config = crossval.read_config_file(ROOT / "configs" / "orientation.py")["get_config"]()
     found = data.read_partition(config, root, "stanford_cars").photos

@@ -18,8 +18,7 @@ import make_clip
 import numpy as np
 
 from carjax import model as models
-from carjax import pipeline, selection
-from carjax.cli import common
+from carjax import pipeline, runtime, selection
 from carjax.selection import smoothing
 
 
@@ -48,7 +47,7 @@ def main() -> None:
         videos = [make_clip.SAMPLE, make_clip.ensure("walk_5mbit.mp4")]
         if data := os.environ.get("CARJAX_DATA"):
             videos += sorted(pathlib.Path(data, "videos").glob("*.mp4"))
-    common.set_up_jax()
+    runtime.set_up_jax()
     model = models.load()
     path = machine.RESULTS / "coarse_to_fine.json"
     figures = json.loads(path.read_text())["videos"] if path.exists() else {}

@@ -18,10 +18,9 @@ import jax
 import machine
 import numpy as np
 
-from carjax import backbones, content, localise
+from carjax import backbones, content, localise, runtime
 from carjax import model as models
 from carjax.attributes import CONTENT
-from carjax.cli import common
 from carjax.datasets import photos
 from carjax.selection.eligibility import at_border
 
@@ -72,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", required=True)
     runs = pathlib.Path(parser.parse_args().runs)
-    common.set_up_jax()
+    runtime.set_up_jax()
     shipped = models.load()
     backbone = backbones.create(shipped.spec.backbone)
     frozen, box = shipped.params["backbone"], shipped.params["localise"]

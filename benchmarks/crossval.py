@@ -29,7 +29,7 @@ import machine
 import numpy as np
 from absl import flags
 
-from carjax import files
+from carjax import files, runtime
 from carjax.attributes import CAR
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
         return 0
     if not values.workdir:
         raise UsageError("give --workdir=DIR (see --help)")
-    common.set_up_jax()
+    runtime.set_up_jax()
     folds = [int(f) for f in values.folds]
     out = pathlib.Path(values.out)
     results = json.loads(out.read_text()) if out.is_file() else {}

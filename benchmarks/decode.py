@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from carjax import video
-from carjax.scan import SCORED_SIDE
 from carjax.sources import stills
+from carjax.video import SCORED_SIDE
 
 TURNS = 3
 EVERY_S = 1.0

@@ -25,8 +25,7 @@ import machine
 import numpy as np
 import scaling
 
-from carjax import model, parquet, scoring, video
-from carjax.cli import common
+from carjax import model, parquet, runtime, scoring, video
 from carjax.engine import local, run
 from carjax.sources import expand
 
@@ -144,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=int, default=20)
     arguments = parser.parse_args()
-    common.set_up_jax()
+    runtime.set_up_jax()
     if jax.default_backend() != "gpu":
         sys.exit("the profiler tells kernels apart on a GPU only; JAX found none here")
     figures = {}

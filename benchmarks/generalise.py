@@ -25,7 +25,7 @@ import nested
 import numpy as np
 from absl import flags
 
-from carjax import certainty, model
+from carjax import certainty, model, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
         return 0
     if not values.config or not values.workdir:
         raise UsageError("give --config=FILE and --workdir=DIR (see --help)")
-    common.set_up_jax()
+    runtime.set_up_jax()
     from carjax.datasets import photos
 
     sweep = crossval.read_config_file(pathlib.Path(values.config))

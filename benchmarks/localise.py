@@ -20,12 +20,11 @@ import jax.numpy as jnp
 import machine
 import numpy as np
 
-from carjax import backbones, circular, crops, localise, scoring
+from carjax import backbones, circular, crops, localise, runtime, scoring
 from carjax import model as models
 from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
 from carjax.backbones import registry
 from carjax.cli import bundle as bundles
-from carjax.cli import common
 from carjax.datasets import photos
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -154,7 +153,7 @@ def main() -> None:
     parser.add_argument("--box", required=True)
     parser.add_argument("--heads", default="")
     arguments = parser.parse_args()
-    common.set_up_jax()
+    runtime.set_up_jax()
     data = photos.data_root()
     folders = [f for f in arguments.heads.split(",") if f]
     sources = [arguments.box, *folders]

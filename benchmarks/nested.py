@@ -38,7 +38,7 @@ import machine
 import numpy as np
 from absl import flags
 
-from carjax import calibration, certainty, files, selection
+from carjax import calibration, certainty, files, runtime, selection
 from carjax.attributes import CAR, VIEWS, Categorical, find
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
@@ -520,7 +520,7 @@ def main(argv: list[str]) -> int:
         return 0
     if not values.workdir:
         raise UsageError("give --workdir=DIR (see --help)")
-    common.set_up_jax()
+    runtime.set_up_jax()
     from carjax.datasets import photos
 
     values.data_dir = str(photos.data_root(values.data_dir))

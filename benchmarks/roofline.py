@@ -24,8 +24,8 @@ import numpy as np
 from backbone_cost import random_params
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from carjax import runtime
 from carjax.backbones import efficientnet_lite, inception_resnet_v2, registry
-from carjax.cli import common
 
 NAMES = ("efficientnet_lite0", "efficientnet_lite2", "inception_resnet_v2")
 DEVICE_BATCH = 8
@@ -173,7 +173,7 @@ def measure(name: str, mesh: Mesh, ceiling: dict[str, float]) -> dict[str, float
 
 
 def main() -> None:
-    common.set_up_jax()
+    runtime.set_up_jax()
     mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
     ceiling = ceilings(mesh)
     print(*(f"{k}={v}" for k, v in ceiling.items()))

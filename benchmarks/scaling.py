@@ -105,12 +105,11 @@ def child(folder: pathlib.Path, out: pathlib.Path) -> None:
     """Scores the videos of a folder; prints rate and memory as JSON."""
     import numpy as np
 
-    from carjax import parquet, video
-    from carjax.cli import common
+    from carjax import parquet, runtime, video
     from carjax.engine import local, run
     from carjax.sources import expand
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     model = make_model()
     sources, _ = expand.expand([str(folder)])
     engine = local.LocalEngine(model, local.Options(fps="all"))

@@ -22,6 +22,7 @@ import machine
 import numpy as np
 from absl import flags
 
+from carjax import runtime
 from carjax.backbones import registry
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
         return 0
     if not values.config or not values.workdir:
         raise UsageError("give --config=FILE and --workdir=DIR (see --help)")
-    common.set_up_jax()
+    runtime.set_up_jax()
     from carjax.training import loop
 
     path = pathlib.Path(values.config)

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 import machine
 import numpy as np
 
-from carjax import circular
-from carjax.cli import common
+from carjax import circular, runtime
 from carjax.experiment import cast, methods
 from carjax.experiment.temporal import Footage
 from carjax.experiment.temporal_run import SEED
@@ -99,7 +98,7 @@ def main() -> None:
     parser.add_argument("--runs", required=True)
     parser.add_argument("--data_dir")
     arguments = parser.parse_args()
-    common.set_up_jax()
+    runtime.set_up_jax()
     folds = {fold: cast.read(arguments.runs, fold, arguments.data_dir) for fold in (0, 1)}
     # The walks need what the photos say, not their features.
     shown = dataclasses.replace(

@@ -23,6 +23,7 @@ import machine
 import numpy as np
 from absl import flags
 
+from carjax import runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 from carjax.experiment import cast, methods
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
         return 0
     if not values.runs:
         raise UsageError("give --runs=DIR (see --help)")
-    common.set_up_jax()
+    runtime.set_up_jax()
     photos = cast.read(values.runs, values.fold, values.data_dir, cache_dir=values.cache_dir)
     calibrations = cast.fit_calibrations(photos)
     footage = [

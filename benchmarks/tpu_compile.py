@@ -24,6 +24,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from carjax import model, scoring
+from carjax.backbones import registry
 from carjax.training import config as configs
 from carjax.training import data, optimiser, steps, tasks
 
@@ -126,7 +127,7 @@ def train_step(one: model.Model, mesh: Mesh) -> dict[str, Any]:
         best=None,
         best_figure=jax.ShapeDtypeStruct((), jnp.float32),
     )
-    features = model.example_features(one.spec.backbone, one.spec.input_size)
+    features = registry.example_features(one.spec.backbone, one.spec.input_size)
     half = {
         "pooled": jax.ShapeDtypeStruct((VIEWS, PHOTOS, features.pooled.shape[-1]), jnp.float16),
         "grid": jax.ShapeDtypeStruct(

@@ -15,9 +15,8 @@ import pathlib
 import machine
 import numpy as np
 
-from carjax import circular, pipeline, scoring
+from carjax import circular, pipeline, runtime, scoring
 from carjax import model as models
-from carjax.cli import common
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -70,7 +69,7 @@ def spins(model: models.Model, folder: pathlib.Path) -> dict[str, dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model")
-    common.set_up_jax()
+    runtime.set_up_jax()
     model = models.load(parser.parse_args().model)
     figures = {"sample": sample(model), "sample_nolocalise": sample(model.with_localise(False))}
     if data := os.environ.get("CARJAX_DATA"):

@@ -105,11 +105,11 @@ class FeatureColumns:
 
 def of_model(model: Model, level: Level) -> FeatureColumns:
     """Returns what the features are that a model's `Scorer(features=level)` gives."""
-    from carjax import model as models
+    from carjax.backbones import registry
     from carjax.backbones.features import KEPT_CELLS
 
     spec = model.spec
-    example = models.example_features(spec.backbone, spec.input_size)
+    example = registry.example_features(spec.backbone, spec.input_size)
     return FeatureColumns(
         level=level,
         backbone=spec.backbone,

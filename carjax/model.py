@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from carjax import backbones, files, heads, localise
+from carjax import files, heads, localise
 from carjax.attributes import Schema, attribute_from_json, attribute_to_json
 from carjax.backbones import pretrained, registry
 from carjax.calibration import ClassCalibration, DirectionCalibration
@@ -357,24 +356,17 @@ def expected_params(spec: Spec) -> dict[str, Any]:
     """Returns shapes and dtypes of the tree below 'backbone', computing nothing."""
 
     def init(key: jax.Array) -> dict[str, Any]:
-        features = example_features(spec.backbone, spec.input_size)
+        features = registry.example_features(spec.backbone, spec.input_size)
         tree: dict[str, Any] = {"heads": {}}
         for head in spec.heads:
             module = heads.create(head)
             tree["heads"][head.attribute.name] = module.init(key, features)["params"]
         if spec.localise is not None:
             box = localise.CarBoxHead(spec.localise.channels)
-            features = example_features(spec.backbone, spec.localise.input_size)
+            features = registry.example_features(spec.backbone, spec.localise.input_size)
             tree["localise"] = box.init(key, features)["params"]
             if spec.content is not None:
                 tree["content"] = heads.create(spec.content).init(key, features)["params"]
         return tree
 
     return jax.eval_shape(init, jax.random.key(0))
-
-
-def example_features(backbone: str, input_size: int) -> backbones.Features:
-    """Returns zero features of one image, of the shapes that a backbone gives."""
-    module: Any = registry.create(backbone)
-    pooled, grid = module.feature_shapes(input_size)
-    return backbones.Features(jnp.zeros((1, *pooled)), jnp.zeros((1, *grid)))

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from carjax.backbones.features import Level
     from carjax.model import Model
 
-# Frames are shrunk to this before scoring: enough for a crop of a third of the picture to fill
-# the backbone's input. Photos are cut from the full-resolution frames.
-SCORED_SIDE = 640
 # On CPU the rate is the same from 8 to 32; small batches waste less on the last one.
 BATCH_SIZE = 12
 _IN_FLIGHT = 2
@@ -63,11 +60,11 @@ class Ahead:
     def __init__(self, path: str | os.PathLike[str], fps: video.Fps, *, seek: bool = True) -> None:
         self.source: video.Decoder | video.Reader
         if fps == "auto":
-            reader = video.Reader(path, max_side=SCORED_SIDE, seek=seek)
+            reader = video.Reader(path, max_side=video.SCORED_SIDE, seek=seek)
             frames = reader.sample(refine.coarse_rate(reader.info.duration_s))
             self.source = reader
         else:
-            self.source = video.Decoder(path, fps=fps, max_side=SCORED_SIDE)
+            self.source = video.Decoder(path, fps=fps, max_side=video.SCORED_SIDE)
             frames = iter(self.source)
         self.frames = video.prefetch(frames, depth=_AHEAD)
 

@@ -10,10 +10,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 _THREADS = """
 import ctypes, sys, threading
-from carjax.cli import common
+from carjax import runtime
 
 if sys.argv[1] == "few":
-    common.keep_few_arenas()
+    runtime.keep_few_arenas()
 together = threading.Barrier(8)
 
 def work():

@@ -65,7 +65,7 @@ def folders(tmp_path, monkeypatch):
     params, digest = backbone_params(), backbone_sha256()
     monkeypatch.setattr(pretrained, "read", lambda *a: (params, "shipped"))
     monkeypatch.setattr(model, "weights_hash", lambda params: digest)
-    monkeypatch.setattr(bundle.common, "set_up_jax", lambda: None)
+    monkeypatch.setattr("carjax.runtime.set_up_jax", lambda: None)
 
     def write(name, **kwargs):
         folder = tmp_path / name

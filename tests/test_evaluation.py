@@ -277,7 +277,7 @@ def evaluated(photos, shipped, tmp_path_factory):
     )
     patch = pytest.MonkeyPatch()
     patch.setattr(models, "load", lambda *a, **k: known)
-    patch.setattr(evaluate_command.common, "set_up_jax", lambda: None)
+    patch.setattr("carjax.runtime.set_up_jax", lambda: None)
     patch.setattr(run, "evaluate", functools.partial(run.evaluate, samples=50))
     said = []
     patch.setattr(evaluate_command, "_say", said.append)
@@ -385,7 +385,7 @@ def test_a_table_of_photos_that_were_all_trained_on_has_no_new_figures(shipped):
 
 def test_wrong_calls_are_one_line(photos, shipped, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(models, "load", lambda *a, **k: shipped)
-    monkeypatch.setattr(evaluate_command.common, "set_up_jax", lambda: None)
+    monkeypatch.setattr("carjax.runtime.set_up_jax", lambda: None)
     table, images = f"--labels={photos / 'labels.csv'}", f"--images={photos}"
     out = f"--out={tmp_path / 'out'}"
     others = tmp_path / "others"

@@ -24,7 +24,7 @@ from carjax.experiment import held as held_out
 @pytest.fixture(autouse=True)
 def jax_as_it_is(monkeypatch):
     """The command may not change the settings of the process that other tests run in."""
-    monkeypatch.setattr(command.common, "set_up_jax", lambda: None)
+    monkeypatch.setattr("carjax.runtime.set_up_jax", lambda: None)
 
 
 DOORS = find(CAR, "doors")

@@ -138,7 +138,7 @@ def test_head_shapes_and_cell_centres(tiny_model, random_tree):
     # softplus of this is 0.1: all four edges lie that far from the cell's centre.
     distance = float(np.log(np.expm1(0.1)))
     params["out"]["bias"] = jnp.array([0.5, distance, distance, distance, distance])
-    from carjax.model import example_features
+    from carjax.backbones.registry import example_features
 
     features = example_features(tiny_model.spec.backbone, 64)
     head = localise.CarBoxHead(tiny_model.spec.localise.channels)

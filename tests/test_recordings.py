@@ -50,7 +50,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 @pytest.fixture(autouse=True)
 def device_kept(monkeypatch):
-    monkeypatch.setattr("carjax.cli.common.set_up_jax", lambda: None)
+    monkeypatch.setattr("carjax.runtime.set_up_jax", lambda: None)
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_they_are_those_of_the_crop_in_a_row(tiny_model, weights, tmp_path):  # 
     }
     table, _ = parquet.read(out, features=True)
     assert len(table) == 15
-    images = list(video.Decoder(SAMPLE, fps=1.0, max_side=scan.SCORED_SIDE))
+    images = list(video.Decoder(SAMPLE, fps=1.0, max_side=video.SCORED_SIDE))
     assert [image.index for image in images] == table.frame.tolist()
     frames = np.stack([image.image for image in images])
     size = np.tile(frames.shape[2:0:-1], 2)

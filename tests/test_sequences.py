@@ -70,7 +70,7 @@ def run(made, root, name="run"):
 
 @pytest.mark.slow
 def test_a_model_from_outside_trains_through_its_config_and_loads(tiny, root, monkeypatch, capsys):
-    monkeypatch.setattr("carjax.cli.common.set_up_jax", lambda: None)
+    monkeypatch.setattr("carjax.runtime.set_up_jax", lambda: None)
     made = settings(root, steps=60, chunk=30, lr=0.02)
     file = root / "c.py"
     file.write_text(

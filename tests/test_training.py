@@ -235,7 +235,7 @@ def test_training_one_head_leaves_backbone_and_others_bit_identical():
     rng = np.random.default_rng(1)
     features = jax.tree.map(
         lambda x: jnp.asarray(rng.normal(size=(4, *x.shape[1:])), jnp.float32),
-        model.example_features(spec.backbone, 32),
+        registry.example_features(spec.backbone, 32),
     )
 
     @jax.jit
@@ -403,7 +403,7 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stood(tiny, root, monke
     config = settings(root, fold=-1)
     run(config, root, "whole")
     save = checkpoints.Checkpoints.save
-    monkeypatch.setattr(train_command.common, "set_up_jax", lambda: None)
+    monkeypatch.setattr("carjax.runtime.set_up_jax", lambda: None)
     file = root / "c.py"
     file.write_text(
         "import ml_collections\ndef get_config():\n"
@@ -871,7 +871,7 @@ def test_command_overrides_and_faults(root, monkeypatch, tmp_path):
         return {"photos": {"x": 1}, "seconds": 1, "held_out": {}}
 
     monkeypatch.setattr(loop, "train_and_evaluate", fake)
-    monkeypatch.setattr(train_command.common, "set_up_jax", lambda: None)
+    monkeypatch.setattr("carjax.runtime.set_up_jax", lambda: None)
     file = tmp_path / "c.py"
     file.write_text(
         "from carjax.training.config import default_config\n"

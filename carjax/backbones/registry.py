@@ -100,6 +100,13 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     return spec_of(name).build(**kwargs)
 
 
+def example_features(backbone: str, input_size: int) -> Features:
+    """Returns zero features of one image, of the shapes that a backbone gives."""
+    module: Any = create(backbone)
+    pooled, grid = module.feature_shapes(input_size)
+    return Features(jnp.zeros((1, *pooled)), jnp.zeros((1, *grid)))
+
+
 def normalize(name: str, images: jax.Array) -> jax.Array:
     """Maps pixels 0..255 [..., 3] to the range that the backbone was trained on, float32."""
     backbone = spec_of(name)

@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import flags
 
+from carjax import runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 from carjax.model import Model
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
     facts = _facts(pathlib.Path(values.card)) if values.card else {}
     calibrations = _facts(pathlib.Path(values.calibration)) if values.calibration else {}
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     from carjax import model
 
     parts = [model.load(path, backbone_weights=values.backbone_weights) for path in paths]

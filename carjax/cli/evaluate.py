@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import pipeline
+from carjax import pipeline, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     pipeline.check_out(out, values.overwrite, manifest="metrics.json")
     page.require_plotly()
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     from carjax import model as models
     from carjax.evaluation import labels, run
 

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from carjax import pipeline
+from carjax import pipeline, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
             raise UsageError(f"carjax experiment {rest[0]} needs --{name} (see --help)")
     if values.judgements and not values.key:
         raise UsageError("--judgements needs the --key of the pairs that were judged")
-    common.set_up_jax()
+    runtime.set_up_jax()
     return {"hypothesis": _hypothesis, "pairs": _pairs, "temporal": _temporal}[rest[0]](values)
 
 

@@ -12,7 +12,7 @@ from absl import flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from carjax import video
+from carjax import runtime, video
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     runs.check_apart(values.out, sources)
     runs.Run(target)
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     if values.distributed:
         target = dataclasses.replace(target, share=Share(*join_pod()))
     from carjax import parquet
@@ -125,9 +125,7 @@ def join_pod() -> tuple[int, int]:
     """Joins the other processes of a pod or Slurm job: (which this one is, how many)."""
     import jax
 
-    from carjax.cli.train import join_processes
-
-    join_processes(None, None, None, "--processes and --process_id instead")
+    runtime.join_processes(None, None, None, "--processes and --process_id instead")
     return jax.process_index(), jax.process_count()
 
 

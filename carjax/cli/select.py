@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import pipeline, scan, video
+from carjax import pipeline, runtime, scan, video
 from carjax.cli import common
 from carjax.errors import UsageError
 from carjax.listing import known, photos, plan, redaction
@@ -138,7 +138,7 @@ def main(argv: list[str]) -> int:
     start = time.perf_counter()
     ahead = scan.Ahead(words[0], options.fps)
     with watch("load"):
-        common.set_up_jax()
+        runtime.set_up_jax()
         from carjax import model as models
 
         model = models.load(values.model, backbone_weights=values.backbone_weights)

@@ -6,7 +6,7 @@ import pathlib
 
 from absl import flags
 
-from carjax import files
+from carjax import files, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -68,9 +68,9 @@ def main(argv: list[str]) -> int:
     if values.config is None or not values.workdir:
         raise UsageError("carjax train needs --config=FILE and --workdir=DIR (see --help)")
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     if values.distributed:
-        join_processes(values.coordinator, values.processes, values.process_id)
+        runtime.join_processes(values.coordinator, values.processes, values.process_id)
     elif values.coordinator or values.processes or values.process_id:
         raise UsageError("--coordinator, --processes and --process_id need --distributed")
     from carjax.training import loop, run_folder
@@ -89,31 +89,6 @@ def main(argv: list[str]) -> int:
         print(f"  {name:<20} {value:.4f}")
     print(f"  {files.locate(values.workdir) / run_folder.HEAD_FILE}")
     return 0
-
-
-def join_processes(
-    coordinator: str | None,
-    processes: int | None,
-    process_id: int | None,
-    instead: str = "--coordinator=HOST:PORT, --processes and --process_id",
-) -> None:
-    """Joins the other processes of the run; must come before the first use of a device.
-
-    Args:
-        coordinator: where the first process listens; None: the pod or job says so.
-        processes: how many there are, or None.
-        process_id: which of them this one is, or None.
-        instead: the flags to give where nothing says so.
-
-    Raises:
-        CarjaxError: they cannot be reached, or nothing says where they are.
-    """
-    import jax
-
-    try:
-        jax.distributed.initialize(coordinator, processes, process_id)
-    except (RuntimeError, ValueError) as error:
-        raise CarjaxError(f"--distributed: {str(error).splitlines()[0]}: give {instead}") from None
 
 
 def _check_config_path(argv: list[str]) -> None:

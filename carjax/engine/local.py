@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from carjax import machine, parquet, scoring, video
+from carjax import parquet, runtime, scoring, video
 from carjax.channel import Channel
 from carjax.engine.batching import Batch, Buffers, batches
 from carjax.engine.feed import End, Feed
@@ -58,7 +58,7 @@ class Options:
 
 def threads(options: Options) -> int:
     """Returns how many sources are read at once; a video is decoded by several threads itself."""
-    return options.threads or min(16, max(2, machine.cores() // 2))
+    return options.threads or min(16, max(2, runtime.cores() // 2))
 
 
 class LocalEngine:

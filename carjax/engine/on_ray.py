@@ -101,12 +101,12 @@ class _Worker:
 
         with contextlib.suppress(OSError):
             os.chdir(folder)  # so that relative paths are the caller's, where the machine has them
-        from carjax.cli.common import set_up_jax
+        from carjax import runtime
         from carjax.engine.local import LocalEngine
 
         if not ray.get_gpu_ids():
             os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
-        set_up_jax()
+        runtime.set_up_jax()
         self._engine = LocalEngine(ray.get(model), options)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Sample:
             `NAME/MEMBER`.
         frame: 0-based index in that source.
         time_s: presentation time in seconds; 0 for a still.
-        image: uint8 [H, W, 3]; RGB, upright, no side above `scan.SCORED_SIDE`.
+        image: uint8 [H, W, 3]; RGB, upright, no side above `video.SCORED_SIDE`.
         canvas: height and width to which it is padded to be scored with others; None: the one
             that `scoring.canvas` finds for its size.
     """

@@ -12,8 +12,8 @@ import numpy as np
 
 from carjax import video
 from carjax.errors import CarjaxError
-from carjax.scan import SCORED_SIDE
 from carjax.sources.base import Item, Problem, Sample, Source
+from carjax.video import SCORED_SIDE
 
 
 def read(source: Source, fps: video.Fps, decoder: video.Backend) -> Iterator[Item]:

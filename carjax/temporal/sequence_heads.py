@@ -33,7 +33,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from carjax import circular, heads, model
+from carjax import circular, heads
+from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.errors import UsageError
 from carjax.heads import HeadSpec
@@ -177,7 +178,7 @@ def _density(direction: jax.Array, log_kappa: jax.Array, floor: jax.Array) -> ci
 
 def example_frames(spec: SequenceSpec) -> Frames:
     """Returns two zero frames of one video, of the shapes that the spec's backbone gives."""
-    one = model.example_features(spec.backbone, spec.input_size)
+    one = registry.example_features(spec.backbone, spec.input_size)
     if spec.head.grid:
         one = one._replace(grid=heads.pool_grid(one.grid, spec.head.grid))
     features = jax.tree.map(lambda x: jnp.repeat(x[None], 2, axis=1), one)

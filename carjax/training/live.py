@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from carjax import machine
+from carjax import runtime
 from carjax.datasets import augment, feature_cache, photos
 from carjax.training import config as configs
 from carjax.training import data
@@ -59,7 +59,7 @@ def batches(
     ends = np.cumsum([len(k) for k in kept])
     weights = np.concatenate([task.weights(k) for k in kept])
     augmentation = configs.augmentation(config)
-    with concurrent.futures.ThreadPoolExecutor(machine.cores()) as threads:
+    with concurrent.futures.ThreadPoolExecutor(runtime.cores()) as threads:
         for step in steps:
             rng = np.random.default_rng((config.seed, step))
             index = rng.choice(len(weights), config.batch, p=weights / weights.sum())[rows]

@@ -23,6 +23,7 @@ import rich.progress
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from carjax import backbones, heads, model, precision
+from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
@@ -213,7 +214,7 @@ def _init(config: ml_collections.ConfigDict, task: tasks.Task) -> dict[str, Any]
     if isinstance(task, sequences.SequenceTask):
         one = sequence_heads.example_frames(task.spec)
     else:
-        one = model.example_features(config.backbone, configs.input_size(config))
+        one = registry.example_features(config.backbone, configs.input_size(config))
         if task.cells:
             one = one._replace(grid=heads.pool_grid(one.grid, task.cells))
     params = task.module.init(jax.random.key(config.seed), one)["params"]

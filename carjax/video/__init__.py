@@ -12,6 +12,7 @@ from carjax.prefetch import Prefetch, prefetch
 from carjax.video.backends import Backend, Frames, load_backend
 from carjax.video.batch import Batch, batches
 from carjax.video.decoder import (
+    SCORED_SIDE,
     Decoder,
     Frame,
     VideoInfo,
@@ -27,6 +28,7 @@ from carjax.video.timing import AUTO_FPS, Fps, parse_fps, sampler
 
 __all__ = [
     "AUTO_FPS",
+    "SCORED_SIDE",
     "Backend",
     "Batch",
     "Decoder",

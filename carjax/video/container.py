@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import av
 
-from carjax import machine
+from carjax import runtime
 from carjax.errors import CarjaxError
 
 Path = str | os.PathLike[str]
@@ -116,7 +116,7 @@ def main_stream(name: str, container: av.container.InputContainer) -> av.VideoSt
         raise CarjaxError(f"{name}: its video codec is not supported; convert it to H.264")
     stream = max(readable, key=lambda s: s.codec_context.width * s.codec_context.height)
     stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = min(machine.cores(), _MAX_THREADS)
+    stream.codec_context.thread_count = min(runtime.cores(), _MAX_THREADS)
     return stream
 
 

@@ -27,6 +27,9 @@ from carjax.video.container import (
 from carjax.video.picture import Renderer
 from carjax.video.timing import Clock, Fps, parse_fps, sampler
 
+# Frames are shrunk to this before scoring: enough for a crop of a third of the picture to fill
+# the backbone's input. Photos are cut from the full-resolution frames.
+SCORED_SIDE = 640
 # Above this a stated rate is the ticks of a clock: WebM of a variable rate says 1000.
 _TICKS = 240.0
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping
 import av
 import numpy as np
 
-from carjax import machine
+from carjax import runtime
 from carjax.errors import CarjaxError
 from carjax.video.container import Path, opened, pixel_aspect
 from carjax.video.decoder import Decoder, Frame, VideoInfo
@@ -60,7 +60,7 @@ class Reader:
         self._timeline = read_timeline(path) if seek else None
         self._times: list[float] | None = None
         self._damaged: set[int] = set()
-        self._cores = machine.cores()
+        self._cores = runtime.cores()
         self._pool = concurrent.futures.ThreadPoolExecutor(self._cores, "carjax-decode")
         # Open files, by the number of threads that each decodes with.
         self._idle: dict[int, queue.SimpleQueue[_Stretches]] = collections.defaultdict(

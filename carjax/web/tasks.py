@@ -22,9 +22,9 @@ _USUAL_SIZES = {"landscape": (360, 640), "portrait": (640, 360)}
 
 @functools.cache
 def _model(name: str | None, weights: str | None) -> Model:
-    from carjax.cli import common
+    from carjax import runtime
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     from carjax import model
 
     return model.load(name, backbone_weights=weights)

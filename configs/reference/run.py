@@ -15,6 +15,7 @@ from typing import Any
 
 from absl import flags
 
+from carjax import runtime
 from carjax.backbones import pretrained
 from carjax.cli import bundle, common
 from carjax.datasets import photos
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
     if missing:
         raise CarjaxError("\n  ".join(["the reference design cannot be trained yet:", *missing]))
 
-    common.set_up_jax()
+    runtime.set_up_jax()
     from carjax.training import loop
 
     workdir = pathlib.Path(values.workdir)
