@@ -56,7 +56,7 @@ def imports(path):
 def test_a_part_imports_only_what_lies_below_it(part):
     height = {name: i for i, layer in enumerate(LAYERS) for name in layer}
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path.parent == PACKAGE and path.stem == "__init__" or part_of(path) != part:
+        if (path.parent == PACKAGE and path.stem == "__init__") or part_of(path) != part:
             continue
         for other, node in imports(path):
             if (part, other) in NOTEBOOK:
