@@ -297,7 +297,7 @@ def test_a_task_that_takes_too_long_is_ended_and_the_next_one_runs(tmp_path):
 
 
 @pytest.mark.parametrize("fault", [OSError("no process"), ValueError("no line")])
-def test_a_child_that_cannot_be_started_fails_its_job(tmp_path, monkeypatch, fault):
+def test_a_child_that_cannot_be_started_fails_its_job(tmp_path, monkeypatch, caplog, fault):
     async def refuses(*args, **kwargs):
         raise fault
 
@@ -311,7 +311,8 @@ def test_a_child_that_cannot_be_started_fails_its_job(tmp_path, monkeypatch, fau
 
     job = asyncio.run(run())
     assert job.state == "failed"
-    assert str(fault) in job.error
+    assert "try again later" in job.error
+    assert str(fault) in caplog.text
 
 
 def test_memory_is_told_as_such_whoever_runs_out_of_it(monkeypatch):

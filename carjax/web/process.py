@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from carjax.errors import CarjaxError, one_line
+from carjax.errors import CarjaxError
 
 # An answer holds no pictures: the longest one is the series of a video.
 _LINE_BYTES = 16_000_000
@@ -85,7 +86,8 @@ class Child:
                 raise
             except (OSError, ValueError) as error:  # no process to be had, or no answer of ours
                 await self.close()
-                raise TaskFailed(f"the server failed at this: {one_line(error)}") from error
+                logging.getLogger(__name__).error("no answer of a child: %s", error)
+                raise TaskFailed("the server cannot do this now; try again later") from error
 
     async def close(self) -> None:
         """Ends the process."""
