@@ -399,6 +399,21 @@ def test_a_killed_run_resumes_and_repeats_its_losses_exactly(tiny, root, monkeyp
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_with_the_data_that_it_began_with(tiny, root, monkeypatch):
+    config = settings(root)
+    with tiny_run.killed(monkeypatch, step=4):
+        run(config, root)
+    labels, folds = root / "stanford_cars" / "labels.csv", root / "splits" / "stanford_cars.csv"
+    for table, change in ((labels, (",2,5,", ",4,5,")), (folds, ("00000.png,0", "00000.png,1"))):
+        before = table.read_text()
+        table.write_text(before.replace(*change))
+        with pytest.raises(CarjaxError, match="began with other photos, labels, folds"):
+            run(config, root)
+        table.write_text(before)
+    assert run(config, root)["held_out_photos"] == {"stanford_cars": 4}
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_says_so_and_goes_on_where_it_stood(tiny, root, monkeypatch, capsys):
     config = settings(root, fold=-1)
     run(config, root, "whole")

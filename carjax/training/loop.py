@@ -107,6 +107,7 @@ def train_and_evaluate(
         task = tasks.create(config)
         split = recording_data.load(recorded, config, weights_sha256)
         material = materials.Material(recordings=split)
+    folder.claim_data(material.fingerprint())
     started = time.monotonic()
     held_out = materials.held_out(config, task, material)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,21 @@ class Material:
             "photos": {s.name: int((~s.held_out).sum()) for s in self.sources},
             "held_out_photos": {s.name: int(s.held_out.sum()) for s in self.sources},
         }
+
+    def fingerprint(self) -> str:
+        """A SHA-256 that is another one with any other photo, label, window, fold or recording."""
+        told = hashlib.sha256()
+        for s in self.sources:
+            words = [s.name, *s.photos.names, *s.hashes.tolist(), *s.photos.group.tolist()]
+            told.update("\n".join(words).encode())
+            for column in (*s.photos.labels.values(), s.photos.box, s.held_out):
+                told.update(np.ascontiguousarray(column).tobytes())
+        for part in self.recordings or ():
+            if part is not None:
+                told.update("\n".join(part.sources).encode())
+                for column in (part.starts, part.azimuth_deg, part.time_s, part.frame):
+                    told.update(np.ascontiguousarray(column).tobytes())
+        return told.hexdigest()
 
     def trained_on(self) -> tuple[dict[str, list[str]], frozenset[str]]:
         """What a head's card tells of it, and the SHA-256 of every photo.

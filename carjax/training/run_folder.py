@@ -21,6 +21,7 @@ RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.csv"
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
+DATA_FILE = "data.sha256"
 
 
 class RunFolder:
@@ -45,9 +46,8 @@ class RunFolder:
         """
         path = self.path / CONFIG_FILE
         mine = json.loads(json.dumps(config.to_dict()))
-        begun = (METRICS_FILE, HEAD_FILE, CHECKPOINTS)
         try:
-            if not (path.exists() and any((self.path / name).exists() for name in begun)):
+            if not (path.exists() and self._begun()):
                 if self._writes:
                     self.path.mkdir(parents=True, exist_ok=True)
                     self.write(CONFIG_FILE, json.dumps(mine, indent=1).encode() + b"\n")
@@ -61,6 +61,25 @@ class RunFolder:
                 f"{self.path}: holds a run with other settings ({', '.join(sorted(changed))}): "
                 "give another --workdir, or delete it"
             )
+
+    def claim_data(self, fingerprint: str) -> None:
+        """Notes what the run learns from, or checks that it is what it began with.
+
+        Raises:
+            CarjaxError: it is not.
+        """
+        path = self.path / DATA_FILE
+        if self._begun() and path.exists():
+            if self._read(DATA_FILE, str.strip) != fingerprint:
+                raise CarjaxError(
+                    f"{self.path}: began with other photos, labels, folds or recordings: give "
+                    "another --workdir, or delete it"
+                )
+            return
+        self.write(DATA_FILE, f"{fingerprint}\n".encode())
+
+    def _begun(self) -> bool:
+        return any((self.path / n).exists() for n in (METRICS_FILE, HEAD_FILE, CHECKPOINTS))
 
     def finished(self) -> dict[str, Any] | None:
         """Returns the content of `result.json` once the head is there."""
