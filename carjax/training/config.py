@@ -85,6 +85,7 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             # The loss.
             "mixup": 0.4,
             "label_smoothing": 0.05,
+            # Both within each data set. How evenly classes, or the eight views, are drawn, up to 1.
             "balance": 0.0,
             # Photos of one car model that count in full; where there are more they share that
             # weight. 0: all count.
