@@ -331,6 +331,7 @@ def frames(seed=0, n=24, cars=None):
     return density, time_s, rng.random(shape) < 0.8
 
 
+@pytest.mark.slow
 def test_many_videos_at_once_are_smoothed_as_one_by_one():
     density, time_s, mask = frames(cars=3)
     together = jax.vmap(smooth)(density, jnp.asarray(time_s, jnp.float32), mask)

@@ -314,6 +314,7 @@ def test_every_window_around_a_frame_is_drawn():
     assert {material.window(1, 5, rng) for _ in range(5)} == {range(3)}
 
 
+@pytest.mark.slow
 def test_a_frame_of_unknown_azimuth_counts_nowhere(clips, weights):  # noqa: F811
     made = settings(clips, weights)
     task = sequences.create(made)

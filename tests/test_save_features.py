@@ -49,6 +49,7 @@ def read(path):
     return joined.sort_by(rows.ORDER)
 
 
+@pytest.mark.slow
 def test_they_are_those_of_the_crop_in_a_row(tiny_model, weights, tmp_path):  # noqa: F811
     out = tmp_path / "x.parquet"
     assert score(SAMPLE, f"--out={out}", "--fps=1", "--save_features=grid", *weights) == 0

@@ -542,6 +542,7 @@ def test_a_bfloat16_backbone_has_a_cache_of_its_own_and_a_float32_head(tiny, roo
     np.testing.assert_allclose(whole, half, atol=0.1)
 
 
+@pytest.mark.slow
 def test_curves_for_tensorboard_are_those_of_the_table(tiny, root):
     run(settings(root), root)
     (path,) = (root / "run" / "tensorboard").iterdir()

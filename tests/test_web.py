@@ -145,6 +145,7 @@ def test_a_swap_changes_selection_photo_and_zip(server, job):
         assert np.abs(picture(held.read("09_type.jpg")).astype(int) - true).mean() < 4
 
 
+@pytest.mark.slow
 def test_a_view_only_takes_a_frame_that_shows_it(server, job):
     views = chosen(server, job[0])["orientation"]["views"]
     path = f"/jobs/{job[0]}/photos/view_front"
