@@ -366,12 +366,18 @@ def test_failed_jobs_take_no_place_of_results(tmp_path):
     asyncio.run(run())
 
 
+def with_a_result(folder):
+    """Jobs without children, and the one that is done."""
+    jobs = Jobs(Limits())
+    jobs._root = folder
+    job = jobs.reserve()
+    job.change(state="done")
+    return jobs, job
+
+
 def test_frames_that_could_not_be_decoded_are_tried_again(tmp_path):
     async def run():
-        jobs = Jobs(Limits())
-        jobs._root = tmp_path
-        job = jobs.reserve()
-        job.change(state="done")
+        jobs, job = with_a_result(tmp_path)
         calls = []
 
         async def decodes(task, **arguments):
@@ -399,10 +405,7 @@ def test_frames_that_could_not_be_decoded_are_tried_again(tmp_path):
 
 def test_what_an_edit_still_writes_goes_with_its_job(tmp_path):
     async def run():
-        jobs = Jobs(Limits())
-        jobs._root = tmp_path
-        job = jobs.reserve()
-        job.change(state="done")
+        jobs, job = with_a_result(tmp_path)
         writes = asyncio.Event()
 
         async def edits(task, **arguments):

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from carjax.errors import UsageError
+from carjax.errors import UsageError, one_line
 from carjax.video.container import Path
 from carjax.video.decoder import Frame
 from carjax.video.timing import Fps
@@ -67,7 +67,7 @@ def load_backend(name: str) -> Backend:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise UsageError(f"decoder {name}: cannot import {module_name}: {reason}") from error
     backend: Backend | None = getattr(module, attribute, None)
     if not callable(backend):
