@@ -21,6 +21,11 @@ class NoCarError(CarjaxError):
     status = 3
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an exception says: libraries may add a screenful."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def one_line(error: BaseException) -> str:
     """Returns what an exception says, as one line."""
     return " ".join(str(error).split()) or type(error).__name__

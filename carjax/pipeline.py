@@ -19,7 +19,7 @@ from carjax.files import readable, replacing, unique
 from carjax.listing import redaction
 from carjax.listing.photos import FORMATS, cropped, encode
 from carjax.scan import Ahead, score_video
-from carjax.selection import refine
+from carjax.selection import VIEW_THRESHOLD, refine
 from carjax.stopwatch import Stopwatch
 from carjax.temporal import consensus
 
@@ -42,7 +42,7 @@ class Options:
     attributes: tuple[str, ...] | None = None
     policy: str = "consensus"
     view_policy: str = "best"
-    view_threshold: float = 0.8
+    view_threshold: float = VIEW_THRESHOLD
     views: int = 8
     fps: video.Fps = "auto"
     known: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -8,7 +8,7 @@ import os
 import sys
 
 from carjax import files
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, first_line
 
 # In glibc's malloc.h.
 _M_ARENA_MAX, _ARENAS = -8, 2
@@ -77,4 +77,4 @@ def join_processes(
     try:
         jax.distributed.initialize(coordinator, processes, process_id)
     except (RuntimeError, ValueError) as error:
-        raise CarjaxError(f"--distributed: {str(error).splitlines()[0]}: give {instead}") from None
+        raise CarjaxError(f"--distributed: {first_line(error)}: give {instead}") from None

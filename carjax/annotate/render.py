@@ -15,7 +15,7 @@ from carjax.annotate.encode import Mp4Writer
 from carjax.annotate.running import State, states
 from carjax.annotate.scene import Best, Moment, Scene, resized, thumbnail_aspect
 from carjax.listing.photos import crop_area
-from carjax.selection import eligibility, views_of
+from carjax.selection import VIEW_THRESHOLD, eligibility, views_of
 from carjax.table import ScoreTable, certainty
 
 # Where the choice needs the whole video, it is shown for this long after the last frame.
@@ -31,7 +31,7 @@ def annotate(
     *,
     attributes: Sequence[str],
     views: int = 8,
-    view_threshold: float = 0.8,
+    view_threshold: float = VIEW_THRESHOLD,
     final: Mapping[str, Any] | None = None,
     final_name: str = "",
     redact: Callable[[np.ndarray], np.ndarray] = lambda image: image,

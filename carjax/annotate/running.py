@@ -47,8 +47,7 @@ def states(
     *,
     attributes: Sequence[str],
     views: int = 8,
-    view_threshold: float = 0.8,
-    min_car_probability: float = eligibility.MIN_CAR_PROBABILITY,
+    view_threshold: float = selection.VIEW_THRESHOLD,
 ) -> Iterator[State]:
     """Yields the state after each of the N frames of a table.
 
@@ -57,7 +56,6 @@ def states(
         attributes: names of those to follow.
         views: 8 or 4.
         view_threshold: mass that fills a view.
-        min_car_probability: what shows a car, see `eligibility.car_frames`.
     """
     followed = [a.name for a in table.categorical if a.name in attributes]
     finite = {
@@ -75,7 +73,7 @@ def states(
         coverage = _Mean(grid, table.time_s)
     names = selection.view_names(views)
     whole = eligibility.whole_frames(table)
-    cars = _MainCar(table, min_car_probability)
+    cars = _MainCar(table)
     sharp = _Sharp(table.time_s, table.sharpness), _Sharp(table.time_s, table.sharpness)
 
     for n in range(1, len(table) + 1):
@@ -108,16 +106,15 @@ def states(
 class _MainCar:
     """`eligibility.main_car_frames` of more and more frames; they are joined to tracks once."""
 
-    def __init__(self, table: ScoreTable, min_car_probability: float):
-        self._min = min_car_probability
+    def __init__(self, table: ScoreTable):
         self._finite = np.isfinite(table.box).all(axis=1)
-        judged = eligibility.car_frames(table, min_car_probability) & self._finite
+        judged = eligibility.car_frames(table) & self._finite
         self._look = tracking.look_of(table.box, table.car_colour)
         self._tracks = tracking.join(table.time_s, self._look, np.flatnonzero(judged))
 
     def after(self, known: ScoreTable, weights: np.ndarray) -> np.ndarray:
         n = len(known)
-        car = eligibility.car_frames(known, self._min)
+        car = eligibility.car_frames(known)
         if not car.any():
             return car
         judged = car & self._finite[:n]

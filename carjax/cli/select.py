@@ -18,6 +18,7 @@ from carjax import pipeline, runtime, scan, video
 from carjax.cli import common
 from carjax.errors import UsageError
 from carjax.listing import known, photos, plan, redaction
+from carjax.selection import VIEW_THRESHOLD
 from carjax.stopwatch import Stopwatch
 
 SYNOPSIS = """usage: carjax select VIDEO --out=DIR
@@ -58,7 +59,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "temporal_model", None, "a sequence head, for --temporal=model", flag_values=values
     )
-    flags.DEFINE_float("view_threshold", 0.8, "mass that fills a view, 0 to 1", flag_values=values)
+    flags.DEFINE_float(
+        "view_threshold", VIEW_THRESHOLD, "mass that fills a view, 0 to 1", flag_values=values
+    )
     flags.DEFINE_integer("views", 8, "views around the car: 8 or 4", flag_values=values)
     flags.DEFINE_string(
         "fps", "auto", "frames a second: auto (coarse to fine), all, N", flag_values=values

@@ -13,6 +13,7 @@ from carjax import certainty
 from carjax.attributes import VIEWS
 from carjax.evaluation import metrics
 from carjax.experiment import statistics
+from carjax.selection import VIEW_THRESHOLD
 from carjax.selection.eligibility import time_weights
 from carjax.temporal import consensus
 from carjax.temporal.consensus import Repetition
@@ -24,7 +25,6 @@ WALK, VIDEO = "walk", "video"
 FLIP_DEG = 150.0
 # No camera gets as far between two frames.
 JUMP_DEG = 60.0
-VIEW_THRESHOLD = 0.8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,7 @@ from carjax.selection.select import POLICIES, VIEW_POLICIES, select_photos
 from carjax.selection.views import (
     ANGLE_TOLERANCE_DEG,
     MASS_TOLERANCE,
+    VIEW_THRESHOLD,
     density_of,
     frames_of_view,
     sound_directions,
@@ -49,6 +50,7 @@ __all__ = [
     "PROBABILITY_FLOOR",
     "SCHEMA_VERSION",
     "VIEW_POLICIES",
+    "VIEW_THRESHOLD",
     "Alternative",
     "AttributeChoice",
     "OrientationChoice",

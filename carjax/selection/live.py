@@ -46,7 +46,7 @@ class LiveSelection:
         lag: int = 8,
         attributes: Sequence[str] | None = None,
         views: int = 8,
-        view_threshold: float = 0.8,
+        view_threshold: float = selection.VIEW_THRESHOLD,
         batch_size: int = 1,
         motion: Motion | None = None,
     ) -> None:

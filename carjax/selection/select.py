@@ -24,7 +24,7 @@ from carjax.selection.eligibility import (
     whole_if_any,
 )
 from carjax.selection.result import Selection
-from carjax.selection.views import choose_views
+from carjax.selection.views import VIEW_THRESHOLD, choose_views
 from carjax.table import ScoreTable
 from carjax.temporal import consensus
 
@@ -38,7 +38,7 @@ def select_photos(
     attributes: Sequence[str] | None = None,
     policy: str = "consensus",
     view_policy: str = "best",
-    view_threshold: float = 0.8,
+    view_threshold: float = VIEW_THRESHOLD,
     views: int = 8,
     alternatives: int = 3,
     min_car_probability: float = MIN_CAR_PROBABILITY,

@@ -22,7 +22,12 @@ from carjax.selection.eligibility import (
     whole_if_any,
 )
 from carjax.selection.result import VIEW_PREFIX, views_of
-from carjax.selection.views import frames_of_view, sound_directions, view_masses
+from carjax.selection.views import (
+    VIEW_THRESHOLD,
+    frames_of_view,
+    sound_directions,
+    view_masses,
+)
 from carjax.table import ScoreTable, certainty
 from carjax.temporal import grids
 
@@ -146,7 +151,7 @@ def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.nda
         masses = view_masses(table, eligible, len(views))
         index = frames_of_view(masses, column, 0.0, eligible, whole)
         off = grids.apart_deg(table.azimuth_deg[index], 45.0 * VIEWS.index(name))
-        return index[np.lexsort((off, masses[index, column] <= 0.8))]
+        return index[np.lexsort((off, masses[index, column] <= VIEW_THRESHOLD))]
     candidates = whole_if_any(eligible, whole)
     _, probs = _probs(table, photo)
     candidates = candidates & np.isfinite(probs).all(axis=1) & np.isfinite(table.entropy[photo])

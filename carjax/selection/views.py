@@ -19,6 +19,8 @@ from carjax.temporal import grids
 if TYPE_CHECKING:
     from carjax.circular import Density
 
+# A view is filled by a frame with more than this of its mass in the view's bin.
+VIEW_THRESHOLD = 0.8
 # Masses and angles closer than this are equal: the model's own error is larger.
 MASS_TOLERANCE = 0.01
 ANGLE_TOLERANCE_DEG = 2.0

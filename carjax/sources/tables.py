@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, first_line
 from carjax.sources import stills
 from carjax.sources.base import Item, Problem, Source
 
@@ -40,7 +40,7 @@ def read(source: Source) -> Iterator[Item]:
                         yield _row(source.name, row, value, field)
                         row += 1
         except pa.ArrowException as error:
-            raise CarjaxError(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+            raise CarjaxError(f"cannot be read as Parquet: {first_line(error)}") from None
 
 
 def image_column(schema: pa.Schema) -> tuple[str, str | None]:

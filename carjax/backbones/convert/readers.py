@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from carjax.backbones.pretrained import read_safetensors
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, first_line
 
 
 class KerasLayer(NamedTuple):
@@ -44,8 +44,9 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a file that is not its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CarjaxError(f"{path}: not a whole file of torch tensors ({reason})") from None
+        raise CarjaxError(
+            f"{path}: not a whole file of torch tensors ({first_line(error)})"
+        ) from None
     if not isinstance(loaded, Mapping) or not all(torch.is_tensor(v) for v in loaded.values()):
         raise CarjaxError(f"{path}: not a state dict: it must map names to tensors")
     return {key: value.numpy() for key, value in loaded.items()}
