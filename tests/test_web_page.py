@@ -128,9 +128,9 @@ def test_from_upload_to_zip(visit, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("holiday.mp4", b"this is no video" * 100, "Is not a video that can be read"),
+        ("holiday.mp4", b"this is no video" * 100, "The file is not a video that can be read"),
         ("empty.mp4", b"", "empty"),
-        ("photo.mp4", b"\x89PNG\r\n\x1a\n" + bytes(50), "Is an image, not a video"),
+        ("photo.mp4", b"\x89PNG\r\n\x1a\n" + bytes(50), "The file is an image, not a video"),
         ("large.mp4", bytes(21_000_000), "more than 20 MB"),
     ],
 )
@@ -245,13 +245,143 @@ def test_a_click_blurs_and_the_zip_follows(visit, server):
     assert change[: height // 3].mean() < 2
 
 
+def open_blur(page, photo):
+    page.click(f'button[data-photo="{photo}"]')
+    page.click("dialog >> text=/Blur something|Change what is blurred/")
+    page.wait_for_function("() => document.querySelector('.regions img').naturalWidth > 0")
+
+
+def test_regions_are_moved_and_removed_by_pointer(visit, job):
+    page = visit(f"/#{job}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    open_blur(page, "view_front")
+    page.click("text=Add a region")
+    region = page.locator(".region")
+    before, layer = region.bounding_box(), page.locator(".layer").bounding_box()
+    x, y = before["x"] + before["width"] / 2, before["y"] + before["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 40, y - 30, steps=3)
+    page.mouse.up()
+    after = region.bounding_box()
+    assert after["x"] == pytest.approx(before["x"] - 40, abs=2)
+    assert after["y"] == pytest.approx(before["y"] - 30, abs=2)
+    assert after["width"] == pytest.approx(before["width"], abs=1)
+    # The other button of the mouse draws nothing; a near miss loses nothing.
+    page.mouse.click(layer["x"] + 20, layer["y"] + 20, button="right")
+    assert region.count() == 1
+    dialog = page.locator("dialog").bounding_box()
+    for x, y in ((dialog["x"] + 8, dialog["y"] + 200), (4, 4)):
+        page.mouse.click(x, y)
+        assert page.locator("dialog").evaluate("(d) => d.open")
+    page.mouse.click(layer["x"] + 60, layer["y"] + 60)
+    assert region.count() == 2
+    for left in (1, 0):
+        page.click("text=Remove a region")
+        assert region.count() == left
+    page.keyboard.press("Escape")
+
+
+def test_a_frame_that_the_server_cannot_show_is_told(visit, job):
+    page = visit(f"/#{job}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    refusal = {"status": 503, "json": {"detail": "the server is decoding still"}}
+    page.route("**/frames/*.jpg", lambda route: route.fulfill(**refusal))
+    page.click('button[data-photo="view_front"]')
+    page.click("text=Blur something")
+    page.wait_for_selector("dialog .problem:not([hidden])")
+    assert "The server is decoding still." in page.inner_text("dialog .problem")
+    assert page.is_disabled("#save-blur")
+
+
+def test_a_refused_crop_is_told_and_undone(visit, job):
+    page = visit(f"/#{job}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    refusal = {"status": 503, "json": {"detail": "the server cannot do this now"}}
+    page.route("**/crop", lambda route: route.fulfill(**refusal))
+    page.check('input[value="16:9"]', force=True)
+    page.wait_for_selector("#result-problem:not([hidden])")
+    assert page.inner_text("#result-problem") == "The server cannot do this now."
+    assert page.is_checked('input[name="crop"][value="none"]')
+
+
+def test_a_late_answer_does_not_close_another_photo(visit, server):
+    identity = server.submit(name="slow.mp4")
+    page = visit(f"/#{identity}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    held = []
+    page.route("**/blur", lambda route: held.append(route))
+    open_blur(page, "view_front")
+    page.click(".layer")
+    page.click("#save-blur")
+    page.click("#save-blur")  # the second one is not sent
+    page.wait_for_function("() => document.querySelector('dialog').ariaBusy === 'true'")
+    page.keyboard.press("Escape")
+    page.click('button[data-photo="view_left"]')
+    title = page.inner_text("#viewer-title")
+    assert len(held) == 1
+    with page.expect_response("**/details"):
+        held[0].continue_()
+    page.wait_for_function("() => !document.querySelector('dialog').ariaBusy")
+    assert page.locator("dialog").evaluate("(d) => d.open")
+    assert page.inner_text("#viewer-title") == title
+
+
+def test_the_address_decides_what_the_page_shows(visit, server, job):
+    page = visit(f"/#{job}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    # The skip link goes to the content, and not to another address.
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.url.endswith(f"#{job}")
+    assert page.is_visible("#results")
+    # From a running job to another one: the first one's end changes nothing.
+    other = server.submit(name="other.mp4")
+    page.evaluate(f"location.hash = '#{other}'")
+    page.wait_for_selector("#working:not([hidden])")
+    page.go_back()
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    assert server.events(other)[-1]["state"] == "done"
+    assert page.title().startswith("Looked at.mp4")
+    # A dialog goes with the page it belongs to.
+    page.click('button[data-photo="view_left"]')
+    page.evaluate("history.pushState(null, '', '/'); dispatchEvent(new PopStateEvent('popstate'))")
+    page.wait_for_selector("#start:not([hidden])")
+    assert not page.locator("dialog").evaluate("(d) => d.open")
+    assert "Looked at" not in page.title()
+
+
+def test_a_server_that_does_not_answer_is_told(visit, job):
+    page = visit()
+    page.route("**/events", lambda route: route.abort())
+    answers = [
+        lambda route: route.fulfill(json={"id": job, "name": "a.mp4", "state": "running"}),
+        lambda route: route.abort(),
+    ]
+    page.route(f"**/jobs/{job}", lambda route: answers.pop(0)(route) if answers else route.abort())
+    page.evaluate(f"location.hash = '#{job}'")
+    page.wait_for_function("() => document.getElementById('doing').textContent.includes('again')")
+    assert "The server does not answer" in page.inner_text("#doing")
+
+
+def test_going_back_works_while_the_browser_asks_for_the_camera(visit):
+    page = visit()
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => new Promise(() => null); }")
+    page.click("#record")
+    assert page.is_disabled("#shutter")
+    page.click("#leave")
+    page.wait_for_selector("#start:not([hidden])")
+    assert page.is_hidden("#problem")
+
+
 def test_a_recording_is_taken_like_a_file(visit):
     page = visit(permissions=["camera"])
     page.click("#record")
     page.wait_for_function("() => document.getElementById('camera').videoWidth > 0")
     page.click("#shutter")
     page.wait_for_function("() => document.getElementById('clock').textContent >= '0:02'")
-    page.click("#shutter")
+    page.dblclick("#shutter")  # the second click changes nothing
     page.wait_for_selector("#chosen:not([hidden])")
     assert page.inner_text("#file-name").startswith("walk-around.")
     page.click("#go")

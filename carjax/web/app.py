@@ -222,6 +222,8 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
             )
             options = _options(received.fields, jobs.attributes)
             await jobs.submit(job, received, options)
+            if await request.is_disconnected():
+                raise ClientDisconnect  # else nobody would know of the job
         except ClientDisconnect:
             await jobs.remove(job)
             raise  # nobody is there to answer

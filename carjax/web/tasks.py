@@ -141,4 +141,6 @@ def _options(options: Mapping[str, Any]) -> Any:
 def _named(error: CarjaxError, name: str) -> CarjaxError:
     """The same error without `./` or the file's name in front: the user knows which file it was."""
     text = str(error).replace(f"./{name}", name).removeprefix(f"{name}: ")
+    if text.split(" ", 1)[0] in ("is", "has", "holds", "cannot"):
+        text = f"the file {text}"
     return type(error)(text)

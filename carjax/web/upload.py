@@ -170,7 +170,10 @@ class _Form:
             return
         if self.name is not None:
             raise CarjaxError("send one video at a time")
-        self.name = safe_name(options.get(b"filename", b"video").decode("utf-8", "replace"))
+        name = options.get(b"filename", b"video").decode("utf-8", "replace")
+        self.name = safe_name(
+            name.replace("%22", '"')
+        )  # as browsers write a quote (HTML 4.10.21.8)
         self._file = (self.folder / self.name).open("xb")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:

@@ -16,7 +16,7 @@ export function h(selector, attributes = {}, ...children) {
 
 export const find = (id) => document.getElementById(id);
 
-/** The server's answer as JSON; throws an Error with its own words where it refuses. */
+/** The server's answer as JSON; throws an Error with its own words, and its `status`, where it refuses. */
 export async function ask(path, method = "GET", body = null) {
   let answer;
   try {
@@ -30,7 +30,10 @@ export async function ask(path, method = "GET", body = null) {
   }
   if (answer.status === 204) return null;
   const said = await answer.json().catch(() => null);
-  if (!answer.ok) throw new Error(sentence(problem(said) ?? `The server answered ${answer.status}.`));
+  if (!answer.ok) {
+    const words = sentence(problem(said) ?? `The server answered ${answer.status}.`);
+    throw Object.assign(new Error(words), { status: answer.status });
+  }
   return said;
 }
 

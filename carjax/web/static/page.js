@@ -3,16 +3,31 @@
 import { label, percent } from "./components.js";
 import { ask, find, h, problem, sentence } from "./dom.js";
 import { canRecord, record } from "./record.js";
-import { showResults } from "./results.js";
+import { fetchResults, showResults } from "./results.js";
 
+const RETRY_MS = 2000;
 const SECTIONS = ["start", "recorder", "working", "results"];
 let about = null;
 let file = null;
-let running = null; // what `cancel` ends: {abort}
+let running = null; // an upload or a job: {cancel: ends it, leave: only looks away}
+let turn = 0; // counts what was asked for: what an earlier turn waited for changes nothing
+const TITLE = document.title;
+
+/** Turns away from whatever the page was doing; returns the new turn. */
+function turnTo() {
+  running?.leave();
+  running = null;
+  turn += 1;
+  return turn;
+}
 
 /** Shows one section, and moves the focus to its heading. */
 function show(name, focus = true) {
   for (const section of SECTIONS) find(section).hidden = section !== name;
+  if (name !== "results") {
+    find("viewer").close();
+    document.title = TITLE;
+  }
   if (focus) find(name).querySelector("[tabindex='-1']")?.focus({ preventScroll: true });
   window.scrollTo(0, 0);
 }
@@ -86,7 +101,7 @@ function asked() {
 
 function choose(chosen) {
   complain("");
-  if (chosen && chosen.size > 1e6 * about.megabytes) {
+  if (about && chosen && chosen.size > 1e6 * about.megabytes) {
     complain(`this file has ${megabytes(chosen)}, more than ${about.megabytes} MB: film a shorter video or at a lower resolution`);
     chosen = null;
   } else if (chosen && !chosen.size) {
@@ -148,20 +163,22 @@ async function send() {
     .map(({ name, value }) => `${name.replace("known-", "")}:${value.trim().replaceAll(",", " ")}`);
   if (known.length) form.append("known", known.join(","));
   form.append("video", file, file.name);
+  const mine = turnTo();
   work(file.name);
   try {
     const job = await upload(form);
+    if (mine !== turn) return;
     history.pushState(null, "", `#${job.id}`);
     follow(job);
   } catch (error) {
-    fail(error.name === "AbortError" ? "" : error.message);
+    if (mine === turn) fail(error.name === "AbortError" ? "" : error.message);
   }
 }
 
 function upload(form) {
   const request = new XMLHttpRequest(); // fetch does not tell how far an upload is
   const began = performance.now();
-  running = { abort: () => request.abort() };
+  running = { cancel: () => request.abort(), leave: () => request.abort() };
   return new Promise((resolve, reject) => {
     request.upload.onprogress = (event) => {
       if (!event.lengthComputable) return;
@@ -174,14 +191,20 @@ function upload(form) {
       if (request.status === 202) resolve(said);
       else reject(new Error(problem(said) ?? `the server answered ${request.status}`));
     };
-    request.onerror = async () => {
-      const now = await ask("/about").catch(() => null);
-      reject(new Error(now === null ? "the server does not answer: is it still running?" : now.busy ? "the server is busy: try again in a moment" : "the upload was cut off: try again"));
-    };
+    request.onerror = async () => reject(new Error(await whyCutOff()));
     request.onabort = () => reject(new DOMException("", "AbortError"));
     request.open("POST", "/jobs");
     request.send(form);
   });
+}
+
+/** Why an upload ended without an answer. */
+async function whyCutOff() {
+  const readable = await file.slice(0, 1).arrayBuffer().catch(() => null);
+  if (readable === null) return "the file cannot be read any more: choose it again";
+  const now = await ask("/about").catch(() => null);
+  if (now === null) return "the server does not answer: is it still running?";
+  return now.busy ? "the server is busy: try again in a moment" : "the upload was cut off: try again";
 }
 
 function safeJson(text) {
@@ -200,26 +223,33 @@ function work(name) {
 
 /** Watches a job until it is done. */
 function follow(job) {
+  const mine = turnTo();
   work(job.name);
-  const events = new EventSource(`/jobs/${job.id}/events`);
+  const address = `/jobs/${job.id}`;
+  const events = new EventSource(`${address}/events`);
   running = {
-    abort: async () => {
+    leave: () => events.close(),
+    cancel: async () => {
       events.close();
-      await ask(`/jobs/${job.id}`, "DELETE").catch(() => null);
-      fail("");
+      await ask(address, "DELETE").catch(() => null);
+      if (mine === turn) fail("");
     },
   };
-  events.onmessage = async (event) => {
+  events.onmessage = (event) => {
     const now = JSON.parse(event.data);
     report(now);
     if (now.state !== "done" && now.state !== "failed") return;
     events.close();
-    running = null;
     if (now.state === "failed") fail(now.error);
-    else await open(now);
+    else open(now);
   };
-  events.onerror = () => {
-    if (events.readyState === EventSource.CLOSED) fail("the job is gone: upload the video again");
+  events.onerror = async () => {
+    const error = await ask(address).then(() => null, (error) => error);
+    if (mine !== turn) return;
+    if (error?.status === 404) return fail("the job is gone: upload the video again");
+    if (error) find("doing").textContent = "The server does not answer; trying again …";
+    // After a refusal the browser does not try again by itself.
+    if (events.readyState === EventSource.CLOSED) setTimeout(() => mine === turn && follow(job), RETRY_MS);
   };
 }
 
@@ -264,20 +294,23 @@ function duration(seconds) {
 }
 
 function fail(text) {
-  running = null;
+  turnTo();
   history.replaceState(null, "", "/");
   show("start", !text);
   complain(text);
-  if (text) find("problem").scrollIntoView({ block: "nearest" });
+  if (text) find("problem").focus();
 }
 
 async function open(job) {
+  const mine = turnTo();
   try {
-    await showResults(find("results"), job);
+    const results = await fetchResults(job);
+    if (mine !== turn) return;
+    showResults(find("results"), results);
     document.title = `${job.name} – carjax`;
     show("results");
   } catch (error) {
-    fail(error.message);
+    if (mine === turn) fail(error.message);
   }
 }
 
@@ -287,11 +320,18 @@ async function begin() {
   const drop = find("drop");
   find("file").addEventListener("change", (event) => choose(event.target.files[0] ?? null));
   find("record").addEventListener("click", useCamera);
-  find("other").addEventListener("click", () => choose(null));
-  find("cancel").addEventListener("click", () => running?.abort());
+  find("other").addEventListener("click", () => {
+    choose(null);
+    find("file").focus();
+  });
+  find("cancel").addEventListener("click", () => running?.cancel());
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address names the job
+    find("main").focus();
+  });
   find("form").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (file) send();
+    if (file && about) send();
   });
   for (const kind of ["dragover", "dragleave", "drop"]) {
     window.addEventListener(kind, (event) => {
@@ -302,30 +342,35 @@ async function begin() {
   }
   window.addEventListener("popstate", resume);
   try {
-    about = await ask("/about");
-    while (!about.attributes.length) {
+    let now = await ask("/about");
+    while (!now.attributes.length) {
       await new Promise((done) => setTimeout(done, 500));
-      about = await ask("/about");
+      now = await ask("/about");
     }
+    about = now;
   } catch (error) {
     return complain(error.message);
   }
   offer();
+  find("go").disabled = false;
+  if (file) choose(file); // now that its limit is known
   document.body.dataset.ready = "true";
   await resume();
 }
 
 /** Shows the job that the address names, if it does. */
 async function resume() {
+  const mine = turnTo();
   const id = location.hash.slice(1);
   if (!/^[\w-]{16,64}$/.test(id)) return show("start", false);
   try {
     const job = await ask(`/jobs/${id}`);
-    if (job.state === "done") await open(job);
+    if (mine !== turn) return;
+    if (job.state === "done") open(job);
     else if (job.state === "failed") fail(job.error);
     else follow(job);
   } catch (error) {
-    fail(error.message);
+    if (mine === turn) fail(error.message);
   }
 }
 

@@ -7,13 +7,14 @@ const PLATE = [0.16, 0.09];
 const LEAST = 0.01;
 const STEP = 0.01;
 
-/** Returns {element, boxes(), add()}: a picture with regions, starting from `initial`. */
-export function regions(src, initial) {
+/** Returns {element, boxes(), add(), remove()}: a picture with regions, starting from `initial`. */
+export function regions(src, initial, { onload, onerror }) {
   let boxes = initial;
-  const image = h("img", { src, alt: "The whole frame; regions on it will be blurred", draggable: "false" });
+  let selected = -1; // the region that had the focus last
+  let drag = null; // {from: where the pointer went down, box: the region that it moves, or null}
+  const image = h("img", { src, alt: "The whole frame; regions on it will be blurred", draggable: "false", onload, onerror });
   const layer = h("div.layer");
   const element = h("div.regions", {}, image, layer);
-  let drawing = null;
 
   function place(button, [left, top, width, height]) {
     Object.assign(button.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * width}%`, height: `${100 * height}%` });
@@ -22,23 +23,37 @@ export function regions(src, initial) {
   function draw(focus = -1) {
     layer.replaceChildren(
       ...boxes.map((box, i) => {
-        const button = h("button.region", { type: "button", "aria-label": `Blurred region ${i + 1}`, onkeydown: (event) => keys(event, i) });
+        const button = h("button.region", { type: "button", "aria-label": `Blurred region ${i + 1}`, onkeydown: (event) => keys(event, i), onfocus: () => select(i) });
         place(button, box);
         return button;
       }),
     );
+    select(focus);
     layer.children[focus]?.focus();
+  }
+
+  function select(i) {
+    selected = i;
+    [...layer.children].forEach((button, k) => button.classList.toggle("selected", k === i));
+  }
+
+  function put(i, box) {
+    boxes[i] = box;
+    place(layer.children[i], box);
+  }
+
+  function remove(i) {
+    boxes = boxes.filter((_, k) => k !== i);
+    draw(Math.min(i, boxes.length - 1));
   }
 
   function keys(event, i) {
     const move = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] }[event.key];
     if (move) {
       const at = event.shiftKey ? 2 : 0;
-      boxes[i] = inside(boxes[i].map((value, k) => value + (k === at ? move[0] : k === at + 1 ? move[1] : 0)));
-      place(event.target, boxes[i]);
+      put(i, inside(boxes[i].map((value, k) => value + (k === at ? move[0] : k === at + 1 ? move[1] : 0))));
     } else if (event.key === "Delete" || event.key === "Backspace") {
-      boxes = boxes.filter((_, k) => k !== i);
-      draw(Math.min(i, boxes.length - 1));
+      remove(i);
     } else return;
     event.preventDefault();
   }
@@ -49,30 +64,38 @@ export function regions(src, initial) {
   }
 
   layer.addEventListener("pointerdown", (event) => {
-    if (event.target !== layer) return;
+    if (drag || event.button !== 0) return;
     event.preventDefault();
     layer.setPointerCapture(event.pointerId);
-    drawing = point(event);
-    boxes.push([...drawing, 0, 0]);
-    draw();
+    const from = point(event);
+    const hit = [...layer.children].indexOf(event.target);
+    drag = { from, box: hit < 0 ? null : boxes[hit], pointer: event.pointerId };
+    if (hit < 0) boxes.push([...from, 0, 0]);
+    draw(hit < 0 ? boxes.length - 1 : hit);
   });
   layer.addEventListener("pointermove", (event) => {
-    if (!drawing) return;
-    const [x, y] = point(event);
-    const box = [Math.min(x, drawing[0]), Math.min(y, drawing[1]), Math.abs(x - drawing[0]), Math.abs(y - drawing[1])];
-    boxes[boxes.length - 1] = box;
-    place(layer.lastChild, box);
+    if (drag?.pointer !== event.pointerId) return;
+    const [[x, y], [a, b]] = [point(event), drag.from];
+    if (drag.box) {
+      const [left, top, ...size] = drag.box;
+      put(selected, inside([left + x - a, top + y - b, ...size]));
+    } else put(selected, [Math.min(x, a), Math.min(y, b), Math.abs(x - a), Math.abs(y - b)]);
   });
   layer.addEventListener("pointerup", (event) => {
-    if (!drawing) return;
-    const [, , width, height] = boxes.at(-1);
-    if (width < LEAST && height < LEAST) {
+    if (drag?.pointer !== event.pointerId) return;
+    if (!drag.box) {
+      const [, , width, height] = boxes[selected];
       const [x, y] = point(event);
-      boxes[boxes.length - 1] = inside([x - PLATE[0] / 2, y - PLATE[1] / 2, ...PLATE]);
+      const clicked = width < LEAST && height < LEAST;
+      put(selected, inside(clicked ? [x - PLATE[0] / 2, y - PLATE[1] / 2, ...PLATE] : boxes[selected]));
     }
-    drawing = null;
-    boxes[boxes.length - 1] = inside(boxes.at(-1));
-    draw(boxes.length - 1);
+    drag = null;
+  });
+  layer.addEventListener("pointercancel", (event) => {
+    if (drag?.pointer !== event.pointerId) return;
+    if (drag.box) put(selected, drag.box);
+    else remove(selected);
+    drag = null;
   });
   draw();
   return {
@@ -82,6 +105,7 @@ export function regions(src, initial) {
       boxes.push([0.5 - PLATE[0] / 2, 0.6, ...PLATE]);
       draw(boxes.length - 1);
     },
+    remove: () => remove(selected < 0 ? boxes.length - 1 : selected),
   };
 }
 

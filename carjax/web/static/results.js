@@ -4,27 +4,35 @@ import { clock, enliven, label, percent, side } from "./components.js";
 import { ask, find, h, sentence } from "./dom.js";
 import { openFrame, openPhoto } from "./viewer.js";
 
-/** Fetches what a job chose, and shows it in `root`. */
-export async function showResults(root, job) {
-  const state = { job, root };
-  await load(state);
-  render(state);
+/** Fetches what a job chose: {job, selection, details}. */
+export async function fetchResults(job) {
+  const [selection, details] = await Promise.all(["selection.json", "details"].map((name) => ask(`/jobs/${job.id}/${name}`)));
+  return { job, selection, details };
 }
 
-async function load(state) {
-  const at = `/jobs/${state.job.id}`;
-  [state.selection, state.details] = await Promise.all([ask(`${at}/selection.json`), ask(`${at}/details`)]);
+/** Shows what `fetchResults` found in `root`. */
+export function showResults(root, results) {
+  render({ root, ...results });
 }
 
 /** Sends a change and shows the result; `focus` finds the element that gets the focus then. */
 export async function change(state, path, body, said, focus) {
-  state.job = await ask(`/jobs/${state.job.id}/${path}`, "PUT", body);
-  await load(state);
+  const job = await ask(`/jobs/${state.job.id}/${path}`, "PUT", body);
+  Object.assign(state, await fetchResults(job));
+  if (find("results").hidden) return; // the page shows something else by now
   const top = window.scrollY;
   render(state);
   window.scrollTo(0, top);
   state.root.querySelector(focus)?.focus({ preventScroll: true });
   find("saved").textContent = said;
+}
+
+/** Says above the photos what went wrong. */
+export function complain(text) {
+  const box = find("result-problem");
+  box.textContent = text;
+  box.hidden = false;
+  box.focus();
 }
 
 /** Every photo of the selection: name → {title, choice}; choice is null where a view is missing. */
@@ -103,6 +111,7 @@ function head(state) {
       crops(state),
       h("a.button", { href: "/" }, "New video"),
     ),
+    h("p.problem", { id: "result-problem", role: "alert", tabindex: -1, hidden: true }),
     h("p.unseen", { id: "saved", role: "status" }),
   );
 }
@@ -116,8 +125,9 @@ function crops(state) {
       field.disabled = true;
       const said = shape === "none" ? "Photos show the whole frame" : `Photos are cut to the car at ${shape}`;
       await change(state, "crop", { crop: shape }, said, `input[value="${shape}"]`).catch((error) => {
-        find("saved").textContent = error.message;
         field.disabled = false;
+        field.querySelector(`input[value="${state.details.crop}"]`).checked = true;
+        complain(error.message);
       });
     });
     field.append(h("label", {}, input, h("span", {}, text)));

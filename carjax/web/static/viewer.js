@@ -1,14 +1,17 @@
 /* One photo, large: look at other moments, take one of them, blur parts of it. */
 
 import { clock, label, percent, reading, side } from "./components.js";
-import { find, h } from "./dom.js";
+import { ask, find, h } from "./dom.js";
 import { regions } from "./regions.js";
-import { change, photoAddress, photosOf, sureness, verdict } from "./results.js";
+import { change, complain, photoAddress, photosOf, sureness, verdict } from "./results.js";
 
 const dialog = find("viewer");
 
 dialog.addEventListener("click", (event) => {
-  if (event.target === dialog) dialog.close(); // beside it
+  const box = dialog.getBoundingClientRect();
+  const inside = box.left <= event.clientX && event.clientX <= box.right && box.top <= event.clientY && event.clientY <= box.bottom;
+  // Beside it; regions that are being drawn are not lost by a near miss.
+  if (event.target === dialog && !inside && !dialog.querySelector(".regions")) dialog.close();
 });
 
 /** Opens a chosen photo, or the moments nearest to a view that is missing. */
@@ -49,20 +52,28 @@ function show(state, name, shown) {
   const others = state.details.alternatives[name] ?? [];
   const heading = view ? `The car’s ${side(view)}` : title;
   const problem = h("p.problem", { role: "alert", hidden: true });
-  const picture = h("div.large", {}, largeImage(state, name, shown));
+  const picture = h("div.large", {}, largeImage(state, name, shown, (text) => tell(text)));
   const actions = h("div.choose");
   const close = h("button.button.close", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, "×");
 
+  const tell = (text) => {
+    problem.textContent = text;
+    problem.hidden = false;
+  };
+  // By the time of an answer the dialog may be closed, or show another photo.
+  const here = () => dialog.open && problem.isConnected;
   const act = async (path, body, said) => {
+    if (dialog.hasAttribute("aria-busy")) return;
     problem.hidden = true;
     dialog.setAttribute("aria-busy", "true");
     try {
       await change(state, path, body, said, `[data-photo="${name}"]`);
+      if (!here()) return;
       dialog.close();
       state.root.querySelector(`[data-photo="${name}"]`)?.focus();
     } catch (error) {
-      problem.textContent = error.message;
-      problem.hidden = false;
+      if (here()) tell(error.message);
+      else if (!find("results").hidden) complain(error.message);
     } finally {
       dialog.removeAttribute("aria-busy");
     }
@@ -71,9 +82,9 @@ function show(state, name, shown) {
   if (shown.chosen) {
     actions.append(
       h("a.button.primary", { href: photoAddress(state, name, "full"), download: `${name.replace("view_", "")}.jpg` }, "Download this photo"),
-      h("button.button", { type: "button", onclick: () => blur(state, shown.frame, picture, actions, act) }, state.details.boxes[shown.frame] ? "Change what is blurred" : "Blur something"),
+      h("button.button", { type: "button", onclick: () => blur(state, shown.frame, picture, actions, act, tell) }, state.details.boxes[shown.frame] ? "Change what is blurred" : "Blur something"),
     );
-  } else {
+  } else if (view || choice) {
     const what = view ? `the ${side(view)}` : label(name).toLowerCase();
     actions.append(
       h("button.button.primary", { type: "button", id: "use", onclick: () => act(`photos/${name}`, { frame: shown.frame }, `Another photo for ${what} is chosen`) }, `Use for ${what}`),
@@ -90,12 +101,18 @@ function show(state, name, shown) {
     strip(state, name, choice, others, shown),
   );
   if (!dialog.open) dialog.showModal();
+  else dialog.querySelector(".thumb[aria-pressed=true]")?.focus(); // what had the focus is gone
 }
 
-function largeImage(state, name, shown) {
+function largeImage(state, name, shown, tell) {
   const src = shown.chosen ? photoAddress(state, name, "small") : frameAddress(state, shown.frame);
   const { width, height } = state.selection.video;
-  return h("img", { src, alt: `The car at ${clock(shown.item.time_s)}`, width, height });
+  return h("img", { src, alt: `The car at ${clock(shown.item.time_s)}`, width, height, onerror: () => whyMissing(src, tell) });
+}
+
+/** Tells in the server's words why there is no picture. */
+async function whyMissing(src, tell) {
+  tell(await ask(src).then(() => "The picture did not arrive: open it again.", (error) => error.message));
 }
 
 function frameAddress(state, frame) {
@@ -145,16 +162,19 @@ function strip(state, name, choice, others, shown) {
 }
 
 /** Turns the large picture into one on which regions are drawn. */
-function blur(state, frame, picture, actions, act) {
+function blur(state, frame, picture, actions, act, tell) {
   const boxes = (state.details.boxes[frame] ?? []).map((box) => [...box]);
-  const editor = regions(frameAddress(state, frame), boxes);
+  const src = frameAddress(state, frame);
+  const save = h("button.button.primary", { type: "button", id: "save-blur", disabled: true }, "Save");
+  const editor = regions(src, boxes, { onload: () => (save.disabled = false), onerror: () => whyMissing(src, tell) });
+  save.addEventListener("click", () => act(`frames/${frame}/blur`, { boxes: editor.boxes() }, "The blurred photo is in every export"));
   picture.replaceChildren(editor.element);
-  const save = () => act(`frames/${frame}/blur`, { boxes: editor.boxes() }, "The blurred photo is in every export");
   actions.replaceChildren(
-    h("button.button.primary", { type: "button", id: "save-blur", onclick: save }, "Save"),
+    save,
     h("button.button", { type: "button", onclick: editor.add }, "Add a region"),
+    h("button.button", { type: "button", onclick: editor.remove }, "Remove a region"),
     h("button.button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-    h("p.aside", {}, "Click or drag on the picture to blur a number plate or a face. By keyboard: the arrow keys move a region, with Shift they resize it, Delete removes it."),
+    h("p.aside", {}, "Click or drag on the picture to blur a number plate or a face; drag a region to move it. By keyboard: the arrow keys move a region, with Shift they resize it, Delete removes it."),
   );
   editor.element.querySelector("button")?.focus();
 }
