@@ -165,7 +165,68 @@ def test_rows_are_in_order_in_whatever_order_they_come(tmp_path, monkeypatch, sp
     assert collector.end(End(1, 1, "", ()))[1].first == "b"
 
 
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=12), st.randoms(), st.booleans())
+def test_a_source_of_mixed_sizes_is_sorted_in_small_pieces(tmp_path_factory, runs, random, spilled):
+    unit = rows.UnitRows(tmp_path_factory.mktemp("unit") / "spill")
+    starts = np.cumsum([0, *runs])
+    batches = [(start, range(start, start + n)) for start, n in zip(starts, runs, strict=False)]
+    random.shuffle(batches)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "_SPILL_ROWS", 5 if spilled else 10_000)
+        for start, frames in batches:
+            unit.add(start, table("a", *frames))
+        pieces = [t["frame"].to_pylist() for t in unit.chunks()]
+    assert [f for piece in pieces for f in piece] == list(range(starts[-1]))
+    if spilled:
+        assert max(map(len, pieces)) < 2 * (5 + max(runs))
+    unit.drop()
+
+
 # --- parts and their joining ---------------------------------------------------------------------
+
+
+def test_what_could_not_be_written_is_not_said_to_be_done(tmp_path, monkeypatch):
+    place = store.LocalStore(tmp_path)
+    out = output.Output(
+        place, "run", "run", tmp_path, output.Share(), SCHEMA, part_rows=99, checkpoint_s=1000
+    )
+
+    def add(name):
+        unit = rows.UnitRows(tmp_path / "spill")
+        unit.add(0, table(name, 0, 1))
+        out.add(Record(name, "", 2, name), unit)
+
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(store.LocalStore, "put", full)
+        add("a")
+        with pytest.raises((OSError, CarjaxError), match="No space left"):
+            out.commit()
+    assert out.commit() is None
+    add("b")
+    assert [record.source for record in out.commit().records] == ["b"]
+    (commit,) = manifest.read_commits(place, "run")
+    assert commit.parts == (("part-00000-000000.parquet", 2),)
+
+
+def test_rows_that_do_not_arrive_are_told(tmp_path):
+    place = store.LocalStore(tmp_path)
+    out = output.Output(
+        place, "run", "run", tmp_path, output.Share(), SCHEMA, part_rows=99, checkpoint_s=1000
+    )
+    unit = rows.UnitRows(tmp_path / "spill")
+    unit.add(0, table("a", 0, 1))
+    out.add(Record("a", "", 3, "a"), unit)
+    with pytest.raises(CarjaxError, match="rows of 1 sources did not arrive"):
+        out.commit()
+    assert manifest.read_commits(place, "run") == []
+    commit = Commit("commit-0", (), (Record("a", "", 3, "a"),))
+    read = (table for _, tables in join.rows_of(place, [("run", commit)]) for table in tables)
+    with pytest.raises(CarjaxError, match="commit-0: its parts hold fewer rows"):
+        list(read)
 
 
 @given(

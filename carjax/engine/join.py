@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from carjax.engine.manifest import Commit, Record
 from carjax.engine.rows import fitting
 from carjax.engine.store import Store
+from carjax.errors import CarjaxError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +20,7 @@ class _Reader:
     """The rows of one commit in their order; a file is open only while it is read."""
 
     def __init__(self, store: Store, folder: str, commit: Commit) -> None:
+        self._name = commit.name
         self._batches = _batches(store, folder, commit)
         self._rest: pa.RecordBatch | None = None
 
@@ -27,7 +29,12 @@ class _Reader:
         import pyarrow as pa
 
         while rows:
-            batch = self._rest if self._rest is not None else next(self._batches)
+            batch = self._rest if self._rest is not None else next(self._batches, None)
+            if batch is None:
+                raise CarjaxError(
+                    f"{self._name}: its parts hold fewer rows than it names: begin anew with "
+                    "--overwrite"
+                )
             piece = batch.slice(0, rows)
             self._rest = batch.slice(len(piece)) if len(piece) < len(batch) else None
             rows -= len(piece)

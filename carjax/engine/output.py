@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from carjax.engine import manifest
 from carjax.engine.manifest import Commit, Record
 from carjax.engine.rows import ORDER, Pool, UnitRows, fitting
 from carjax.engine.store import Store
+from carjax.errors import CarjaxError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,8 +87,44 @@ class PartWriter:
         self._writer.close()
 
 
+class _Batch:
+    """Sources that wait to be committed together."""
+
+    def __init__(self) -> None:
+        # Of each source: its rows, if they lie on the disk; else they are in the pool.
+        self.pending: list[tuple[Record, UnitRows | None]] = []
+        self.pool = Pool()
+        self.rows = 0
+
+    def add(self, record: Record, rows: UnitRows | None) -> None:
+        if rows is not None and not rows.spilled:
+            for table in rows.chunks():
+                self.pool.add(table)
+            rows = None
+        self.pending.append((record, rows))
+        self.rows += record.rows
+
+    def in_order(self) -> Iterator[pa.Table]:
+        """Sorts the sources and yields their rows, from the disk and from the pool, once."""
+        import pyarrow as pa
+
+        self.pending.sort(key=lambda pair: pair[0].first)
+        tables = self.pool.take()
+        pooled = pa.concat_tables(tables).sort_by(ORDER) if tables else None
+        start = 0
+        for record, rows in self.pending:
+            if rows is not None:
+                yield from rows.chunks()
+            elif record.rows and pooled is not None:
+                yield pooled.slice(start, record.rows)
+                start += record.rows
+
+
 class Output:
     """The parts of one process.
+
+    What is added is committed once or, if writing it fails, not at all: then no commit names it,
+    and its sources are scored again by the next run. Threads may share it.
 
     Args:
         store: where the run's folder lies.
@@ -121,10 +159,8 @@ class Output:
         self._prefix = f"{share.process:05d}"
         self._parts = self._next(folder, "part")
         self._commits = self._next(state, "commit")
-        # Of each source that waits: its rows, if they lie on the disk; else they are in the pool.
-        self._pending: list[tuple[Record, UnitRows | None]] = []
-        self._pool = Pool()
-        self._rows = 0
+        self._batch = _Batch()
+        self._lock = threading.RLock()
         self._last = time.monotonic()
 
     def _next(self, folder: str, kind: str) -> int:
@@ -133,47 +169,38 @@ class Output:
 
     def add(self, record: Record, rows: UnitRows | None) -> list[Commit]:
         """Takes a source that is done or failed; returns what was committed on that occasion."""
-        made = []
-        if self._rows and self._rows + record.rows > self._part_rows:
-            made.append(self.commit())
-        if rows is not None and not rows.spilled:
-            for table in rows.chunks():
-                self._pool.add(table)
-            rows = None
-        self._pending.append((record, rows))
-        self._rows += record.rows
-        late = time.monotonic() - self._last >= self._checkpoint_s
-        if late or self._rows >= self._part_rows:
-            made.append(self.commit())
-        return [commit for commit in made if commit is not None]
+        with self._lock:
+            made = []
+            if self._batch.rows and self._batch.rows + record.rows > self._part_rows:
+                made.append(self.commit())
+            self._batch.add(record, rows)
+            late = time.monotonic() - self._last >= self._checkpoint_s
+            if late or self._batch.rows >= self._part_rows:
+                made.append(self.commit())
+            return [commit for commit in made if commit is not None]
 
     def commit(self) -> Commit | None:
-        """Writes what is pending; from then on it is done for good."""
-        self._last = time.monotonic()
-        if not self._pending:
-            return None
-        pending = sorted(self._pending, key=lambda pair: pair[0].first)
-        parts = self._write(self._in_order(pending))
-        commit = self._record(parts, tuple(record for record, _ in pending))
-        for _, rows in pending:
-            if rows is not None:
-                rows.drop()
-        self._pending, self._rows = [], 0
-        return commit
+        """Writes what is pending; from then on it is done for good.
 
-    def _in_order(self, pending: list[tuple[Record, UnitRows | None]]) -> Iterator[pa.Table]:
-        """Yields the rows of sorted records, from the disk and from the pool."""
-        import pyarrow as pa
-
-        tables = self._pool.take()
-        pooled = pa.concat_tables(tables).sort_by(ORDER) if tables else None
-        start = 0
-        for record, rows in pending:
-            if rows is not None:
-                yield from rows.chunks()
-            elif record.rows and pooled is not None:
-                yield pooled.slice(start, record.rows)
-                start += record.rows
+        Raises:
+            CarjaxError: not all rows are there: an earlier failure took some of them.
+        """
+        with self._lock:
+            self._last = time.monotonic()
+            batch, self._batch = self._batch, _Batch()
+            if not batch.pending:
+                return None
+            parts = self._write(batch.in_order())
+            if sum(rows for _, rows in parts) != batch.rows:
+                raise CarjaxError(
+                    f"{self._folder or '.'}: rows of {len(batch.pending)} sources did not arrive: "
+                    "the same command scores these again"
+                )
+            commit = self._record(parts, tuple(record for record, _ in batch.pending))
+            for _, rows in batch.pending:
+                if rows is not None:
+                    rows.drop()
+            return commit
 
     def replace(self, old: Commit, records: tuple[Record, ...], tables: Iterable[pa.Table]) -> None:
         """Writes the parts of a commit anew, with fewer of its sources."""

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from carjax.engine.feed import End
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class UnitRows:
         self._held = self._most_held = 0
         self._in_order = True
         self._spill = spill
-        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self._writer: pa.ipc.RecordBatchFileWriter | None = None
 
     @property
     def spilled(self) -> bool:
@@ -96,7 +98,7 @@ class UnitRows:
 
         for table in self._pool.take():
             if self._writer is None:
-                self._writer = pa.ipc.new_stream(self._spill, table.schema)
+                self._writer = pa.ipc.new_file(self._spill, table.schema)
             self._writer.write_table(table)
         self._held = 0
 
@@ -104,20 +106,18 @@ class UnitRows:
         """Yields all rows in order of source and frame, once."""
         import pyarrow as pa
 
-        if self._in_order:
-            yield from self._as_they_came()
-        elif self.count:
-            yield pa.concat_tables(self._as_they_came()).sort_by(ORDER)
+        if self._writer is None:
+            batches = self._pooled()
+            yield from _ordered(batches, self._in_order, self._most_held)
+            return
+        self._writer.close()
+        # Of a mapped file only what is being written lies in memory.
+        with pa.memory_map(str(self._spill)) as file, pa.ipc.open_file(file) as reader:
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            yield from _ordered(batches + self._pooled(), self._in_order, self._most_held)
 
-    def _as_they_came(self) -> Iterator[pa.Table]:
-        import pyarrow as pa
-
-        if self._writer is not None:
-            self._writer.close()
-            with pa.OSFile(str(self._spill)) as file, pa.ipc.open_stream(file) as reader:
-                for batch in reader:
-                    yield pa.Table.from_batches([batch])
-        yield from self._pool.take()
+    def _pooled(self) -> list[pa.RecordBatch]:
+        return [batch for table in self._pool.take() for batch in table.to_batches()]
 
     def drop(self) -> None:
         """Forgets the rows."""
@@ -126,6 +126,34 @@ class UnitRows:
             self._writer.close()
             self._writer = None
             self._spill.unlink(missing_ok=True)
+
+
+def _ordered(batches: list[pa.RecordBatch], sorted_: bool, most: int) -> Iterator[pa.Table]:
+    """Yields the rows of batches, at most `most` at once, in order of source and frame."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if sorted_:
+        yield from (pa.Table.from_batches([batch]) for batch in batches)
+        return
+    keys = pa.Table.from_batches([batch.select([name for name, _ in ORDER]) for batch in batches])
+    order = pc.sort_indices(keys, sort_keys=ORDER).to_numpy()
+    ends = np.cumsum([len(batch) for batch in batches])
+    batch_of = np.searchsorted(ends, order, side="right")
+    # Neighbours of one batch that stay neighbours are taken together.
+    breaks = np.flatnonzero((np.diff(order) != 1) | (np.diff(batch_of) != 0)) + 1
+    pieces: list[pa.RecordBatch] = []
+    held = 0
+    for run in np.split(np.arange(len(order)), breaks):
+        batch = batches[batch_of[run[0]]]
+        start = int(order[run[0]] - ends[batch_of[run[0]]] + len(batch))
+        pieces.append(batch.slice(start, len(run)))
+        held += len(run)
+        if held >= most:
+            yield pa.Table.from_batches(pieces)
+            pieces, held = [], 0
+    if pieces:
+        yield pa.Table.from_batches(pieces)
 
 
 class Collector:
