@@ -87,6 +87,10 @@ def _head(name: str) -> bytes:
         with open(name, "rb") as file:
             head = file.read(16)
     except FileNotFoundError as error:
+        if "://" in name:
+            raise CarjaxError(
+                f"{name}: an address, not a file: download it first (carjax score reads addresses)"
+            ) from error
         raise CarjaxError(f"{name}: no such file") from error
     except PermissionError as error:
         raise CarjaxError(f"{name}: no permission to read it") from error

@@ -9,6 +9,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from carjax.video import hdr
+
 
 class Orientation(NamedTuple):
     """How a stored picture becomes upright: transposed first, then flipped."""
@@ -72,14 +74,16 @@ class Renderer:
         """The upright image, uint8 [H, W, 3]."""
         width, height = shown_size(raw.width, raw.height, self._aspect, max_side)
         smaller = width * height < raw.width * raw.height
+        transfer = int(raw.color_trc)
+        bright = transfer in (hdr.PQ, hdr.HLG)
         rgb = self._reformatter.reformat(
             raw,
             width=width,
             height=height,
-            format="rgb24",
+            format="rgb48le" if bright else "rgb24",
             interpolation="AREA" if smaller else "BILINEAR",
-        )
-        return upright(rgb.to_ndarray(), self.orientation(raw))
+        ).to_ndarray()
+        return upright(hdr.to_srgb(rgb, transfer) if bright else rgb, self.orientation(raw))
 
 
 def _orientation(raw: av.VideoFrame) -> Orientation:
