@@ -87,9 +87,11 @@ class Contents(NamedTuple):
     training_hashes: frozenset[str]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Model:
     """Parameters, their static description, and what is known of their making.
+
+    Compares and hashes by identity.
 
     Attributes:
         params: {'backbone': …, 'heads': {name: …}, 'localise': …, 'content': …}; float32 arrays.

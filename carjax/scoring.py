@@ -504,15 +504,24 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
     )
 
 
+@functools.lru_cache(maxsize=1)
+def _scorer(model: Model) -> Scorer:
+    """The scorer of the model that was used last: its programs are compiled once."""
+    return Scorer(model)
+
+
 def score_frames(model: Model, frames: np.ndarray) -> FrameScores:
-    """Scores a batch of frames: a thin wrapper around `score` over all devices.
+    """Scores frames on all devices, as a `Scorer` of the model does that is kept between calls.
 
     Args:
         model: from `carjax.load_model`.
-        frames: uint8 [B, H, W, 3], RGB.
+        frames: uint8 [B, H, W, 3], RGB; B ≥ 1.
 
     Returns:
         FrameScores of B rows, NumPy arrays.
+
+    Raises:
+        ValueError: there is no frame, or they are not uint8 [B, H, W, 3].
 
     Example:
         >>> import carjax
@@ -521,4 +530,4 @@ def score_frames(model: Model, frames: np.ndarray) -> FrameScores:
         >>> scores.probs["doors"].shape
         (2, 4)
     """
-    return Scorer(model, batch_size=max(1, len(frames)))(np.asarray(frames))
+    return _scorer(model)(np.asarray(frames))

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 
+import cv2
 import jax
 import ml_collections
 import numpy as np
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from recorded_clips import A, B, C, D, E
 from test_score import built_once, score, weights  # noqa: F401, fixtures
 
-from carjax import feature_columns, parquet, pipeline
+from carjax import feature_columns, parquet, pipeline, scoring
 from carjax import model as models
 from carjax.attributes import VEHICLE_CLASSES, Angular
 from carjax.backbones.features import Features
@@ -441,6 +442,31 @@ def test_the_samples_own_scores_have_the_figures_of_the_sample(tiny_model, tmp_p
         temporal_run._classes_of_video(f, consensus.FITTED, tiny_model) for f in (own, theirs)
     )
     assert mine == {name: built_in[name] for name in own.probs}
+
+
+def test_turntables_are_scored_in_the_colours_of_their_pictures(tiny_model, tmp_path, monkeypatch):
+    folder = tmp_path / "spins" / "red"
+    folder.mkdir(parents=True)
+    lines = ["file,make,azimuth_deg,type,doors,seats"]
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((48, 64, 3), (20, 30, 200), np.uint8))
+        lines.append(f"red/{i}.png,Honda,{10 * i},hatchback,5,5")
+    (tmp_path / "spins" / "labels.csv").write_text("\n".join(lines))
+    seen = []
+
+    make = scoring.Scorer
+
+    def watched(*args, **options):
+        def score(frames, scorer=make(*args, **options)):
+            seen.append(frames)
+            return scorer(frames)
+
+        return score
+
+    monkeypatch.setattr(scoring, "Scorer", watched)
+    (spin,) = recordings.read(tiny_model, tmp_path)
+    assert spin.azimuth_deg.tolist() == [0, 10, 20]
+    assert {tuple(frames[0, 20, 30]) for frames in seen} == {(200, 30, 20)}
 
 
 def test_frames_without_a_label_are_seen_and_not_measured(tiny_model, clips, tmp_path):

@@ -147,7 +147,8 @@ def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
     found = []
     for name in sorted({row["file"].split("/")[0] for row in rows}):
         own = [row for row in rows if row["file"].split("/")[0] == name]
-        images = [photos.decode(folder / row["file"]) for row in own]
+        # Photos decode to BGR; frames are RGB.
+        images = [photos.decode(folder / row["file"])[..., ::-1] for row in own]
         if len({image.shape for image in images}) > 1:
             raise CarjaxError(f"{folder / name}: pictures of several sizes")
         frame = np.arange(len(own))
