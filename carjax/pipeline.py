@@ -236,8 +236,12 @@ def check_out(target: pathlib.Path, overwrite: bool, manifest: str = _MANIFEST) 
     elif target.exists():
         raise CarjaxError(f"{target}: is a file, not a folder: give another --out")
     existing = next(p for p in (target, *target.absolute().parents) if p.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise CarjaxError(f"{target}: cannot be written ({existing} does not permit it)")
+    if not existing.is_dir():
+        raise CarjaxError(f"{target}: {existing} is a file, not a folder: give another --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise CarjaxError(
+            f"{target}: cannot be written ({existing} does not permit it): give another --out"
+        )
 
 
 @contextlib.contextmanager

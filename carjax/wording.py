@@ -40,6 +40,16 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.0f}%"
 
 
+def degrees(azimuth_deg: float) -> str:
+    """A direction in whole degrees below a full turn.
+
+    Example:
+        >>> degrees(89.6), degrees(359.7)
+        ('90°', '0°')
+    """
+    return f"{round(azimuth_deg) % 360}°"
+
+
 def label(name: str) -> str:
     """The name of an attribute or a view as a heading.
 

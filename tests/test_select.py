@@ -17,6 +17,7 @@ from carjax import model as models
 from carjax import parquet, pipeline, selection
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
+from carjax.cli import select
 from carjax.errors import CarjaxError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -182,6 +183,7 @@ def test_a_bad_video_is_one_line_and_status_1(bad, tmp_path, capsys, name, says)
         ([SAMPLE, "--out=x", "--view_threshold=2"], "view_threshold"),
         ([SAMPLE, "--out=x", "--policy=luck"], "policy"),
         ([SAMPLE, "--out=x", "--attribute=type"], "attribute"),
+        ([SAMPLE, "--out=x", "--temporal=model"], "needs --temporal_model=FILE"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(capsys, arguments, says):
@@ -189,6 +191,70 @@ def test_wrong_usage_is_one_line_and_status_2(capsys, arguments, says):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert says in error
+
+
+def test_an_address_is_refused_with_a_way_out(capsys):
+    assert command.main(["select", "https://example.org/a.mp4", "--out=x"]) == 1
+    assert "an address, not a file: download it first" in capsys.readouterr().err
+
+
+def test_help_of_a_command_is_that_commands_help(capsys):
+    assert command.main(["help", "select"]) == command.main(["help"]) == 0
+    both = capsys.readouterr().out
+    assert "--view_policy" in both
+    assert command.usage() in both
+
+
+def test_the_table_tells_a_side_that_no_frame_shows_clearly_from_one_never_seen(capsys, tmp_path):
+    coverage = np.full(360, 1 / (2 * np.pi))
+    coverage[160:200] = 0.0  # never seen from behind
+    views = dict.fromkeys(VIEWS) | {
+        "front": {
+            "azimuth_deg": 359.8,
+            "probability": 0.9,
+            "time_s": 1.0,
+            "photo": "photos/view_front-left.jpg",
+        }
+    }
+    content = {"attributes": {}, "orientation": {"views": views, "coverage": coverage.tolist()}}
+    select.show(content, tmp_path)
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert " 0° " in rows["front"]
+    assert rows["front"].endswith("photos/view_front-left.jpg")
+    assert "no clear frame" in rows["left"]
+    assert "not in the video" in rows["rear"]
+
+
+def test_an_interrupt_that_python_drops_comes_again():
+    """As in a callback of the garbage collector, where exceptions go nowhere."""
+    code = """
+import gc, signal, sys, time
+from carjax.cli import main as command
+
+def callback(phase, info):
+    gc.callbacks.remove(callback)
+    signal.raise_signal(signal.SIGINT)
+
+def work(argv):
+    gc.callbacks.append(callback)
+    gc.collect()
+    time.sleep(60)  # ends at once
+    return 0
+
+sys.modules["carjax.cli.score"] = type(sys)("score")
+sys.modules["carjax.cli.score"].main = work
+sys.argv = ["carjax", "score"]
+command.run()
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 130
+    assert process.stderr == "carjax: interrupted\n"
 
 
 def test_a_bad_path_is_found_without_importing_jax(tmp_path):
@@ -250,7 +316,7 @@ def test_a_foreign_folder_is_refused_without_overwrite(tmp_path, capsys):
 def test_an_output_that_cannot_be_made_is_refused_first(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert command.main(["select", str(SAMPLE), f"--out={tmp_path / 'file' / 'out'}"]) == 1
-    assert "cannot be written" in capsys.readouterr().err
+    assert "is a file, not a folder" in capsys.readouterr().err
     with pytest.raises(CarjaxError, match="is a file"):
         pipeline.check_out(tmp_path / "file", overwrite=True)
 

@@ -11,7 +11,7 @@ import numpy as np
 from carjax.annotate import bars, layout, paint, ring
 from carjax.annotate.layout import Layout, Panel, Rect
 from carjax.attributes import Categorical
-from carjax.wording import clock, label, percent
+from carjax.wording import clock, degrees, label, percent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ class Scene:
         line = Rect(place.x, y, place.w, 20)
         direction = (
             "" if moment.azimuth_deg is None or self.ring is None
-            else f"{moment.azimuth_deg:.0f}°"
+            else degrees(moment.azimuth_deg)
         )  # fmt: skip
         shown = (clock(moment.time_s), moment.index, direction)
         if self._changed("caption", shown):

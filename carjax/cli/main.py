@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
+from typing import Any
 
 from carjax.errors import CarjaxError, UsageError
 
@@ -38,13 +41,15 @@ def usage() -> str:
 
 def main(argv: list[str]) -> int:
     """Runs a command line without the program's name, and returns the exit status."""
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     try:
         if argv and argv[0] in ("--version", "version"):
             import carjax
 
             print(f"carjax {carjax.__version__}")
             return 0
-        if not argv or argv[0] in ("-h", "--help", "help"):
+        if not argv or argv[0] in ("-h", "--help"):
             print(usage(), flush=True)
             return 0 if argv else UsageError.status
         if argv[0] not in COMMANDS:
@@ -63,6 +68,17 @@ def main(argv: list[str]) -> int:
         return 0
 
 
+def _again(ignored: Any) -> None:
+    """Interrupts once more where Python dropped an interrupt: in a callback, as JAX has them."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        # Once the callback is over; a real signal also ends a wait.
+        main_thread = threading.main_thread().ident
+        threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 def run() -> None:
     """The console script's entry."""
+    sys.unraisablehook = _again
     sys.exit(main(sys.argv[1:]))

@@ -20,6 +20,7 @@ from carjax.errors import UsageError
 from carjax.listing import known, photos, plan, redaction
 from carjax.selection import VIEW_THRESHOLD
 from carjax.stopwatch import Stopwatch
+from carjax.wording import degrees
 
 SYNOPSIS = """usage: carjax select VIDEO --out=DIR
 
@@ -121,6 +122,8 @@ def main(argv: list[str]) -> int:
         temporal="model" if values.temporal_model and not values.temporal else values.temporal,
         temporal_model=values.temporal_model,
     )
+    if options.time == "model" and not options.temporal_model:
+        raise UsageError("--temporal=model needs --temporal_model=FILE of `carjax train`")
     if options.time != "model" and options.temporal_model:
         raise UsageError(f"--temporal_model is not used with --temporal={options.temporal}")
     # Everything that can be wrong with the input is found before JAX is imported.
@@ -231,7 +234,12 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
     """Prints what was chosen, and where the report is."""
     table = Table(box=None, pad_edge=False)
     for heading in ("photo", "shows", "certainty", "time", "file"):
-        table.add_column(heading, justify="right" if heading in ("certainty", "time") else "left")
+        table.add_column(
+            heading,
+            justify="right" if heading in ("certainty", "time") else "left",
+            no_wrap=heading == "file",
+            overflow="ignore" if heading == "file" else "fold",
+        )
     for name, choice in content["attributes"].items():
         if "photo" not in choice:
             table.add_row(name, choice["reason"], "", "", "")
@@ -245,11 +253,12 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
             )
     for name, view in content.get("orientation", {}).get("views", {}).items():
         if view is None:
-            table.add_row(name, "not in the video", "", "", "")
+            passed = plan.passes(content["orientation"], name)
+            table.add_row(name, "no clear frame" if passed else "not in the video", "", "", "")
         else:
             table.add_row(
                 name,
-                f"{view['azimuth_deg']:.0f}°" + _caveat(view),
+                degrees(view["azimuth_deg"]) + _caveat(view),
                 f"{view['probability']:.2f}",
                 f"{view['time_s']:.1f} s",
                 view["photo"],

@@ -59,7 +59,9 @@ def main(argv: list[str]) -> int:
     except CarjaxError:
         raise
     except (AttributeError, KeyError) as error:
-        raise UsageError(f"--config: no such setting: {str(error).strip(chr(34))}") from None
+        # A KeyError's own text is that of a literal.
+        said = " ".join(str(error.args[0] if error.args else error).split())
+        raise UsageError(f"--config: no such setting: {said}") from None
     except Exception as error:
         # The config file is run while flags are parsed, and is anybody's program.
         raise UsageError(f"--config: {error}") from None

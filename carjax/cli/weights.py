@@ -93,7 +93,9 @@ def fetch(name: str, values: flags.FlagValues) -> None:
     import numpy as np
     from rich import progress
 
-    from carjax.backbones import fetch
+    from carjax.backbones import fetch, registry
+
+    registry.spec_of(name)  # a wrong name is refused before anything is shown
 
     columns = (
         progress.TextColumn("{task.description}"),

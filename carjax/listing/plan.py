@@ -30,9 +30,8 @@ def shots(content: Mapping[str, Any]) -> list[str]:
     lines = []
     orientation = content.get("orientation")
     if orientation is not None:
-        coverage = np.asarray(orientation["coverage"], float)
         for name, view in orientation["views"].items():
-            if view is None and _share(coverage, name, len(orientation["views"])) < _PASSED:
+            if view is None and not passes(orientation, name):
                 lines.append(f"film the {side(name)}: the video does not show it")
             elif view is None:
                 lines.append(
@@ -58,9 +57,15 @@ def shots(content: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _share(coverage: np.ndarray, name: str, views: int) -> float:
-    """The mean coverage of a view's bin over an even one."""
-    half = 180 // views
-    middle = 360 // len(VIEWS) * VIEWS.index(name)
+def passes(orientation: Mapping[str, Any], view: str) -> bool:
+    """Whether the video looks at a side of the car, be it with a sound frame or not.
+
+    Args:
+        orientation: of `selection.json`.
+        view: one of its views.
+    """
+    half = 180 // len(orientation["views"])
+    middle = 360 // len(VIEWS) * VIEWS.index(view)
     cells = np.arange(middle - half, middle + half + 1) % 360
-    return float(coverage[cells].mean() * 2 * np.pi)
+    share = np.asarray(orientation["coverage"], float)[cells].mean() * 2 * np.pi
+    return bool(share >= _PASSED)

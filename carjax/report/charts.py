@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from carjax.attributes import VIEWS
-from carjax.wording import clock, label, percent
+from carjax.wording import clock, degrees, label, percent
 
 MAX_POINTS = 600
 UNIFORM = 1 / (2 * math.pi)  # the density of a video that shows every side equally long
@@ -278,7 +278,7 @@ def azimuth_timeline(
     for i, view in enumerate(views):
         middle = 45.0 * VIEWS.index(view)
         parts.append(axes.band(middle - width / 2, middle + width / 2, f"band {'odd' * (i % 2)}"))
-        parts.append(axes.y_label(middle, f"{label(view).lower()} {middle:.0f}°"))
+        parts.append(axes.y_label(middle, f"{label(view).lower()} {degrees(middle)}"))
     parts += [axes.shade(no_car), axes.time_axis(), axes.title("azimuth (degrees)")]
     # One path of zero-length round strokes per level: a tenth of the size of a circle per frame.
     level = np.digitize(sure, _DOT_LEVELS)

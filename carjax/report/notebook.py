@@ -19,7 +19,7 @@ from carjax.files import replacing
 from carjax.report import charts
 from carjax.selection.result import VIEW_PREFIX
 from carjax.table import certainty
-from carjax.wording import clock, label, percent
+from carjax.wording import clock, degrees, label, percent
 
 if TYPE_CHECKING:
     import pandas
@@ -102,7 +102,7 @@ def scores_html(scores: FrameScores) -> str:
             cells.append(f"{best} ({float(np.asarray(scores.entropy[name])[row]):.2f})")
         if azimuth is not None:
             view = VIEWS[int(np.argmax(views[row]))]
-            cells += [f"{azimuth[row]:.0f}°", f"{view} {percent(float(views[row].max()))}"]
+            cells += [degrees(azimuth[row]), f"{view} {percent(float(views[row].max()))}"]
         cells.append(percent(float(np.asarray(scores.car_probability)[row])))
         cells.append(f"{float(np.asarray(scores.sharpness)[row]):.2f}")
         body.append(cells)
@@ -185,7 +185,7 @@ def selection_rows(selection: Selection) -> list[dict[str, Any]]:
         )
     views: Mapping[str, Any] = selection.orientation.views if selection.orientation else {}
     for name, view in views.items():
-        row: dict[str, Any] = {"photo": VIEW_PREFIX + name, "value": "not in the video"}
+        row: dict[str, Any] = {"photo": VIEW_PREFIX + name, "value": "no frame fills it"}
         if view is not None:
             row |= {
                 "value": name,
@@ -205,7 +205,7 @@ def selection_html(selection: Selection) -> str:
     body = []
     for row in selection_rows(selection):
         sure = row.get("certainty", row.get("probability"))
-        angle = f" ({row['azimuth_deg']:.0f}°)" if "azimuth_deg" in row else ""
+        angle = f" ({degrees(row['azimuth_deg'])})" if "azimuth_deg" in row else ""
         body.append(
             [
                 row["photo"],
