@@ -8,6 +8,7 @@ spec. `state_classes` and `state_direction` apply it inside the compiled program
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,10 @@ class ClassCalibration:
     part_slope: float = 0.0
     unknown_above: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where a field is no number."""
+        _check_numbers(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class DirectionCalibration:
@@ -53,13 +58,30 @@ class DirectionCalibration:
         body_scale: factor on κ for most photos.
         tail_scale: factor on κ for the rest.
         tail: share of the rest, in [0, 1].
-        floor: weight of the uniform part, in [0, 1].
+        floor: weight of the uniform part, in [0, 1]; None: as the head says.
     """
 
     body_scale: float = 1.0
     tail_scale: float = 1.0
     tail: float = 0.0
-    floor: float = 0.0
+    floor: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a field is no number, or out of its range."""
+        _check_numbers(self)
+        if min(self.body_scale, self.tail_scale) <= 0:
+            raise ValueError("the scales must be above 0")
+        if not (0 <= self.tail <= 1 and 0 <= (self.floor or 0.0) <= 1):
+            raise ValueError("tail and floor are shares, from 0 to 1")
+
+
+def _check_numbers(calibration: ClassCalibration | DirectionCalibration) -> None:
+    for field in dataclasses.fields(calibration):
+        value = getattr(calibration, field.name)
+        if value is None and field.default is None:
+            continue
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{field.name} must be a finite number, not {value!r}")
 
 
 def novelty(log_probs: jax.Array) -> jax.Array:
@@ -106,7 +128,11 @@ def state_direction(
         weights=jnp.concatenate([density.weights * (1.0 - tail), density.weights * tail], -1),
         mu=jnp.concatenate([density.mu, density.mu], -1),
         kappa=jnp.minimum(jnp.concatenate(scaled, -1), _MAX_KAPPA),
-        floor=jnp.full_like(density.floor, calibration.floor),
+        floor=(
+            density.floor
+            if calibration.floor is None
+            else jnp.full_like(density.floor, calibration.floor)
+        ),
     )
 
 
@@ -123,10 +149,14 @@ def fit_classes(
         labels: int [N]; true classes.
         weights: float [N]; what each photo counts; None: alike.
         part_novelty: float [N]; novelty among the parts; None: its slope stays 0.
+
+    Raises:
+        ValueError: there is no photo, or a number is not finite.
     """
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
+    _check_data(np.exp(log_probs))  # a probability may be 0
     p = np.asarray(log_probs, np.float64)
     signs = [np.ones(len(p)), 1.0 - np.exp(p.max(axis=1))]
     if part_novelty is not None:
@@ -145,6 +175,13 @@ def fit_classes(
     return ClassCalibration(*(float(v) for v in found))
 
 
+def _check_data(*arrays: np.ndarray | jax.Array) -> None:
+    if not len(arrays[0]):
+        raise ValueError("there must be at least one photo to fit a calibration to")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("a calibration is fitted to finite numbers only")
+
+
 def fit_direction(
     density: circular.Density, azimuth_deg: np.ndarray, weights: np.ndarray | None = None
 ) -> DirectionCalibration:
@@ -154,10 +191,14 @@ def fit_direction(
         density: of batch shape [N]; of a head on photos that it was not trained on.
         azimuth_deg: float [N]; true azimuths in degrees.
         weights: float [N]; what each photo counts; None: alike.
+
+    Raises:
+        ValueError: there is no photo, or a number is not finite.
     """
     from scipy.optimize import minimize
     from scipy.special import expit
 
+    _check_data(azimuth_deg, density.mu, density.kappa)
     angle = jnp.asarray(np.deg2rad(azimuth_deg), jnp.float32)
     counts = np.ones(len(angle)) if weights is None else np.asarray(weights, np.float64)
     share = jnp.asarray(counts / counts.sum(), jnp.float32)
@@ -167,7 +208,10 @@ def fit_direction(
         stated = circular.Density(
             jnp.concatenate([density.weights * (1 - x[2]), density.weights * x[2]], -1),
             jnp.concatenate([density.mu, density.mu], -1),
-            jnp.minimum(jnp.concatenate([density.kappa * x[0], density.kappa * x[1]], -1), 1e5),
+            jnp.minimum(
+                jnp.concatenate([density.kappa * x[0], density.kappa * x[1]], -1),
+                _MAX_KAPPA,
+            ),
             jnp.full_like(density.floor, x[3]),
         )
         return share @ circular.log_prob(stated, angle)

@@ -76,7 +76,7 @@ def normalized_certainty(entropy: ArrayLike, num_classes: int) -> Array:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
     entropy = jnp.asarray(entropy)
     if num_classes == 1:
-        return jnp.ones_like(entropy)
+        return jnp.where(jnp.isnan(entropy), jnp.nan, 1.0)  # a broken frame is not certain
     return jnp.clip(1.0 - entropy / math.log(num_classes), 0.0, 1.0)
 
 
@@ -88,6 +88,8 @@ def _predictions(probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarra
     p, y = np.asarray(probs, np.float64), np.asarray(labels)
     if p.ndim != 2 or p.size == 0:
         raise ValueError(f"probs must be [N, K] with N, K ≥ 1, not of shape {p.shape}")
+    if not ((p >= 0) & (p <= 1 + 1e-4)).all():
+        raise ValueError("probs must be probabilities, from 0 to 1")
     if y.shape != p.shape[:1]:
         raise ValueError(f"labels must be [{len(p)}] like probs, not of shape {y.shape}")
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= p.shape[1]:

@@ -17,10 +17,9 @@ import flax.traverse_util
 import jax
 import numpy as np
 import safetensors
-import safetensors.numpy
 
-from carjax import files, heads, localise
-from carjax.attributes import Schema, attribute_from_json, attribute_to_json
+from carjax import heads, localise
+from carjax.attributes import Categorical, Schema, attribute_from_json, attribute_to_json
 from carjax.backbones import pretrained, registry
 from carjax.calibration import ClassCalibration, DirectionCalibration
 from carjax.errors import CarjaxError
@@ -30,6 +29,8 @@ from carjax.localise import LocaliseSpec
 BUNDLE_VERSION = 1
 DEFAULT_BUNDLE = "car_heads"
 _KIND = "carjax_bundle"
+# No backbone makes features of less.
+_LEAST_INPUT = 32
 _TRAINING_HASHES = "training/sha256"
 
 
@@ -174,6 +175,23 @@ def spec_from_json(tree: Mapping[str, Any]) -> Spec:
     )
 
 
+def _check_spec(spec: Spec) -> None:
+    """Raises ValueError for what no carjax writes."""
+    if spec.backbone not in registry.BACKBONES:
+        raise ValueError(f"no backbone {spec.backbone!r}: made by a newer carjax?")
+    sizes = [spec.input_size, *([spec.localise.input_size] if spec.localise else [])]
+    if not all(isinstance(size, int) and size >= _LEAST_INPUT for size in sizes):
+        raise ValueError(f"its inputs have sides of {sizes} pixels")
+    names = [head.attribute.name for head in spec.heads]
+    if len(set(names)) < len(names):
+        raise ValueError("two heads for one attribute")
+    for head in spec.heads:
+        if isinstance(head.attribute, Categorical) and any(
+            not 0 <= part < len(head.attribute.classes) for part in head.parts
+        ):
+            raise ValueError(f"{head.attribute.name}: parts of classes that there are not")
+
+
 def _calibration(row: Mapping[str, Any]) -> ClassCalibration | DirectionCalibration | None:
     """A head's calibration from its JSON form; classes and directions have their own."""
     if not row.get("calibration"):
@@ -202,7 +220,7 @@ def with_calibrations(
         row = {"attribute": attribute_to_json(known[name].attribute), "calibration": fields}
         try:
             known[name] = dataclasses.replace(known[name], calibration=_calibration(row))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise CarjaxError(f"{source}: {name}: {error}") from None
     spec = dataclasses.replace(model.spec, heads=tuple(known.values()))
     return dataclasses.replace(model, spec=spec)
@@ -236,16 +254,15 @@ def write(
         spec: JSON-like; how to build what the weights are of.
         card: JSON-like; see `Model`.
         training_hashes: SHA-256 of every photo that was trained on.
+
+    Raises:
+        CarjaxError: a weight is not finite, or too large; or it cannot be written.
     """
-    tensors: dict[str, np.ndarray] = {
-        key: np.array(value, np.float16, order="C")
-        for key, value in pretrained.flatten(tree).items()
-    }
+    tensors = pretrained.flatten(tree)
     hashes = [bytes.fromhex(h) for h in sorted(training_hashes)]
     tensors[_TRAINING_HASHES] = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
     metadata = {kind[0]: str(kind[1]), "spec": json.dumps(spec), "card": json.dumps(card)}
-    with files.replacing(path) as temporary:
-        safetensors.numpy.save_file(tensors, temporary, metadata)
+    pretrained.write_safetensors(tensors, path, np.float16, metadata)
 
 
 def _assets() -> pathlib.Path:
@@ -287,7 +304,12 @@ def load(
     path = bundle_path(name_or_path)
     with reading(path, (_KIND, BUNDLE_VERSION), "bundle") as (flat, row, card, hashes):
         spec = spec_from_json(row)
+        _check_spec(spec)
         backbone_sha256 = card["backbone_sha256"]
+        tree = pretrained.to_device(flat)
+        # What ships is checked by the tests: tracing the heads takes 0.4 s.
+        if path.parent != _assets():
+            check(tree, spec, path)
     backbone_params, source = pretrained.read(spec.backbone, backbone_weights)
     if weights_hash(backbone_params) != backbone_sha256:
         pretrained.check(backbone_params, spec.backbone, source)
@@ -295,11 +317,6 @@ def load(
             f"{path}: its heads were trained on other weights of {spec.backbone}: "
             "give those with --backbone_weights=FILE"
         )
-    tree = pretrained.to_device(flat)
-    if (
-        path.parent != _assets()
-    ):  # what ships is checked by the tests: tracing the heads takes 0.4 s
-        check(tree, spec, path)
     return Model({"backbone": backbone_params, **tree}, spec, card, hashes)
 
 
@@ -322,10 +339,14 @@ def reading(path: pathlib.Path, kind: tuple[str, int], what: str) -> Iterator[Co
         if metadata.get(kind[0]) != str(kind[1]):
             raise CarjaxError(f"{path}: not a carjax {what} of version {kind[1]}")
         hashes = frozenset(row.tobytes().hex() for row in flat.pop(_TRAINING_HASHES))
+        pretrained.check_tensors(flat)
         yield Contents(flat, json.loads(metadata["spec"]), json.loads(metadata["card"]), hashes)
     except KeyError as error:
         raise CarjaxError(f"{path}: not a carjax {what} ({error} is missing)") from None
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+    except (
+        *(safetensors.SafetensorError, OSError, TypeError, ValueError),
+        *(AttributeError, IndexError, ZeroDivisionError),
+    ) as error:
         raise CarjaxError(f"{path}: not a carjax {what} ({error})") from None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from carjax import feature_columns
 from carjax.attributes import CONTENT, VIEWS, Angular, Attribute, Categorical, Schema
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import CarjaxError, UsageError, one_line
 from carjax.feature_columns import FeatureColumns
 from carjax.files import replacing
 from carjax.table import ScoreTable
@@ -205,7 +205,14 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
         CarjaxError: the rows were not written by carjax.
     """
     described = header_of(rows.schema)
-    schema = tuple(_attribute(entry) for entry in described["attributes"])
+    try:
+        schema = tuple(_attribute(entry) for entry in described["attributes"])
+        info = FeatureColumns(**described["features"]) if "features" in described else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CarjaxError(
+            f"its carjax metadata is damaged, or of a newer carjax ({one_line(error)}); score the "
+            "videos again"
+        ) from None
     extra = {*_OPTIONAL, *_class_columns(schema)}
     needed = [name for name in arrow_schema(schema).names if name not in extra]
     missing = [name for name in needed if name not in rows.column_names]
@@ -217,7 +224,10 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
 
     def matrix(name: str, width: int) -> np.ndarray:
         lists = rows.column(name).combine_chunks()
-        return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), width)
+        values = lists.flatten().to_numpy(zero_copy_only=False)
+        if lists.null_count or not (lists.value_lengths().to_numpy() == width).all():
+            raise CarjaxError(f"its column {name} does not hold {width} numbers in every row")
+        return values.reshape(len(rows), width)
 
     def measured(name: str) -> bool:
         return name in rows.column_names and len(rows) > 0 and not rows.column(name).null_count
@@ -229,7 +239,6 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
         columns = {a.name: f"{a.name}_{kind}" for a in categorical}
         return {a: column(name) for a, name in columns.items() if measured(name)} or None
 
-    info = FeatureColumns(**described["features"]) if "features" in described else None
     count = len(rows)
     angular = any(isinstance(attribute, Angular) for attribute in schema)
     azimuth: dict[str, Any] = {
@@ -269,11 +278,15 @@ def header_of(schema: pa.Schema) -> dict[str, Any]:
     header = (schema.metadata or {}).get(METADATA_KEY)
     if header is None:
         raise CarjaxError("it has no carjax metadata; give a file that `carjax score` wrote")
-    described = json.loads(header)
-    if described["format_version"] != FORMAT_VERSION:
+    try:
+        described = json.loads(header)
+        version = described["format_version"]
+    except (ValueError, KeyError, TypeError):
+        raise CarjaxError("its carjax metadata is damaged; score the videos again") from None
+    if version != FORMAT_VERSION:
         raise CarjaxError(
-            f"it has format version {described['format_version']}, this carjax reads "
-            f"{FORMAT_VERSION}; score the videos again"
+            f"it has format version {version}, this carjax reads {FORMAT_VERSION}; score the "
+            "videos again"
         )
     return described
 

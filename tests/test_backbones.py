@@ -251,6 +251,16 @@ def test_feature_shapes_at_any_input_size(name, side):
     assert logits.shape == (2, 1000)
 
 
+def test_features_of_no_frames_and_of_what_are_none(synthetic_params):
+    name = "efficientnet_lite0"
+    module, params = registry.create(name), synthetic_params(name)
+    none = backbones.features(module, params, np.zeros((0, 90, 160, 3), np.uint8), input_size=224)
+    assert none.pooled.shape == (0, 1280)
+    for frames in (np.zeros((1, 9, 9, 4), np.uint8), np.zeros((1, 9, 9, 3), np.float32)):
+        with pytest.raises(ValueError, match="frames must be uint8"):
+            backbones.features(module, params, frames)
+
+
 def test_features_of_frames_equal_the_module_on_the_resized_input(synthetic_params):
     name = "efficientnet_lite0"
     module, params = registry.create(name), synthetic_params(name)

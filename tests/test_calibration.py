@@ -103,6 +103,45 @@ def test_a_fitted_direction_covers_what_it_says():
     assert np.mean(mass <= 0.95) == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (calibration.ClassCalibration, {"sharpness": "big"}),
+        (calibration.ClassCalibration, {"slope": np.nan}),
+        (calibration.DirectionCalibration, {"body_scale": -1.0}),
+        (calibration.DirectionCalibration, {"tail": 7}),
+        (calibration.DirectionCalibration, {"floor": -0.1}),
+        (calibration.DirectionCalibration, {"tail_scale": None}),
+    ],
+)
+def test_numbers_that_no_fit_gives_are_refused(kind, fields):
+    with pytest.raises(ValueError, match=r"must be|shares"):
+        kind(**fields)
+
+
+def test_a_calibration_without_numbers_changes_nothing():
+    density = circular.from_single(jnp.array([0.5]), jnp.array([40.0]), jnp.array([0.3]))
+    stated = calibration.state_direction(density, calibration.DirectionCalibration())
+    at = jnp.linspace(-3.0, 3.0, 50)[:, None]
+    np.testing.assert_allclose(
+        circular.log_prob(stated, at), circular.log_prob(density, at), atol=1e-6
+    )
+
+
+def test_nothing_is_fitted_to_nothing_or_to_what_is_no_number():
+    density = circular.from_single(jnp.zeros(3), jnp.full(3, 9.0))
+    log_probs = np.log(np.full((3, 2), 0.5))
+    for bad in (slice(0, 0), [np.nan, 0.0, 0.0]):
+        empty = isinstance(bad, slice)
+        azimuth = np.zeros(3)[bad] if empty else np.array(bad)
+        own = jax.tree.map(lambda x, s=bad: x[s], density) if empty else density
+        with pytest.raises(ValueError, match=r"at least one photo|finite numbers"):
+            calibration.fit_direction(own, azimuth)
+        rows = log_probs[bad] if empty else log_probs + np.array(bad)[:, None]
+        with pytest.raises(ValueError, match=r"at least one photo|finite numbers"):
+            calibration.fit_classes(rows, np.zeros(len(rows), int))
+
+
 def test_a_stated_direction_is_the_mixture_by_hand():
     density = circular.from_single(jnp.array([0.5]), jnp.array([40.0]), jnp.array([0.3]))
     stated = calibration.state_direction(

@@ -127,6 +127,15 @@ class TestBessel:
     def test_log_i0(self):
         assert_abs_or_rel(over_kappas(circular.log_i0), column(0), 1e-6)
 
+    @pytest.mark.parametrize("length", [0.0, 0.3, 0.6, 0.95])
+    def test_concentration_gradient_is_one_over_that_of_the_length(self, length):
+        kappa = circular.concentration(length)
+        want = 1.0 / float(jax.grad(circular.mean_resultant_length)(kappa))
+        assert float(jax.grad(circular.concentration)(length)) == pytest.approx(want, rel=1e-4)
+
+    def test_concentration_of_half_precision(self):
+        assert circular.concentration(jnp.float16(1.0)) > 1e5
+
     def test_log_i0_gradient_is_the_mean_resultant_length(self):
         assert_abs_or_rel(over_kappas(jax.grad(circular.log_i0)), column(1), 1e-6)
 

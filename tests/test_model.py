@@ -187,6 +187,50 @@ def test_a_backbone_that_is_not_in_the_registry(bundle, tiny_model, tmp_path):
     assert "no backbone 'resnet'" in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_size": 0}, "sides of [0, "),
+        ({"input_size": "260"}, "sides of ['260', "),
+        ({"localise": {"input_size": 1, "channels": 8}}, "sides of "),
+        ({"heads": ["doors"]}, "not a carjax bundle"),
+        ({"head": {"grid": "4"}}, "not a carjax bundle"),
+        ({"head": {"members": 0}}, "not a carjax bundle"),
+        ({"head": {"parts": [999]}}, "type: parts of classes that there are not"),
+        ({"head": {"calibration": {"sharpness": "big"}}}, "sharpness must be a finite number"),
+        ({"heads": "twice"}, "two heads for one attribute"),
+    ],
+)
+def test_a_spec_that_cannot_be(bundle, tiny_model, tmp_path, changes, message):
+    spec = model.spec_to_json(tiny_model.spec)
+    spec["heads"][0] |= changes.pop("head", {})
+    if changes.get("heads") == "twice":
+        changes = {"heads": spec["heads"] + spec["heads"][:1]}
+    path = rewrite(bundle, tmp_path / "b.safetensors", spec=json.dumps(spec | changes))
+    assert message in refused(path)
+
+
+def test_weights_that_are_not_finite_are_neither_written_nor_read(
+    bundle, tiny_model, weights, tmp_path
+):
+    def with_bias(value):
+        heads = {**tiny_model.params["heads"]}
+        first = next(iter(heads))
+        heads[first] = jax.tree.map(lambda x: np.full_like(x, value), heads[first])
+        return dataclasses.replace(tiny_model, params={**tiny_model.params, "heads": heads})
+
+    for value, message in ((np.nan, "not finite"), (1e6, "too large for float16")):
+        with pytest.raises(CarjaxError, match=message):
+            model.save(with_bias(value), tmp_path / "bad.safetensors")
+    assert list(tmp_path.iterdir()) == []
+    bias = {"localise/out/bias": np.full(4, np.nan, np.float16)}
+    path = rewrite(bundle, tmp_path / "nan.safetensors", tensors=bias)
+    assert "localise/out/bias holds numbers that are not finite" in refused(path)
+    inside = {"localise/out/bias/a": np.zeros(1, np.float16)}
+    path = rewrite(bundle, tmp_path / "tree.safetensors", tensors=inside)
+    assert "localise/out/bias is a tensor, and a folder" in refused(path)
+
+
 def test_other_weights_of_the_backbone(bundle, tiny_model, tmp_path):
     other = pretrained.unflatten(pretrained.flatten(tiny_model.params["backbone"]))
     other["stem"]["bias"] = other["stem"]["bias"] + 1e-3

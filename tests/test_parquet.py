@@ -200,6 +200,23 @@ def test_bad_files_give_one_clear_line(tmp_path):
     pq.write_table(rows.drop_columns(["kappa"]), tmp_path / "short.parquet")
     header = json.dumps({"format_version": 99, "attributes": []})
     pq.write_table(rows.replace_schema_metadata({"carjax": header}), tmp_path / "newer.parquet")
+    for name, text in {
+        "oops": "{oops",
+        "list": "[]",
+        "void": "{}",
+        "bytes": b"\xff",
+        "bare": json.dumps({"format_version": parquet.FORMAT_VERSION}),
+        "future": json.dumps(
+            json.loads(rows.schema.metadata[b"carjax"]) | {"features": {"of_tomorrow": 1}}
+        ),
+    }.items():
+        damaged = rows.replace_schema_metadata({"carjax": text})
+        pq.write_table(damaged, tmp_path / f"{name}.parquet")
+    i = rows.column_names.index("doors_probs")
+    lists = rows.column(i).to_pylist()
+    for name, last in {"null": None, "long": [0.1] * 5}.items():
+        column = pa.array([*lists[:-1], last], pa.list_(pa.float32()))
+        pq.write_table(rows.set_column(i, "doors_probs", column), tmp_path / f"{name}.parquet")
     for name, words in {
         "none.parquet": "no such file",
         "text.parquet": "not a Parquet file",
@@ -208,6 +225,14 @@ def test_bad_files_give_one_clear_line(tmp_path):
         "short.parquet": "lacks the columns kappa",
         "newer.parquet": "format version 99",
         "folder": "no part-",
+        "oops.parquet": "metadata is damaged",
+        "list.parquet": "metadata is damaged",
+        "void.parquet": "metadata is damaged",
+        "bytes.parquet": "metadata is damaged",
+        "bare.parquet": "metadata is damaged",
+        "future.parquet": "or of a newer carjax",
+        "null.parquet": "doors_probs does not hold 4 numbers in every row",
+        "long.parquet": "doors_probs does not hold 4 numbers in every row",
     }.items():
         with pytest.raises(CarjaxError) as error:
             parquet.read(tmp_path / name)

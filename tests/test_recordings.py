@@ -457,7 +457,9 @@ def test_turntables_are_scored_in_the_colours_of_their_pictures(tiny_model, tmp_
     make = scoring.Scorer
 
     def watched(*args, **options):
-        def score(frames, scorer=make(*args, **options)):
+        scorer = make(*args, **options)
+
+        def score(frames):
             seen.append(frames)
             return scorer(frames)
 

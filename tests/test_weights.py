@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from carjax.backbones import pretrained, registry
@@ -174,13 +175,28 @@ def test_a_torch_file_without_torch(tmp_path, capsys, monkeypatch):
 
 
 def test_a_full_disk_is_one_line(source, tmp_path, capsys, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+    for error in (
+        OSError(28, "No space left on device"),
+        safetensors.SafetensorError("No space left on device"),  # as the library itself tells it
+    ):
 
-    monkeypatch.setattr(pretrained, "save", fail)
-    status, _, err = convert(capsys, source, tmp_path / "out")
+        def fail(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr(safetensors.numpy, "save_file", fail)
+        status, _, err = convert(capsys, source, tmp_path / "out")
+        assert status == 1
+        assert f"{tmp_path / 'out'}: cannot be written (No space left on device)" in one_line(err)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_weights_that_are_not_finite_are_refused(state, tmp_path, capsys, value):
+    broken = {k: v.copy() for k, v in state.items()}
+    broken["_bn0.running_var"][0] = value  # its root is taken
+    safetensors.numpy.save_file(broken, tmp_path / "broken.safetensors")
+    status, _, err = convert(capsys, tmp_path / "broken.safetensors", tmp_path / "out")
     assert status == 1
-    assert f"{tmp_path / 'out'}: cannot be written (No space left on device)" in one_line(err)
+    assert "not finite" in one_line(err)
 
 
 # --- With torch -----------------------------------------------------------------------------------
@@ -197,6 +213,7 @@ def torch():
 def test_pth_gives_what_safetensors_give(torch, state, source, tmp_path, capsys):
     tensors = {k: torch.tensor(v) for k, v in state.items()}
     tensors["_bn0.num_batches_tracked"] = torch.tensor(7)
+    tensors["_fc.bias"] = torch.nn.Parameter(tensors["_fc.bias"])
     torch.save(tensors, tmp_path / "w.pth")
     for file in (tmp_path / "w.pth", source):
         assert convert(capsys, file, tmp_path / f"{file.suffix}.out")[0] == 0
@@ -217,11 +234,17 @@ def test_pth_that_is_none(torch, state, tmp_path, capsys):
     torch.save({k: torch.tensor(v) for k, v in state.items()}, tmp_path / "whole.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:-5000])
     (tmp_path / "text.pth").write_text("hello")
+    torch.save({"a": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "complex.pth")
+    torch.save({"a": torch.zeros(2, 2).to_sparse()}, tmp_path / "sparse.pth")
+    torch.save({3: torch.zeros(2)}, tmp_path / "numbered.pth")
     for name, message in {
         "code": "not a whole file of torch tensors",
         "cut": "not a whole file of torch tensors",
         "text": "not a whole file of torch tensors",
         "list": "not a state dict: it must map names to tensors",
+        "numbered": "not a state dict: it must map names to tensors",
+        "complex": "a: not a dense tensor of real numbers",
+        "sparse": "a: not a dense tensor of real numbers",
         "nested": "not a state dict: it must map names to tensors",
     }.items():
         status, out, err = convert(capsys, tmp_path / f"{name}.pth", tmp_path / "out")

@@ -174,6 +174,8 @@ def tiled(
     k1 = 1 if first.kernel.ndim == 2 else first.kernel.shape[0]
     height, width = (-(-n // s1) for n in x.shape[1:3])
     out_height, out_width = -(-height // stride), -(-width // stride)
+    if not len(x):  # there is no tile to take
+        return jnp.zeros((0, out_height, out_width, out_channels), x.dtype)
     top, bottom = layers.same_padding(height, k, stride)
     left, right = layers.same_padding(width, k, stride)
     rows, strips, block = tiling(

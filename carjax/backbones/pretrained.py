@@ -155,24 +155,64 @@ def faults(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[in
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads all tensors of a safetensors file; raises CarjaxError where it is none."""
+    """Reads all tensors of a safetensors file; raises CarjaxError where it is none of weights."""
     try:
-        return safetensors.numpy.load_file(path)
+        flat = safetensors.numpy.load_file(path)
+        check_tensors(flat)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CarjaxError(f"{path}: not a whole safetensors file ({error})") from None
+    return flat
+
+
+def check_tensors(flat: Mapping[str, np.ndarray]) -> None:
+    """Checks that tensors are of numbers, and their paths those of a tree.
+
+    Raises:
+        ValueError: one is not finite, or lies under another one.
+    """
+    inner = {key[:i] for key in flat for i, letter in enumerate(key) if letter == "/"}
+    for key in sorted(inner & flat.keys()):
+        raise ValueError(f"{key} is a tensor, and a folder of tensors")
+    for key, value in flat.items():
+        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
+            raise ValueError(f"{key} holds numbers that are not finite")
 
 
 def save(params: Mapping[str, Any], path: str | os.PathLike[str], dtype: Any = np.float16) -> None:
     """Writes a backbone's parameters as safetensors of that type.
 
     Raises:
-        CarjaxError: a value is too large for the type.
+        CarjaxError: a value is not finite, or too large for the type; or it cannot be written.
+    """
+    write_safetensors(flatten(params), path, dtype)
+
+
+def write_safetensors(
+    flat: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str],
+    dtype: Any,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Writes tensors by path: those of floats in that type, others as they are.
+
+    Raises:
+        CarjaxError: a value is not finite, or too large for the type; or it cannot be written.
     """
     tensors = {}
-    for key, value in flatten(params).items():
+    for key, value in flat.items():
+        if not np.issubdtype(value.dtype, np.floating):
+            tensors[key] = value
+            continue
+        if not np.isfinite(value).all():
+            raise CarjaxError(f"{path}: {key} holds numbers that are not finite")
         with np.errstate(over="ignore"):
             tensors[key] = np.array(value, dtype, order="C")
         if np.isinf(tensors[key]).any():
             raise CarjaxError(f"{path}: {key} is too large for {np.dtype(dtype)}: take float32")
-    with files.replacing(path) as temporary:
-        safetensors.numpy.save_file(tensors, temporary)
+    try:
+        with files.replacing(path) as temporary:
+            safetensors.numpy.save_file(tensors, temporary, metadata)
+    except OSError as error:
+        raise CarjaxError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except safetensors.SafetensorError as error:  # a full disk, as its library tells it
+        raise CarjaxError(f"{path}: cannot be written ({error})") from None

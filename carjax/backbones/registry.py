@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from carjax import crops
 from carjax.backbones import efficientnet_lite, inception_resnet_v2
@@ -130,10 +132,22 @@ def features(
 
     Returns:
         Features(pooled [B, C], grid [B, g, g, Cm]).
+
+    Raises:
+        ValueError: the frames are not uint8 [B, H, W, 3].
     """
-    name = str(module.name)
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+        raise ValueError(f"frames must be uint8 [B, H, W, 3], not {frames.dtype} {frames.shape}")
+    return _features(module, params, frames, input_size or spec_of(str(module.name)).input_size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _features(
+    module: nn.Module, params: Mapping[str, Any], frames: jax.Array, input_size: int
+) -> Features:
+    """Compiled as a whole: called outside of `jit`, its loops would be compiled at every call."""
     batch, height, width, _ = frames.shape
     boxes = crops.full_boxes(batch, height, width)
-    inputs = crops.crop_and_resize(frames, boxes, input_size or spec_of(name).input_size)
-    outputs: Any = module.apply({"params": params}, normalize(name, inputs))
+    inputs = crops.crop_and_resize(frames, boxes, input_size)
+    outputs: Any = module.apply({"params": params}, normalize(str(module.name), inputs))
     return outputs

@@ -138,7 +138,15 @@ def concentration(length: ArrayLike) -> Array:
         >>> print(f"{concentration(mean_resultant_length(2.0)):.4f}")
         2.0000
     """
-    length = jnp.clip(floating(length), 0.0, 1.0 - 5e-7)
+    length = floating(length)
+    # In half precision the bound below would round to 1.
+    length = length.astype(jnp.promote_types(length.dtype, jnp.float32))
+    most = 1.0 - 5e-7
+    return _concentration(jnp.where(length < 0.0, 0.0, jnp.where(length > most, most, length)))
+
+
+@jax.custom_jvp
+def _concentration(length: Array) -> Array:
     small = 2.0 * length + length**3 + 5.0 / 6.0 * length**5
     middle = -0.4 + 1.39 * length + 0.43 / (1.0 - length)
     large = 1.0 / (length * (length - 1.0) * (length - 3.0) + 1e-30)
@@ -147,3 +155,10 @@ def concentration(length: ArrayLike) -> Array:
         kappa = kappa - ((1.0 - length) - one_minus_a(kappa)) / a_prime(kappa)
         kappa = jnp.clip(kappa, 0.0, 1e6)
     return kappa
+
+
+@_concentration.defjvp
+def _concentration_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """A(κ) = length, so dκ/dlength = 1/A′(κ)."""
+    kappa = _concentration(*primals)
+    return kappa, tangents[0] / a_prime(kappa)

@@ -68,8 +68,4 @@ def import_weights(
         CarjaxError: the file cannot be read or written, or its tensors do not fit.
         UsageError: no such backbone.
     """
-    params = convert_file(name, source)
-    try:
-        pretrained.save(params, out, dtype)
-    except OSError as error:
-        raise CarjaxError(f"{out}: cannot be written ({error.strerror or error})") from None
+    pretrained.save(convert_file(name, source), out, dtype)

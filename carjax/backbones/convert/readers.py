@@ -44,12 +44,22 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a file that is not its own
-        raise CarjaxError(
-            f"{path}: not a whole file of torch tensors ({first_line(error)})"
-        ) from None
-    if not isinstance(loaded, Mapping) or not all(torch.is_tensor(v) for v in loaded.values()):
+        # Of a file that holds code torch says how to run it all the same: nobody should.
+        code = type(error).__name__ == "UnpicklingError"
+        reason = "cut off, or it holds more than tensors" if code else first_line(error)
+        raise CarjaxError(f"{path}: not a whole file of torch tensors ({reason})") from None
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(key, str) and torch.is_tensor(value) for key, value in loaded.items()
+    ):
         raise CarjaxError(f"{path}: not a state dict: it must map names to tensors")
-    return {key: value.numpy() for key, value in loaded.items()}
+    for key, value in loaded.items():
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized:
+            raise CarjaxError(f"{path}: {key}: not a dense tensor of real numbers")
+    # NumPy lacks bfloat16, and needs no gradients.
+    return {
+        key: (value.float() if value.is_floating_point() else value).detach().numpy()
+        for key, value in loaded.items()
+    }
 
 
 def require_h5py(path: str | pathlib.Path) -> Any:

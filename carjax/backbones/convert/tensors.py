@@ -27,7 +27,8 @@ def fold_batch_norm(
         (kernel [..., C], bias [C]), float64.
     """
     parts = {key: np.asarray(value, np.float64) for key, value in norm.items()}
-    factor = parts.get("weight", 1.0) / np.sqrt(parts["running_var"] + EPSILON)
+    with np.errstate(invalid="ignore"):  # a negative variance gives no number, which is refused
+        factor = parts.get("weight", 1.0) / np.sqrt(parts["running_var"] + EPSILON)
     return np.asarray(kernel, np.float64) * factor, parts["bias"] - parts["running_mean"] * factor
 
 
