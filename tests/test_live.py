@@ -110,6 +110,10 @@ def test_a_frame_before_the_last_is_refused(model, filmed):
     for times in ([0.5], [1.5, 1.5], [1.5, 1.2], [1.5, np.nan]):
         with pytest.raises(carjax.errors.CarjaxError, match="came after"):
             chooser.push(filmed[0][1 : 1 + len(times)], times)
+    with pytest.raises(carjax.errors.CarjaxError, match="2 frames need as many times"):
+        chooser.push(filmed[0][1:3], [1.5])
+    with pytest.raises(ValueError, match="uint8"):
+        chooser.push(filmed[0][1:2].astype(np.float32), [1.5])
     chooser.push(filmed[0][1:2], [1.5])  # what was refused left nothing behind
     assert set(chooser.images) == {0, 1}
     assert chooser.finish() is not None

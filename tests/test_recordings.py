@@ -489,6 +489,18 @@ def test_frames_without_a_label_are_seen_and_not_measured(tiny_model, clips, tmp
     assert set(temporal_run._of_video(own, ways)["filter"]) == {"median_step_deg", "jumps"}
 
 
+def test_labels_are_read_as_pandas_writes_them(tiny_model, clips, tmp_path, caplog):
+    labels = tmp_path / "walks.csv"
+    header = "source,time_s,azimuth_deg,spoilt,doors,brand\n"
+    rows = ["walks/c.mp4,0.0833,30,0.0,5.0,toyta\n", "walks/c.mp4,1.5,90,1.0,,\n"]
+    labels.write_text(header + "".join(rows))
+    (own,) = recordings.labelled(clips / "walks.parquet", labels, tiny_model)
+    assert own.spoilt.sum() == 1
+    (doors,) = (a for a in tiny_model.spec.schema if a.name == "doors")
+    assert own.labels == {"doors": doors.classes.index("5")}
+    assert "the brand of walks/c.mp4, 'toyta', is none that the model knows" in caplog.text
+
+
 def test_what_is_wrong_with_recordings_is_said_in_one_line(
     tiny_model,
     clips,

@@ -69,6 +69,10 @@ def at(density, rows):
     return jax.tree.map(lambda x: x[:, rows], density)
 
 
+def at1(density, rows):
+    return jax.tree.map(lambda x: x[rows], density)
+
+
 @pytest.mark.parametrize("name", ONE_QUICK)
 @pytest.mark.parametrize("causal", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_padding_and_what_masked_frames_show_change_nothing(name, causal):
@@ -88,7 +92,7 @@ def test_padding_and_what_masked_frames_show_change_nothing(name, causal):
     hole = frames._replace(mask=np.arange(LENGTH)[None] != np.full((ROWS, 1), 4))
     other = hole._replace(features=jax.tree.map(np.copy, hole.features))
     for x in other.features:
-        x[:, 4] += 1.0
+        x[:, 4] = np.nan
     seen = [0, 1, 2, 3, 5, 6, 7, 8]
     close(at(density_of(spec, params, hole), seen), at(density_of(spec, params, other), seen))
     assert np.isfinite(density_of(spec, params, frames._replace(mask=~frames.mask)).mu).all()
@@ -188,6 +192,38 @@ def test_a_file_gives_back_the_head(name, tmp_path):
         sequence_model.load(path)
 
 
+def test_a_long_video_is_seen_in_windows_that_overlap(monkeypatch):
+    spec, long = spec_of("gru"), frames_of(length=40)
+    params = params_of(spec, frames_of())
+    head = sequence_model.SequenceModel(params, spec, {})
+    features, time_s = jax.tree.map(lambda x: x[0], (long.features, long.time_s))
+    whole = head(features, time_s)
+    monkeypatch.setattr(sequence_model, "MOST_FRAMES", 16)
+    monkeypatch.setattr(sequence_model, "MARGIN", 4)
+    lengths = []
+    apply = sequence_model._apply
+
+    def watched(spec, params, frames):
+        lengths.append(frames.mask.shape[1])
+        return apply(spec, params, frames)
+
+    monkeypatch.setattr(sequence_model, "_apply", watched)
+    found = head(features, time_s)
+    assert found.mu.shape == whole.mu.shape == (40, 1)
+    assert lengths == [16] * len(lengths)
+    # The first window ends where another one knows more.
+    first = head(jax.tree.map(lambda x: x[:16], features), time_s[:16])
+    close(at1(found, slice(12)), at1(first, slice(12)))
+    second = head(jax.tree.map(lambda x: x[8:24], features), time_s[8:24])
+    close(at1(found, slice(12, 20)), at1(second, slice(4, 12)))
+
+
+def test_attention_needs_a_width_that_its_heads_divide():
+    spec = dataclasses.replace(spec_of("attention"), width=6)
+    with pytest.raises(UsageError, match="needs a multiple of it, not 6"):
+        sequence_heads.expected_params(spec)
+
+
 def test_what_cannot_be_loaded_is_one_line(tmp_path):
     path = tmp_path / "head.safetensors"
     with pytest.raises(CarjaxError, match="no such sequence head"):
@@ -201,7 +237,10 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path):
     ("change", "line"),
     [
         ({"model": "lstm"}, "config.sequence.model: no 'lstm'; there are: attention, gru, "),
-        ({"module": "no.such"}, "config.sequence.module: cannot import it: No module named 'no'"),
+        (
+            {"module": "no.such"},
+            r"cannot import no.such \(config.sequence.module\): put its folder on PYTHONPATH",
+        ),
         ({"options": (("taps", 3),)}, "config.sequence.options: gru has no taps; it has: layers"),
     ],
 )

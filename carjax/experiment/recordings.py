@@ -100,14 +100,28 @@ def labelled(
         azimuth = np.asarray(at.get(AZIMUTH, np.full(len(own), np.nan)), np.float64)
         spoilt = np.zeros(len(own), bool)
         if SPOILT in at:
-            value = np.array([*known.classes[SPOILT], "0"])[at[SPOILT]]  # −1, unknown, is the last
-            spoilt = value != "0"
+            wrong = [not _is_zero(text) for text in known.classes[SPOILT]]
+            spoilt = np.array([*wrong, False])[at[SPOILT]]  # −1, unknown, is the last
         attributes = [a.name for a in own.categorical if a.name in at]
         truth = {a: text for a in attributes if (text := _one_class(known, name, a, at[a]))}
+        for attribute in own.categorical:
+            text = truth.get(attribute.name)
+            if text is not None and text not in attribute.classes:
+                logging.getLogger(__name__).warning(
+                    "%s: the %s of %s, %r, is none that the model knows: it is not measured",
+                    *(labels, attribute.name, name, text),
+                )
         footage = _footage(name, own, azimuth, spoilt, truth)
         probs = {a: footage.probs[a] for a in attributes}
         found.append(dataclasses.replace(footage, probs=probs))
     return found
+
+
+def _is_zero(text: str) -> bool:
+    try:
+        return float(text) == 0.0
+    except ValueError:
+        return False
 
 
 def _check_features(scores: str | os.PathLike[str], head: SequenceModel) -> None:
@@ -127,7 +141,8 @@ def _one_class(
     known: frame_labels.FrameLabels, source: str, attribute: str, codes: np.ndarray
 ) -> str | None:
     """The class of a recording's car, None if unknown."""
-    values = [known.classes[attribute][code] for code in np.unique(codes[codes >= 0])]
+    # Where some are missing, a table of numbers comes out as 5.0.
+    values = [known.classes[attribute][c].removesuffix(".0") for c in np.unique(codes[codes >= 0])]
     if len(values) > 1:
         raise CarjaxError(f"{known.path}: {source!r} is of one {attribute}: {' or '.join(values)}?")
     return values[0] if values else None

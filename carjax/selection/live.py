@@ -93,16 +93,19 @@ class LiveSelection:
             The choice of the frames that are known; None while none shows a car.
 
         Raises:
-            CarjaxError: a frame does not lie after the one before it; none of them is taken.
+            CarjaxError: a frame does not lie after the one before it, or frames and times are not
+                equally many; none of them is taken.
         """
         times = np.asarray(time_s, np.float64)
+        if times.shape != (len(frames),):
+            raise CarjaxError(f"{len(frames)} frames need as many times, not {times.shape}")
         before = np.append(self._last_s, times[:-1])
         if not (np.isfinite(times) & (times > before)).all():
             at = int(np.argmin(np.isfinite(times) & (times > before)))
             raise CarjaxError(f"a frame at {times[at]} s came after one at {before[at]} s")
-        self._last_s = times[-1] if len(times) else self._last_s
         index = self._stream.count + np.arange(len(frames))
         scores = scoring.to_host(self._scorer(frames))
+        self._last_s = times[-1]
         table = scoring.to_table(scores, self._model.spec, index, times)
         informs = self._car_frames(table) & selection.sound_directions(table)
         density = selection.density_of(table, informs)

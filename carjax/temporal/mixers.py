@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from carjax.errors import UsageError
 from carjax.temporal.sequence_heads import register
 from carjax.temporal.votes import NEVER, allowed
 
@@ -126,6 +127,11 @@ class Attention(nn.Module):
     ) -> jax.Array:
         """Maps [B, T, width] to [B, T, width]."""
         del train
+        if self.width % self.heads:
+            raise UsageError(
+                f"config.sequence.width: attention of {self.heads} heads needs a multiple of it, "
+                f"not {self.width}"
+            )
         seen = allowed(mask, self.causal)[:, None]
         apart = time_s[:, None, :] - time_s[:, :, None]
         # Signed square roots: near frames are told apart finely, distant ones coarsely.

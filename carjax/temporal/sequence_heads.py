@@ -113,7 +113,10 @@ def find(spec: SequenceSpec) -> type[nn.Module]:
         for module in filter(None, (_OWN, spec.module)):
             importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(f"config.sequence.module: cannot import it: {error}") from None
+        raise UsageError(
+            f"cannot import {spec.module} (config.sequence.module): put its folder on PYTHONPATH "
+            f"({error})"
+        ) from None
     if spec.model not in MIXERS:
         raise UsageError(
             f"config.sequence.model: no {spec.model!r}; there are: {', '.join(sorted(MIXERS))}"
@@ -144,7 +147,13 @@ class SequenceHead(nn.Module):
     ) -> tuple[circular.Density, circular.Density]:
         """Returns (each frame's density on its own, the density that knows the others)."""
         spec, mask = self.spec, frames.mask
-        rows = jax.tree.map(lambda x: x.reshape(mask.size, *x.shape[2:]), frames.features)
+        # What is left out may be anything, NaN too.
+        rows = jax.tree.map(
+            lambda x: jnp.where(
+                mask.reshape(-1, *[1] * (x.ndim - 2)), x.reshape(mask.size, *x.shape[2:]), 0.0
+            ),
+            frames.features,
+        )
         trunk = heads.Trunk(spec.head, self.dropout, name="trunk")
         hidden = trunk(rows, train=train).reshape(*mask.shape, -1)
         own = nn.Dense(2, name="direction")(hidden)

@@ -27,6 +27,8 @@ from carjax.temporal.sequence_heads import (
 
 SEQUENCE_VERSION = 1
 _KIND = "carjax_sequence"
+# Two minutes at 8 frames a second; heads are trained on an eighth of that.
+MOST_FRAMES, MARGIN = 1024, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,9 @@ class SequenceModel:
     ) -> circular.Density:
         """Returns the density of every frame of one video.
 
+        More than `MOST_FRAMES` are seen in windows of so many, which overlap: every frame knows at
+        least the `MARGIN` frames on either side, and memory does not grow with the square of time.
+
         Args:
             features: float; pooled [T, C], grid [T, g, g, Cm], of the spec's backbone.
             time_s: float [T]; not decreasing.
@@ -61,6 +66,21 @@ class SequenceModel:
         """
         times = np.asarray(time_s)
         seen = np.ones(len(times), bool) if mask is None else np.asarray(mask, bool)
+        parts, done = [], 0
+        while done < len(times) or not parts:
+            first = max(0, min(done - MARGIN, len(times) - MOST_FRAMES))
+            last = min(first + MOST_FRAMES, len(times))
+            end = last if last == len(times) else last - MARGIN
+            window, kept = slice(first, last), slice(done - first, end - first)
+            own = jax.tree.map(lambda x, w=window: x[w], features)
+            density = self._of_window(own, times[window], seen[window])
+            parts.append(jax.tree.map(lambda x, k=kept: x[k], density))
+            done = end
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+    def _of_window(
+        self, features: Features, times: np.ndarray, seen: np.ndarray
+    ) -> circular.Density:
         # Times may be large; float32 keeps them apart when they count from the first frame.
         times = (times - times[:1]).astype(np.float32)
         rows = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], features)
