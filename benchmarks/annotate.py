@@ -21,7 +21,7 @@ import machine
 import numpy as np
 
 from carjax import model as models
-from carjax import pipeline, runtime, video
+from carjax import runtime, scan, video
 from carjax.annotate import annotate, render, running
 from carjax.annotate.encode import Mp4Writer
 from carjax.table import ScoreTable
@@ -80,7 +80,7 @@ def timed(work) -> float:
 
 def main() -> None:
     runtime.set_up_jax()
-    table = stretched(pipeline.score_video(models.load(), SAMPLE, fps="all")[0])
+    table = stretched(scan.score_video(models.load(), SAMPLE, fps="all")[0])
     every = [a.name for a in table.schema]
     results: dict = {"clip": "1280x720, 30 frames a second"}
     with tempfile.TemporaryDirectory() as folder:

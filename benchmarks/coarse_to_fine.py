@@ -18,12 +18,12 @@ import make_clip
 import numpy as np
 
 from carjax import model as models
-from carjax import pipeline, runtime, selection
+from carjax import runtime, scan, selection
 from carjax.selection import smoothing
 
 
 def chosen(model: models.Model, path: pathlib.Path, fps: str) -> dict:
-    scored, source = pipeline.score_video(model, path, fps=fps)
+    scored, source = scan.score_video(model, path, fps=fps)
     table = smoothing.smoothed(scored)
     picked = selection.select_photos(
         table, duration_s=source.info.duration_s, unknown_above=model.spec.unknown_above

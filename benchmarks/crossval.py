@@ -155,8 +155,7 @@ def localised(
         heads: one run per attribute, all without this fold.
         held_out: attribute → its photos and targets.
     """
-    from carjax import model, scoring
-    from carjax.cli import bundle
+    from carjax import bundle, model, scoring
     from carjax.datasets import photos
 
     given = pathlib.Path(values.localise)

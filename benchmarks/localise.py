@@ -21,10 +21,10 @@ import machine
 import numpy as np
 
 from carjax import backbones, circular, crops, localise, runtime, scoring
+from carjax import bundle as bundles
 from carjax import model as models
 from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
 from carjax.backbones import registry
-from carjax.cli import bundle as bundles
 from carjax.datasets import photos
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -15,7 +15,7 @@ import pathlib
 import machine
 import numpy as np
 
-from carjax import circular, pipeline, runtime, scoring
+from carjax import circular, runtime, scan, scoring
 from carjax import model as models
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def summary(error: np.ndarray) -> dict[str, float]:
 def sample(model: models.Model) -> dict[str, float]:
     with (ROOT / "data" / "prius_walkaround.csv").open() as f:
         rows = list(csv.DictReader(f))
-    table, _ = pipeline.score_video(model, ROOT / "data" / "prius_walkaround.mp4", fps="all")
+    table, _ = scan.score_video(model, ROOT / "data" / "prius_walkaround.mp4", fps="all")
     sound = np.array([row["degraded"] == "0" for row in rows])
     truth = np.array([float(row["azimuth_deg"]) for row in rows])
     return summary(errors(table.azimuth_deg, truth)[sound])

@@ -6,7 +6,18 @@ The names below are the library's public entry; importing the package alone impo
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers see; at run time a name is imported when it is asked for
+    from carjax.model import Model as Model
+    from carjax.model import load as load_model  # noqa: F401, another name
+    from carjax.scan import score_video as score_video
+    from carjax.scoring import FrameScores as FrameScores
+    from carjax.scoring import Scorer as Scorer
+    from carjax.scoring import score_frames as score_frames
+    from carjax.scoring import to_table as to_table
+    from carjax.selection import select_photos as select_photos
+    from carjax.table import ScoreTable as ScoreTable
 
 __version__ = "0.1.0"
 
@@ -15,7 +26,11 @@ _PUBLIC = {
     "load_model": ("carjax.model", "load"),
     "Model": ("carjax.model", "Model"),
     "FrameScores": ("carjax.scoring", "FrameScores"),
+    "Scorer": ("carjax.scoring", "Scorer"),
     "score_frames": ("carjax.scoring", "score_frames"),
+    "score_video": ("carjax.scan", "score_video"),
+    "ScoreTable": ("carjax.table", "ScoreTable"),
+    "to_table": ("carjax.scoring", "to_table"),
     "select_photos": ("carjax.selection", "select_photos"),
 }
 

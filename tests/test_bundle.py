@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from carjax import heads, localise, model
+from carjax import bundle, heads, localise, model
 from carjax.attributes import CAR, find
 from carjax.backbones import pretrained
 from carjax.calibration import ClassCalibration, DirectionCalibration
-from carjax.cli import bundle
+from carjax.cli import bundle as command
 from carjax.errors import CarjaxError, UsageError
 
 BACKBONE = "efficientnet_lite2"
@@ -80,7 +80,7 @@ def test_five_heads_and_the_box_are_joined_in_the_schema_s_order(folders, tmp_pa
     names = ["orientation", "seats", "localise", "brand", "doors", "type"]
     out = tmp_path / "all.safetensors"
     given = ",".join(folders(n) for n in names)
-    assert bundle.main([f"--heads={given}", f"--out={out}", "--name=mine"]) == 0
+    assert command.main([f"--heads={given}", f"--out={out}", "--name=mine"]) == 0
     joined = model.load(out)
     assert joined.spec.schema == CAR
     assert joined.spec.localise == BOX
@@ -101,7 +101,7 @@ def test_some_heads_without_a_box(folders, tmp_path):
     out = tmp_path / "two.safetensors"
     # A bundle's file serves as well as a folder.
     words = f"--heads={folders('seats')},{folders('type')}/head.safetensors"
-    assert bundle.main([words, f"--out={out}"]) == 0
+    assert command.main([words, f"--out={out}"]) == 0
     joined = model.load(out)
     assert [h.attribute.name for h in joined.spec.heads] == ["type", "seats"]
     assert joined.spec.localise is None
@@ -110,7 +110,7 @@ def test_some_heads_without_a_box(folders, tmp_path):
 def test_an_attribute_twice(folders, tmp_path):
     given = folders("doors")
     with pytest.raises(CarjaxError, match=r"doors comes from .* already"):
-        bundle.main([f"--heads={given},{given}", f"--out={tmp_path / 'x.safetensors'}"])
+        command.main([f"--heads={given},{given}", f"--out={tmp_path / 'x.safetensors'}"])
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -153,9 +153,9 @@ def test_wrong_calls_are_one_line(folders, tmp_path):
         (["--heads=a", out, "more"], UsageError, "more"),
     ):
         with pytest.raises(kind, match=message) as caught:
-            bundle.main(words)
+            command.main(words)
         assert "\n" not in str(caught.value)
-    assert bundle.main(["--help"]) == 0
+    assert command.main(["--help"]) == 0
 
 
 def test_calibrations_are_kept_in_the_file(folders, tmp_path):
@@ -166,7 +166,7 @@ def test_calibrations_are_kept_in_the_file(folders, tmp_path):
     path, out = tmp_path / "calibration.json", tmp_path / "all.safetensors"
     path.write_text(json.dumps(numbers))
     given = ",".join(folders(n) for n in ("doors", "orientation", "seats"))
-    assert bundle.main([f"--heads={given}", f"--out={out}", f"--calibration={path}"]) == 0
+    assert command.main([f"--heads={given}", f"--out={out}", f"--calibration={path}"]) == 0
     spec = model.load(out).spec
     assert spec.head("doors").calibration == ClassCalibration(0.5, -0.25, unknown_above=0.75)
     assert spec.head("orientation").calibration == DirectionCalibration(0.5, 0.1, 0.2, 0.01)
@@ -185,7 +185,7 @@ def test_a_calibration_that_does_not_fit(folders, tmp_path, numbers, message):
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(numbers))
     with pytest.raises(CarjaxError, match=message):
-        bundle.main(
+        command.main(
             [f"--heads={folders('doors')}", f"--out={tmp_path / 'x'}", f"--calibration={path}"]
         )
     assert not (tmp_path / "x").exists()

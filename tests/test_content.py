@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from test_bundle import loaded, part
 
-from carjax import content, heads, localise, model, scoring
+from carjax import bundle, content, heads, localise, model, scoring
 from carjax.attributes import CAR, CONTENT, VEHICLE_CLASSES
 from carjax.backbones import registry
-from carjax.cli import bundle, select
+from carjax.cli import select
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 

@@ -17,7 +17,15 @@ from carjax.attributes import CAR, Categorical, find
 from carjax.cli import experiment as command
 from carjax.cli.main import main as command_line
 from carjax.errors import CarjaxError, UsageError
-from carjax.experiment import figures, hypothesis, pairs, predictions, report, sequences, statistics
+from carjax.experiment import (
+    candidates,
+    figures,
+    hypothesis,
+    pairs,
+    predictions,
+    report,
+    statistics,
+)
 from carjax.experiment import held as held_out
 
 
@@ -224,14 +232,14 @@ def test_albums_are_of_one_model_and_one_head(held):
         names = [name for album in albums for name in album.files]
         assert len(names) == len(set(names)) == 96
         for album in albums:
-            assert sequences.MIN_ALBUM <= len(album.files) <= 12
+            assert candidates.MIN_ALBUM <= len(album.files) <= 12
             assert {facts.model[name] for name in album.files} == {album.source}
             assert len({fold[name] for name in album.files}) == 1
 
 
 def test_picks_are_what_they_say(held):
     album = held.albums[predictions.KNOWN][0]
-    picked = sequences.picks(album)
+    picked = candidates.picks(album)
     assert picked["entropy"] == int(np.argmin(album.table.entropy["doors"]))
     assert picked["sharpest"] == int(np.argmax(album.table.sharpness))
     assert picked["middle"] in (len(album.files) // 2, (len(album.files) - 1) // 2)
@@ -239,8 +247,8 @@ def test_picks_are_what_they_say(held):
     blind = dataclasses.replace(
         album, table=dataclasses.replace(album.table, car_probability=np.zeros(len(album.files)))
     )
-    assert sequences.picks(blind)["consensus"] is None
-    right, _, same = sequences.outcomes([blind, album])
+    assert candidates.picks(blind)["consensus"] is None
+    right, _, same = candidates.outcomes([blind, album])
     assert same[1, 0] == 1
     assert same[1, -1] == 1 / len(album.files)
     assert np.isnan(right[0, :2]).all()
@@ -278,7 +286,7 @@ def test_charts_are_files_of_their_own(held):
         assert ET.fromstring(svg).tag.endswith("svg")
         assert "nan" not in svg
     # A dot per picker and protocol.
-    assert drawn["choice.svg"].count("<circle") == 2 * len(sequences.PICKERS)
+    assert drawn["choice.svg"].count("<circle") == 2 * len(candidates.PICKERS)
 
 
 # ------------------------------------------------------------------------------ blind pairs
@@ -302,7 +310,7 @@ def test_pairs_are_of_one_album_and_two_frames(held, drawn):
             a for _, a in held_out.all_footage(held) if {pair.a_file, pair.b_file} <= {*a.files}
         )
         chosen = pair.a_file if pair.chosen == "A" else pair.b_file
-        assert album.files[sequences.picks(album)["consensus"]] == chosen
+        assert album.files[candidates.picks(album)["consensus"]] == chosen
         shown = pairs.letterbox(album.read(album.files.index(pair.a_file)))
         np.testing.assert_array_equal(left, shown)
 
@@ -498,7 +506,7 @@ def test_videos_are_scored_by_the_whole_pipeline(
         writer = csv.DictWriter(f, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    found = sequences.videos(tiny_model, tmp_path)
+    found = candidates.videos(tiny_model, tmp_path)
     names = [a.name for a in CAR if isinstance(a, Categorical)]
     assert [own.attribute.name for own in found] == names
     brand = found[names.index("brand")]

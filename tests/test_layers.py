@@ -15,7 +15,7 @@ LAYERS = (
     ("backbones", "video", "feature_columns"),
     ("heads", "localise", "parquet"),
     ("content", "model", "sources"),
-    ("datasets",),
+    ("datasets", "bundle"),
     ("temporal",),
     ("scoring", "selection", "listing"),
     ("scan", "annotate", "report"),

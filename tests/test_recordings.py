@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from recorded_clips import A, B, C, D, E
 from test_score import built_once, score, weights  # noqa: F401, fixtures
 
-from carjax import feature_columns, parquet, pipeline, scoring
+from carjax import feature_columns, parquet, scan, scoring
 from carjax import model as models
 from carjax.attributes import VEHICLE_CLASSES, Angular
 from carjax.backbones.features import Features
@@ -411,9 +411,9 @@ def test_the_samples_own_scores_have_the_figures_of_the_sample(tiny_model, tmp_p
     clip.parent.mkdir()
     recorded_clips.write_clip(clip, recorded_clips.images(count))
     shutil.copy(recorded_clips.SAMPLE.with_suffix(".csv"), clip.parent)
-    scored = pipeline.score_video(tiny_model, clip, fps="all", features="grid")
+    scored = scan.score_video(tiny_model, clip, fps="all", features="grid")
     # Scored but once: two runs differ in the last bits.
-    monkeypatch.setattr(pipeline, "score_video", lambda *_, **__: scored)
+    monkeypatch.setattr(scan, "score_video", lambda *_, **__: scored)
     out, labels = tmp_path / "x.parquet", tmp_path / "walks.csv"
     info = feature_columns.of_model(tiny_model, "grid")
     pq.write_table(parquet.to_arrow(scored[0], "mine.mp4", info), out)

@@ -18,7 +18,7 @@ import pytest
 import score_files as files
 
 from carjax import model as models
-from carjax import parquet, pipeline, scoring, video
+from carjax import parquet, scan, scoring, video
 from carjax.backbones import pretrained
 from carjax.cli import main as command
 from carjax.engine import run as runs
@@ -186,7 +186,7 @@ def test_rows_are_exactly_those_of_select(mixed, weights, tmp_path):
     """Batches that many sources share give what a video alone gives, bit for bit."""
     model = models.load(weights[0][8:], backbone_weights=weights[1][19:])
     for name in ("a.mp4", "b.mp4"):
-        table, _ = pipeline.score_video(model, mixed / name, fps=video.AUTO_FPS)
+        table, _ = scan.score_video(model, mixed / name, fps=video.AUTO_FPS)
         expected = parquet.to_arrow(table, str(mixed / name))
         out = tmp_path / f"{name}.parquet"
         words = [mixed / "photos", mixed / name, f"--out={out}", "--batch=6", *weights]

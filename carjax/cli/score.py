@@ -223,8 +223,10 @@ def report(summary: Summary, out: str, errors: str) -> int:
     print(f"{out}: {summary.rows:,} rows of {summary.done:,} sources{known}")
     if summary.problems:
         source, reason = summary.problems[0]
+        count = len(summary.problems)
         print(
-            f"carjax: {len(summary.problems)} errors, in {errors}; the first: {source}: {reason}",
+            f"carjax: {count} {'error' if count == 1 else 'errors'}, in {errors}; the first: "
+            f"{source}: {reason}",
             file=sys.stderr,
         )
     return 1 if summary.problems and not summary.rows else 0

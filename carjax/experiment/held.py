@@ -9,9 +9,9 @@ from typing import Any
 
 from carjax import model as models
 from carjax.errors import CarjaxError
-from carjax.experiment import predictions, sequences
+from carjax.experiment import candidates, predictions
+from carjax.experiment.candidates import Candidates
 from carjax.experiment.predictions import Facts, Predictions
-from carjax.experiment.sequences import Footage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Held:
     protocols: Mapping[str, Mapping[str, Predictions]]
     excluded: Mapping[str, Mapping[str, int]]
     facts: Facts
-    albums: Mapping[str, Sequence[Footage]]
-    videos: Sequence[Footage]
+    albums: Mapping[str, Sequence[Candidates]]
+    videos: Sequence[Candidates]
     model: Mapping[str, Any] | None
 
 
@@ -68,19 +68,19 @@ def read(
         protocols[protocol] = {name: own.take(kept[name]) for name, own in run.items()}
         excluded[protocol] = {name: int((~mask).sum()) for name, mask in kept.items()}
     albums = {
-        protocol: [a for own in run.values() for a in sequences.albums(own, facts, data_dir)]
+        protocol: [a for own in run.values() for a in candidates.albums(own, facts, data_dir)]
         for protocol, run in protocols.items()
     }
-    scored: list[Footage] = []
+    scored: list[Candidates] = []
     card = None
     if videos:
         bundle = models.load(model)
-        scored = sequences.videos(bundle, data_dir)
+        scored = candidates.videos(bundle, data_dir)
         card = {key: bundle.card.get(key) for key in ("backbone", "bundle", "version")}
     return Held(protocols, excluded, facts, albums, scored, card)
 
 
-def all_footage(held: Held) -> list[tuple[str, Footage]]:
+def all_footage(held: Held) -> list[tuple[str, Candidates]]:
     """Returns every album and video, each with its protocol."""
     found = [(protocol, own) for protocol, albums in held.albums.items() for own in albums]
-    return [*found, *((sequences.VIDEO, own) for own in held.videos)]
+    return [*found, *((candidates.VIDEO, own) for own in held.videos)]

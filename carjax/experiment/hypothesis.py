@@ -14,11 +14,11 @@ from carjax import certainty
 from carjax.attributes import VIEWS
 from carjax.errors import CarjaxError
 from carjax.evaluation import metrics
-from carjax.experiment import sequences, statistics
+from carjax.experiment import candidates, statistics
+from carjax.experiment.candidates import Candidates
 from carjax.experiment.held import Held
 from carjax.experiment.pairs import Pair
 from carjax.experiment.predictions import Facts, Predictions
-from carjax.experiment.sequences import Footage
 
 SCHEMA_VERSION = 1
 BINS = 10
@@ -77,7 +77,7 @@ def measure(
 # ------------------------------------------------------------------- a. whose frame is right
 
 
-def choice(albums: Sequence[Footage], samples: int = statistics.RESAMPLES) -> dict[str, Any]:
+def choice(albums: Sequence[Candidates], samples: int = statistics.RESAMPLES) -> dict[str, Any]:
     """How often each picker's frame is right, over the albums in which none refuses.
 
     Returns:
@@ -85,11 +85,11 @@ def choice(albums: Sequence[Footage], samples: int = statistics.RESAMPLES) -> di
         often it takes the very frame that consensus takes}; 'gains': 'consensus' and 'entropy' →
         each rival → {mean, ci95} of the paired difference. Without an album the two are empty.
     """
-    right, sure, same = sequences.outcomes(albums)
+    right, sure, same = candidates.outcomes(albums)
     kept = np.isfinite(right).all(axis=1)
     groups = np.array([own.source for own in albums])[kept] if len(albums) else np.zeros(0, str)
     right, sure = right[kept], sure[kept]
-    column = {picker: i for i, picker in enumerate(sequences.PICKERS)}
+    column = {picker: i for i, picker in enumerate(candidates.PICKERS)}
     result: dict[str, Any] = {
         "albums": len(groups),
         "models": len(set(groups.tolist())),
@@ -107,18 +107,18 @@ def choice(albums: Sequence[Footage], samples: int = statistics.RESAMPLES) -> di
             "certainty": float(sure[:, i].mean()),
             "same": float(same[kept, i].mean()),
         }
-    for own in (sequences.CONSENSUS, sequences.ENTROPY):
+    for own in (candidates.CONSENSUS, candidates.ENTROPY):
         result["gains"][own] = {}
-        for rival in (sequences.RANDOM, sequences.SHARPEST, sequences.MIDDLE):
+        for rival in (candidates.RANDOM, candidates.SHARPEST, candidates.MIDDLE):
             difference = right[:, column[own]] - right[:, column[rival]]
             mean, interval = statistics.mean_interval(difference, groups, samples)
             result["gains"][own][rival] = {"mean": mean, "ci95": interval}
     return result
 
 
-def of_video(footage: Footage) -> dict[str, Any]:
+def of_video(footage: Candidates) -> dict[str, Any]:
     """One video and attribute: the frame of each picker, whether it is right, and its certainty."""
-    chosen = sequences.picks(footage)
+    chosen = candidates.picks(footage)
     frames = {
         picker: None
         if position is None

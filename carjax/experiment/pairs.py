@@ -14,8 +14,16 @@ import numpy as np
 from carjax import files
 from carjax.datasets import csv_table
 from carjax.errors import CarjaxError
-from carjax.experiment import sequences
-from carjax.experiment.sequences import ALBUM, CONSENSUS, MIDDLE, RANDOM, SHARPEST, VIDEO, Footage
+from carjax.experiment import candidates
+from carjax.experiment.candidates import (
+    ALBUM,
+    CONSENSUS,
+    MIDDLE,
+    RANDOM,
+    SHARPEST,
+    VIDEO,
+    Candidates,
+)
 
 # Share of an attribute's pairs against each rival: the bar is set against a random frame.
 RIVALS = {RANDOM: 0.52, SHARPEST: 0.24, MIDDLE: 0.24}
@@ -63,7 +71,7 @@ class Pair:
 class _Drawn:
     """A pair before it has a number: who, where, and the positions of the two frames."""
 
-    footage: Footage
+    footage: Candidates
     protocol: str
     rival: str
     chosen: int
@@ -71,7 +79,7 @@ class _Drawn:
 
 
 def draw(
-    footage: Sequence[tuple[str, Footage]], count: int, seed: int = 0
+    footage: Sequence[tuple[str, Candidates]], count: int, seed: int = 0
 ) -> tuple[list[Pair], list[tuple[np.ndarray, np.ndarray]], dict[str, int]]:
     """Draws pairs: what carjax chose and what a rival chose, from one album or video each.
 
@@ -109,7 +117,7 @@ def draw(
 
 
 def _draw_attribute(
-    entries: Sequence[tuple[str, Footage]],
+    entries: Sequence[tuple[str, Candidates]],
     count: int,
     rng: np.random.Generator,
     same: dict[str, int],
@@ -121,8 +129,8 @@ def _draw_attribute(
     protocols = sorted({protocol for protocol, own in entries if own.kind == ALBUM})
     found: list[_Drawn] = []
 
-    def attempt(protocol: str, own: Footage, rival: str) -> bool:
-        picked = sequences.picks(own)
+    def attempt(protocol: str, own: Candidates, rival: str) -> bool:
+        picked = candidates.picks(own)
         chosen = picked[CONSENSUS]
         other = int(rng.integers(len(own.table))) if rival == RANDOM else picked[rival]
         if chosen is None or other is None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from carjax import parquet, pipeline, scoring, selection
+from carjax import parquet, scan, scoring, selection
 from carjax.backbones.features import Features, Level
 from carjax.datasets import csv_table, frame_labels, frame_sequences, photos
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
-from carjax.experiment.sequences import SAMPLE, SAMPLE_LABELS, SPIN_FPS
+from carjax.experiment.candidates import SAMPLE, SAMPLE_LABELS, SPIN_FPS, turntables
 from carjax.experiment.temporal import VIDEO, Footage
 from carjax.selection import smoothing
 from carjax.table import ScoreTable
@@ -49,7 +49,7 @@ def read(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list[F
     if (root / "spins" / "labels.csv").is_file():
         found += _spins(model, root / "spins")
     if (root / BEND).is_file():
-        table, _ = pipeline.score_video(model, root / BEND, fps="all", features="grid")
+        table, _ = scan.score_video(model, root / BEND, fps="all", features="grid")
         unknown = np.full(len(table), np.nan)
         found.append(_footage("car-turn", table, unknown, np.zeros(len(table), bool), {}))
     return found
@@ -149,7 +149,7 @@ def _one_class(
 
 
 def _sample(model: Model, path: pathlib.Path) -> Footage:
-    table, _ = pipeline.score_video(model, path, fps="all", features="grid")
+    table, _ = scan.score_video(model, path, fps="all", features="grid")
     _, rows = csv_table.read(path.with_suffix(".csv"), ["azimuth_deg", "degraded"])
     azimuth = np.array([float(rows[i]["azimuth_deg"]) for i in table.frame])
     spoilt = np.array([rows[i]["degraded"] != "0" for i in table.frame])
@@ -157,11 +157,9 @@ def _sample(model: Model, path: pathlib.Path) -> Footage:
 
 
 def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
-    _, rows = csv_table.read(folder / "labels.csv", ["file", "make", "azimuth_deg"])
     scorer = scoring.Scorer(model, features="grid")
     found = []
-    for name in sorted({row["file"].split("/")[0] for row in rows}):
-        own = [row for row in rows if row["file"].split("/")[0] == name]
+    for name, own in turntables(folder).items():
         # Photos decode to BGR; frames are RGB.
         images = [photos.decode(folder / row["file"])[..., ::-1] for row in own]
         if len({image.shape for image in images}) > 1:

@@ -12,7 +12,7 @@ from carjax import files
 from carjax.attributes import VIEWS
 from carjax.errors import CarjaxError
 from carjax.experiment import figures
-from carjax.experiment.sequences import CONSENSUS, ENTROPY, MIDDLE, PICKERS, RANDOM, SHARPEST
+from carjax.experiment.candidates import CONSENSUS, ENTROPY, MIDDLE, PICKERS, RANDOM, SHARPEST
 
 RESULT_FILE = "hypothesis.json"
 # A table of the page stands between <!-- table NAME --> and <!-- end NAME -->.

@@ -41,7 +41,9 @@ def read(source: Source, fps: video.Fps, decoder: video.Backend = video.Decoder)
         else:
             yield from videos.read(source, fps, decoder)
     except FileNotFoundError:
-        raise CarjaxError("no such file") from None
+        # What clients of the web tell alike.
+        away = "no such file, or its server cannot be reached"
+        raise CarjaxError(away if "://" in source.name else "no such file") from None
     except PermissionError:
         raise CarjaxError("no permission to read it") from None
     except OSError as error:

@@ -66,7 +66,8 @@ class SequenceModel:
         """
         times = np.asarray(time_s)
         seen = np.ones(len(times), bool) if mask is None else np.asarray(mask, bool)
-        parts, done = [], 0
+        parts: list[circular.Density] = []
+        done = 0
         while done < len(times) or not parts:
             first = max(0, min(done - MARGIN, len(times) - MOST_FRAMES))
             last = min(first + MOST_FRAMES, len(times))

@@ -1,4 +1,4 @@
-"""Albums and videos: the frames among which one is chosen, and who chooses which."""
+"""Frames among which one is chosen, of albums and of videos, and who chooses which."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CONSENSUS, ENTROPY, SHARPEST, MIDDLE, RANDOM = PICKERS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Footage:
+class Candidates:
     """N frames of one car, of which one is to show an attribute.
 
     Attributes:
@@ -72,7 +72,7 @@ class Footage:
         return certainty(entropy, len(self.attribute.classes))
 
 
-def picks(footage: Footage) -> dict[str, int | None]:
+def picks(footage: Candidates) -> dict[str, int | None]:
     """Returns the position that each picker chooses; None where it refuses to.
 
     `consensus` and `entropy` are the policies of `selection.select_photos`; `sharpest` the frame
@@ -97,7 +97,7 @@ def picks(footage: Footage) -> dict[str, int | None]:
 
 def albums(
     predictions: Predictions, facts: Facts, data_dir: str | os.PathLike[str] | None
-) -> list[Footage]:
+) -> list[Candidates]:
     """Deals held-out photos into albums: of one car model, and all scored by the same head.
 
     A model's photos of one fold, in the order of their names, become albums of about `ALBUM_SIZE`;
@@ -117,7 +117,7 @@ def albums(
     return found
 
 
-def _album(own: Predictions, group: str, facts: Facts, root: pathlib.Path) -> Footage:
+def _album(own: Predictions, group: str, facts: Facts, root: pathlib.Path) -> Candidates:
     names, n = own.names.tolist(), len(own)
     zeros = np.zeros(n, np.float32)
     table = ScoreTable(
@@ -136,7 +136,7 @@ def _album(own: Predictions, group: str, facts: Facts, root: pathlib.Path) -> Fo
         box=np.tile(np.array([0, 0, 1, 1], np.float32), (n, 1)),
         sharpness=np.array([facts.sharpness[name] for name in names]),
     )
-    return Footage(
+    return Candidates(
         kind=ALBUM,
         source=group,
         attribute=own.attribute,
@@ -147,8 +147,8 @@ def _album(own: Predictions, group: str, facts: Facts, root: pathlib.Path) -> Fo
     )
 
 
-def videos(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list[Footage]:
-    """Scores the videos of known cars through the whole pipeline, a `Footage` per attribute.
+def videos(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list[Candidates]:
+    """Scores the videos of known cars through the whole pipeline, a `Candidates` per attribute.
 
     The turntables of `spins/` and the sample video, none of which any head is trained on; those
     that the folder lacks are left out.
@@ -165,14 +165,19 @@ def videos(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list
     return found
 
 
-def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
+def turntables(folder: pathlib.Path) -> dict[str, list[dict[str, str]]]:
+    """Returns name → rows of `labels.csv`, one per picture in order, of a folder of turntables."""
+    _, rows = csv_table.read(folder / "labels.csv", ["file", "make", "azimuth_deg"])
+    names = sorted({row["file"].split("/")[0] for row in rows})
+    return {name: [r for r in rows if r["file"].split("/")[0] == name] for name in names}
+
+
+def _spins(model: Model, folder: pathlib.Path) -> list[Candidates]:
     from carjax import scoring
     from carjax.evaluation import run
 
-    _, rows = csv_table.read(folder / "labels.csv", ["file", "make"])
     found = []
-    for name in sorted({row["file"].split("/")[0] for row in rows}):
-        of_spin = [row for row in rows if row["file"].split("/")[0] == name]
+    for name, of_spin in turntables(folder).items():
         labelled = photos.Photos(
             paths=tuple(folder / row["file"] for row in of_spin),
             names=tuple(row["file"] for row in of_spin),
@@ -191,10 +196,10 @@ def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
     return found
 
 
-def _sample(model: Model, path: pathlib.Path) -> list[Footage]:
-    from carjax import pipeline, video
+def _sample(model: Model, path: pathlib.Path) -> list[Candidates]:
+    from carjax import scan, video
 
-    table, _ = pipeline.score_video(model, path, fps=video.AUTO_FPS)
+    table, _ = scan.score_video(model, path, fps=video.AUTO_FPS)
 
     def read(i: int) -> np.ndarray:
         frame = int(table.frame[i])
@@ -211,16 +216,16 @@ def _footage(
     files: tuple[str, ...],
     read: Callable[[int], np.ndarray],
     schema: Schema,
-) -> list[Footage]:
-    """A video's `Footage` for each attribute whose true class the model knows."""
+) -> list[Candidates]:
+    """A video's `Candidates` for each attribute whose true class the model knows."""
     return [
-        Footage(VIDEO, name, a, a.classes.index(truth[a.name]), table, files, read)
+        Candidates(VIDEO, name, a, a.classes.index(truth[a.name]), table, files, read)
         for a in schema
         if isinstance(a, Categorical) and truth.get(a.name) in a.classes
     ]
 
 
-def outcomes(footage: Sequence[Footage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def outcomes(footage: Sequence[Candidates]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Who was right where.
 
     Returns:
