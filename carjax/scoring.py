@@ -333,7 +333,7 @@ class Scorer:
         devices = list(devices or jax.devices())
         platform = devices[0].platform
         if batch_size is None:
-            batch_size = DEVICE_BATCH.get(platform, DEVICE_BATCH["default"]) * len(devices)
+            batch_size = _device_batch(devices)
         if dtype is None:
             dtype = DTYPE.get(platform, jnp.float32)
         mesh = jax.sharding.Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
@@ -504,10 +504,10 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
     )
 
 
-@functools.lru_cache(maxsize=1)
-def _scorer(model: Model) -> Scorer:
-    """The scorer of the model that was used last: its programs are compiled once."""
-    return Scorer(model)
+@functools.lru_cache(maxsize=4)
+def _scorer(model: Model, batch_size: int) -> Scorer:
+    """A scorer that was used lately: its programs are compiled once."""
+    return Scorer(model, batch_size)
 
 
 def score_frames(model: Model, frames: np.ndarray) -> FrameScores:
@@ -530,4 +530,13 @@ def score_frames(model: Model, frames: np.ndarray) -> FrameScores:
         >>> scores.probs["doors"].shape
         (2, 4)
     """
-    return _scorer(model)(np.asarray(frames))
+    if not len(frames):
+        raise ValueError("there must be at least one frame")
+    # The next power of two: few programs, and little padding.
+    batch = min(1 << (len(frames) - 1).bit_length(), _device_batch(jax.devices()))
+    return _scorer(model, batch)(np.asarray(frames))
+
+
+def _device_batch(devices: Sequence[jax.Device]) -> int:
+    """Frames of a batch over these devices, where nobody says otherwise."""
+    return DEVICE_BATCH.get(devices[0].platform, DEVICE_BATCH["default"]) * len(devices)

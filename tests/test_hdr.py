@@ -57,11 +57,10 @@ def test_a_colour_of_ordinary_screens_is_kept(light):
     np.testing.assert_allclose(pixel, srgb(light), atol=2)
 
 
-@given(st.integers(0, 65535), st.integers(0, 65535), st.sampled_from([hdr.PQ, hdr.HLG]))
-def test_brighter_is_never_darker(a, b, transfer):
-    low, high = sorted([a, b])
-    picture = hdr.to_srgb(np.repeat(np.array([[low], [high]], np.uint16), 3, 1)[None], transfer)
-    assert (picture[0, 0] <= picture[0, 1]).all()
+@pytest.mark.parametrize("transfer", [hdr.PQ, hdr.HLG])
+def test_brighter_is_never_darker(transfer):
+    grey = np.repeat(np.arange(0, 65536, 16, dtype=np.uint16)[:, None], 3, axis=1)
+    assert np.diff(hdr.to_srgb(grey[None], transfer).astype(int), axis=1).min() >= 0
 
 
 def test_an_hlg_video_shows_its_colours(tmp_path):

@@ -493,6 +493,7 @@ def test_labels_are_read_as_pandas_writes_them(tiny_model, clips, tmp_path, capl
     labels = tmp_path / "walks.csv"
     header = "source,time_s,azimuth_deg,spoilt,doors,brand\n"
     rows = ["walks/c.mp4,0.0833,30,0.0,5.0,toyta\n", "walks/c.mp4,1.5,90,1.0,,\n"]
+    rows.append("walks/c.mp4,2,99,False,5,toyta\n")
     labels.write_text(header + "".join(rows))
     (own,) = recordings.labelled(clips / "walks.parquet", labels, tiny_model)
     assert own.spoilt.sum() == 1

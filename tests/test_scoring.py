@@ -395,13 +395,14 @@ def test_score_frames_with_a_schema_of_one_attribute(whole_scores, only_doors):
     assert not table.view_probs.any()
 
 
-def test_score_frames_compiles_once_whatever_the_number_of_frames(only_doors, frames):
+def test_score_frames_compiles_once_for_about_as_many_frames(only_doors, frames):
     scoring._scorer.cache_clear()
-    many, few = carjax.score_frames(only_doors, frames), carjax.score_frames(only_doors, frames[:2])
-    scorer = scoring._scorer(only_doors)
-    assert scoring._scorer.cache_info().hits == 2
-    assert len(scorer._programs) == 1
-    np.testing.assert_array_equal(many.probs["doors"][:2], few.probs["doors"])
+    four, three = (carjax.score_frames(only_doors, frames[:n]) for n in (4, 3))
+    assert scoring._scorer.cache_info().misses == 1
+    assert len(scoring._scorer(only_doors, 4)._programs) == 1
+    np.testing.assert_array_equal(four.probs["doors"][:3], three.probs["doors"])
+    with pytest.raises(ValueError, match="at least one frame"):
+        carjax.score_frames(only_doors, frames[:0])
 
 
 # --- Features that are kept -----------------------------------------------------------------------

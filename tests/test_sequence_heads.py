@@ -210,7 +210,7 @@ def test_a_long_video_is_seen_in_windows_that_overlap(monkeypatch):
     monkeypatch.setattr(sequence_model, "_apply", watched)
     found = head(features, time_s)
     assert found.mu.shape == whole.mu.shape == (40, 1)
-    assert lengths == [16] * len(lengths)
+    assert lengths == [16] * 4
     # The first window ends where another one knows more.
     first = head(jax.tree.map(lambda x: x[:16], features), time_s[:16])
     close(at1(found, slice(12)), at1(first, slice(12)))
@@ -220,7 +220,7 @@ def test_a_long_video_is_seen_in_windows_that_overlap(monkeypatch):
 
 def test_attention_needs_a_width_that_its_heads_divide():
     spec = dataclasses.replace(spec_of("attention"), width=6)
-    with pytest.raises(UsageError, match="needs a multiple of it, not 6"):
+    with pytest.raises(UsageError, match="must be a multiple of attention's 4 heads, not 6"):
         sequence_heads.expected_params(spec)
 
 

@@ -344,6 +344,20 @@ def test_the_address_decides_what_the_page_shows(visit, server, job):
     page.wait_for_selector(DONE, timeout=PATIENCE_MS)
     assert server.events(other)[-1]["state"] == "done"
     assert page.title().startswith("Looked at.mp4")
+    # Nor does a change of it that is answered too late, and its dialog goes with it.
+    held = []
+    page.route(f"**/jobs/{other}/crop", lambda route: held.append(route))
+    page.evaluate(f"location.hash = '#{other}'")
+    page.wait_for_function("() => document.title.startsWith('other.mp4')")
+    page.check('input[value="4:3"]', force=True)
+    page.click('button[data-photo="view_left"]')
+    page.evaluate(f"location.hash = '#{job}'")
+    page.wait_for_function("() => document.title.startsWith('Looked at.mp4')")
+    assert not page.locator("dialog").evaluate("(d) => d.open")
+    with page.expect_response(f"**/jobs/{other}/details"):
+        held[0].continue_()
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#results a#zip").get_attribute("href").startswith(f"/jobs/{job}/zip")
     # A dialog goes with the page it belongs to.
     page.click('button[data-photo="view_left"]')
     page.evaluate("history.pushState(null, '', '/'); dispatchEvent(new PopStateEvent('popstate'))")
@@ -362,6 +376,11 @@ def test_a_server_that_does_not_answer_is_told(visit, job):
     page.route(f"**/jobs/{job}", lambda route: answers.pop(0)(route) if answers else route.abort())
     page.evaluate(f"location.hash = '#{job}'")
     page.wait_for_function("() => document.getElementById('doing').textContent.includes('again')")
+    assert "The server does not answer" in page.inner_text("#doing")
+    page.focus("#cancel")
+    with page.expect_request("**/events"):  # it tries again, and takes nothing away
+        pass
+    assert page.evaluate("document.activeElement.id") == "cancel"
     assert "The server does not answer" in page.inner_text("#doing")
 
 

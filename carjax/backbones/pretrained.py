@@ -158,9 +158,12 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads all tensors of a safetensors file; raises CarjaxError where it is none of weights."""
     try:
         flat = safetensors.numpy.load_file(path)
-        check_tensors(flat)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CarjaxError(f"{path}: not a whole safetensors file ({error})") from None
+    try:
+        check_tensors(flat)
+    except ValueError as error:
+        raise CarjaxError(f"{path}: {error}") from None
     return flat
 
 
@@ -174,8 +177,14 @@ def check_tensors(flat: Mapping[str, np.ndarray]) -> None:
     for key in sorted(inner & flat.keys()):
         raise ValueError(f"{key} is a tensor, and a folder of tensors")
     for key, value in flat.items():
-        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
+        if not _finite(value):
             raise ValueError(f"{key} holds numbers that are not finite")
+
+
+def _finite(value: np.ndarray) -> bool:
+    """Whether all is finite; also of types that NumPy does not know, such as bfloat16."""
+    known = value if np.issubdtype(value.dtype, np.number) else value.astype(np.float32)
+    return bool(np.isfinite(known).all())
 
 
 def save(params: Mapping[str, Any], path: str | os.PathLike[str], dtype: Any = np.float16) -> None:
@@ -200,10 +209,10 @@ def write_safetensors(
     """
     tensors = {}
     for key, value in flat.items():
-        if not np.issubdtype(value.dtype, np.floating):
+        if not jnp.issubdtype(value.dtype, jnp.floating):
             tensors[key] = value
             continue
-        if not np.isfinite(value).all():
+        if not _finite(value):
             raise CarjaxError(f"{path}: {key} holds numbers that are not finite")
         with np.errstate(over="ignore"):
             tensors[key] = np.array(value, dtype, order="C")

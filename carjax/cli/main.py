@@ -70,10 +70,12 @@ def main(argv: list[str]) -> int:
 
 def _again(ignored: Any) -> None:
     """Interrupts once more where Python dropped an interrupt: in a callback, as JAX has them."""
-    if issubclass(ignored.exc_type, KeyboardInterrupt):
+    if issubclass(ignored.exc_type, KeyboardInterrupt) and not sys.is_finalizing():
         # Once the callback is over; a real signal also ends a wait.
         main_thread = threading.main_thread().ident
-        threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+        again = threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT))
+        again.daemon = True
+        again.start()
     else:
         sys.__unraisablehook__(ignored)
 

@@ -136,24 +136,16 @@ def _ordered(batches: list[pa.RecordBatch], sorted_: bool, most: int) -> Iterato
     if sorted_:
         yield from (pa.Table.from_batches([batch]) for batch in batches)
         return
+    if not batches:
+        return
     keys = pa.Table.from_batches([batch.select([name for name, _ in ORDER]) for batch in batches])
-    order = pc.sort_indices(keys, sort_keys=ORDER).to_numpy()
-    ends = np.cumsum([len(batch) for batch in batches])
-    batch_of = np.searchsorted(ends, order, side="right")
-    # Neighbours of one batch that stay neighbours are taken together.
-    breaks = np.flatnonzero((np.diff(order) != 1) | (np.diff(batch_of) != 0)) + 1
-    pieces: list[pa.RecordBatch] = []
-    held = 0
-    for run in np.split(np.arange(len(order)), breaks):
-        batch = batches[batch_of[run[0]]]
-        start = int(order[run[0]] - ends[batch_of[run[0]]] + len(batch))
-        pieces.append(batch.slice(start, len(run)))
-        held += len(run)
-        if held >= most:
-            yield pa.Table.from_batches(pieces)
-            pieces, held = [], 0
-    if pieces:
-        yield pa.Table.from_batches(pieces)
+    order = pc.sort_indices(keys, sort_keys=ORDER).to_numpy().astype(np.int64)
+    starts = np.cumsum([0, *map(len, batches)])
+    batch_of = np.searchsorted(starts, order, side="right") - 1
+    for start in range(0, len(order), most):
+        rows, of = order[start : start + most], batch_of[start : start + most]
+        pieces = [batches[i].take(pa.array(rows[of == i] - starts[i])) for i in np.unique(of)]
+        yield pa.Table.from_batches(pieces).sort_by(ORDER)
 
 
 class Collector:

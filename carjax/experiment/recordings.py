@@ -118,6 +118,8 @@ def labelled(
 
 
 def _is_zero(text: str) -> bool:
+    if text.lower() == "false":
+        return True
     try:
         return float(text) == 0.0
     except ValueError:
@@ -142,7 +144,8 @@ def _one_class(
 ) -> str | None:
     """The class of a recording's car, None if unknown."""
     # Where some are missing, a table of numbers comes out as 5.0.
-    values = [known.classes[attribute][c].removesuffix(".0") for c in np.unique(codes[codes >= 0])]
+    seen = np.unique(codes[codes >= 0])
+    values = sorted({known.classes[attribute][code].removesuffix(".0") for code in seen})
     if len(values) > 1:
         raise CarjaxError(f"{known.path}: {source!r} is of one {attribute}: {' or '.join(values)}?")
     return values[0] if values else None

@@ -102,7 +102,10 @@ def scores_html(scores: FrameScores) -> str:
             cells.append(f"{best} ({float(np.asarray(scores.entropy[name])[row]):.2f})")
         if azimuth is not None:
             view = VIEWS[int(np.argmax(views[row]))]
-            cells += [degrees(azimuth[row]), f"{view} {percent(float(views[row].max()))}"]
+            cells += [
+                degrees(azimuth[row]) if np.isfinite(azimuth[row]) else "",
+                f"{view} {percent(float(views[row].max()))}",
+            ]
         cells.append(percent(float(np.asarray(scores.car_probability)[row])))
         cells.append(f"{float(np.asarray(scores.sharpness)[row]):.2f}")
         body.append(cells)

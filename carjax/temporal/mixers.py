@@ -129,7 +129,7 @@ class Attention(nn.Module):
         del train
         if self.width % self.heads:
             raise UsageError(
-                f"config.sequence.width: attention of {self.heads} heads needs a multiple of it, "
+                f"config.sequence.width: must be a multiple of attention's {self.heads} heads, "
                 f"not {self.width}"
             )
         seen = allowed(mask, self.causal)[:, None]

@@ -25,7 +25,7 @@ _KNEE = 0.75
 _SPARE_BITS = 4
 _LEVELS = 4096
 _LIGHT = np.linspace(0.0, 1.0, _LEVELS) ** 2
-_BRIGHTEST = 100.0  # above any light of both, in units of white
+_PEAKS = np.linspace(0.0, 10.0, _LEVELS) ** 2  # up to above any light, in units of white
 _ROWS = 16
 
 
@@ -58,7 +58,7 @@ def _shown(picture: np.ndarray, transfer: int) -> np.ndarray:
         light *= _GAMMA[_nearest(light @ _LUMINANCE)][..., None]
     light = np.maximum(light @ _TO_709.T, 0.0)
     peak = light.max(axis=-1)
-    light *= _ROLL_OFF[_nearest(peak / _BRIGHTEST)][..., None]
+    light *= np.interp(peak, _PEAKS, _ROLL_OFF)[..., None].astype(np.float32)
     return _SRGB[_nearest(light)]
 
 
@@ -99,10 +99,9 @@ def _gamma() -> np.ndarray:
 
 
 def _roll_off() -> np.ndarray:
-    """What is left of light whose brightest primary is such a share of `_BRIGHTEST`."""
-    light, room = _BRIGHTEST * _LIGHT, 1.0 - _KNEE
-    above = 1.0 - room * np.exp((_KNEE - np.maximum(light, _KNEE)) / room)
-    return np.where(light < _KNEE, 1.0, above / np.maximum(light, _KNEE)).astype(np.float32)
+    """What is left of light by its brightest primary, `_PEAKS`."""
+    room, light = 1.0 - _KNEE, np.maximum(_PEAKS, _KNEE)
+    return (1.0 - room * np.exp((_KNEE - light) / room)) / light
 
 
 _PQ_LIGHT, _HLG_LIGHT, _SRGB = _pq_light(), _hlg_light(), _srgb()

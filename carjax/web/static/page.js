@@ -136,13 +136,20 @@ async function useCamera() {
     find("file").removeAttribute("capture");
     return;
   }
+  const mine = turnTo();
+  const goBack = () => find("leave").click();
+  running = { cancel: goBack, leave: goBack };
   show("recorder");
   try {
     const recorded = await record(about.seconds);
+    if (mine !== turn) return;
+    running = null;
     show("start", false);
     if (recorded) choose(recorded);
     else find("record").focus();
   } catch (error) {
+    if (mine !== turn) return;
+    running = null;
     show("start", false);
     const denied = error.name === "NotAllowedError";
     complain(denied ? "the browser does not let this page use the camera: allow it, or choose a video" : "no camera was found: choose a video instead");
@@ -223,8 +230,12 @@ function work(name) {
 
 /** Watches a job until it is done. */
 function follow(job) {
-  const mine = turnTo();
   work(job.name);
+  watch(job);
+}
+
+function watch(job) {
+  const mine = turnTo();
   const address = `/jobs/${job.id}`;
   const events = new EventSource(`${address}/events`);
   running = {
@@ -249,7 +260,7 @@ function follow(job) {
     if (error?.status === 404) return fail("the job is gone: upload the video again");
     if (error) find("doing").textContent = "The server does not answer; trying again …";
     // After a refusal the browser does not try again by itself.
-    if (events.readyState === EventSource.CLOSED) setTimeout(() => mine === turn && follow(job), RETRY_MS);
+    if (events.readyState === EventSource.CLOSED) setTimeout(() => mine === turn && watch(job), RETRY_MS);
   };
 }
 
@@ -306,6 +317,7 @@ async function open(job) {
   try {
     const results = await fetchResults(job);
     if (mine !== turn) return;
+    find("viewer").close(); // it shows a photo of what was here before
     showResults(find("results"), results);
     document.title = `${job.name} – carjax`;
     show("results");
@@ -352,7 +364,7 @@ async function begin() {
     return complain(error.message);
   }
   offer();
-  find("go").disabled = false;
+  find("go").disabled = find("record").disabled = false;
   if (file) choose(file); // now that its limit is known
   document.body.dataset.ready = "true";
   await resume();

@@ -10,16 +10,19 @@ export async function fetchResults(job) {
   return { job, selection, details };
 }
 
+let current = null; // what the page shows
+
 /** Shows what `fetchResults` found in `root`. */
 export function showResults(root, results) {
-  render({ root, ...results });
+  current = { root, ...results };
+  render(current);
 }
 
 /** Sends a change and shows the result; `focus` finds the element that gets the focus then. */
 export async function change(state, path, body, said, focus) {
   const job = await ask(`/jobs/${state.job.id}/${path}`, "PUT", body);
   Object.assign(state, await fetchResults(job));
-  if (find("results").hidden) return; // the page shows something else by now
+  if (state !== current || find("results").hidden) return; // the page shows something else by now
   const top = window.scrollY;
   render(state);
   window.scrollTo(0, top);

@@ -62,8 +62,11 @@ function show(state, name, shown) {
   };
   // By the time of an answer the dialog may be closed, or show another photo.
   const here = () => dialog.open && problem.isConnected;
+  let sent = false;
   const act = async (path, body, said) => {
-    if (dialog.hasAttribute("aria-busy")) return;
+    if (sent) return;
+    if (dialog.hasAttribute("aria-busy")) return tell("The change before this one is still being saved: try again in a moment.");
+    sent = true;
     problem.hidden = true;
     dialog.setAttribute("aria-busy", "true");
     try {
@@ -75,6 +78,7 @@ function show(state, name, shown) {
       if (here()) tell(error.message);
       else if (!find("results").hidden) complain(error.message);
     } finally {
+      sent = false;
       dialog.removeAttribute("aria-busy");
     }
   };
