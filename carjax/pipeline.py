@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import pathlib
-import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from carjax import video
-from carjax.errors import CarjaxError, UsageError
-from carjax.files import readable, replacing, unique
+import numpy as np
+
+from carjax import result_folder, selection, video
+from carjax.errors import UsageError
+from carjax.files import readable, replacing
 from carjax.listing import redaction
-from carjax.listing.photos import FORMATS, cropped, encode
+from carjax.listing.photos import cropped, encode
 from carjax.scan import Ahead, score_video
 from carjax.selection import VIEW_THRESHOLD, refine
 from carjax.stopwatch import Stopwatch
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
 
 # Alternatives are shown in the report, and nowhere else.
 _PREVIEW_SIDE = 640
-_MANIFEST = "selection.json"
-_PART = re.compile(r"\.carjax\.[0-9a-f]+\.part")
-ANNOTATED = "annotated.mp4"
 TEMPORAL = ("none", "filter", "model")
 
 
@@ -53,6 +48,13 @@ class Options:
     annotate: str | None = None
     temporal: str | None = None
     temporal_model: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises a UsageError where a sequence head is wanted and none named, or the reverse."""
+        if self.time == "model" and not self.temporal_model:
+            raise UsageError("--temporal=model needs --temporal_model=FILE of `carjax train`")
+        if self.time != "model" and self.temporal_model:
+            raise UsageError(f"--temporal_model is not used with --temporal={self.time}")
 
     @property
     def time(self) -> str:
@@ -101,16 +103,12 @@ def select(
         NoCarError: no frame shows a car.
         UsageError: an option has no such value.
     """
-    from carjax import parquet, report, selection
+    from carjax import parquet, report
 
     target = pathlib.Path(out)
-    check_out(target, overwrite)
+    result_folder.check_out(target, overwrite)
     watch = watch or Stopwatch()
-    if options.redact:
-        info = video.probe(path)
-        boxes = [redaction.fractions(box, info.width, info.height) for box in options.redact]
-    else:
-        boxes = []
+    boxes = _regions(path, options.redact)
     smooth = _smoother(model, options)
     scored, source = score_video(
         model,
@@ -123,39 +121,18 @@ def select(
         watch=watch,
         features="grid" if options.time == "model" else None,
     )
-    info = source.info
     with watch("choose"):
         table = smooth(scored)
-        chosen = selection.select_photos(
-            table,
-            attributes=options.attributes,
-            policy=options.policy,
-            view_policy=options.view_policy,
-            view_threshold=options.view_threshold,
-            views=options.views,
-            duration_s=info.duration_s,
-            unknown_above=model.spec.unknown_above,
-            known=options.known,
-            repetition=_repetition(model, options),
-        )
-    name = readable(pathlib.PurePath(info.path).name if options.strip_paths else info.path)
+        chosen = _choose(model, table, source.info.duration_s, options)
     frames = selection.chosen_frames(chosen)
-    paths = {name: f"photos/{name}.{options.format}" for name in frames}
+    paths = {name: f"{result_folder.PHOTOS}/{name}.{options.format}" for name in frames}
     content = selection.to_json(
         chosen,
-        video={
-            "path": name,
-            "frames": info.frames,
-            "duration_s": info.duration_s,
-            "width": info.width,
-            "height": info.height,
-            "scored_frames": len(table),
-        },
+        video=_video(source.info, len(table), strip_path=options.strip_paths),
         model={key: model.card[key] for key in ("backbone", "bundle", "version")},
         photos=paths,
         temporal=options.time,
     )
-    warnings = source.warnings
     previews = selection.alternative_frames(chosen) - set(frames.values())
     with watch("decode"):
         images = source.grab(
@@ -163,35 +140,80 @@ def select(
         )
     images = {frame: redaction.blurred(image, boxes) for frame, image in images.items()}
     photos = {
-        paths[name]: cropped(images[frame], table.box[table.frame == frame][0], options.crop)
+        paths[name]: cropped(images[frame], table.box[table.row_of(frame)], options.crop)
         for name, frame in frames.items()
     }
-    failure: BaseException | None = None
-    with watch("write"), writing(target) as folder:
-        recorded = video.recorded_at(path)
-        for name, frame in frames.items():
-            taken = recorded and recorded + datetime.timedelta(
-                seconds=float(table.time_s[table.frame == frame][0])
-            )
-            data = encode(photos[paths[name]], options.format, taken)
-            (folder / paths[name]).write_bytes(data)
+    taken = {paths[name]: float(table.time_s[table.row_of(f)]) for name, f in frames.items()}
+    with watch("write"), result_folder.writing(target) as folder:
+        _write_photos(folder, photos, taken, video.recorded_at(path), options.format)
         # What frames say by themselves; what they say together can be had of it again.
         alone = dataclasses.replace(scored, features=None)
-        parquet.write(alone, content["video"]["path"], folder / "scores.parquet")
+        parquet.write(alone, content["video"]["path"], folder / result_folder.SCORES)
+        annotated = failure = None
         if options.annotate:
             # Long after the rest is known: if it fails, or is interrupted, the rest is kept.
             try:
-                _annotate(path, scored, folder / ANNOTATED, content, options, boxes, drawing)
+                _annotate(path, scored, folder, content, options, boxes, drawing)
+                annotated = result_folder.ANNOTATED
             except (Exception, KeyboardInterrupt) as error:
                 failure = error
-                (folder / ANNOTATED).unlink(missing_ok=True)
-        annotated = ANNOTATED if (folder / ANNOTATED).exists() else None
+                (folder / result_folder.ANNOTATED).unlink(missing_ok=True)
         report.write_report(content, table, photos, folder, previews=images, annotated=annotated)
-        with replacing(folder / _MANIFEST) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        with replacing(folder / result_folder.SELECTION) as temporary:
+            temporary.write_text(selection.as_text(content), encoding="utf-8")
     if failure is not None:
         raise failure
-    return content, warnings
+    return content, source.warnings
+
+
+def _regions(path: str | os.PathLike[str], boxes: tuple[redaction.Box, ...]) -> list[redaction.Box]:
+    """The boxes to blur, as fractions of the frame."""
+    if not boxes:
+        return []
+    info = video.probe(path)
+    return [redaction.fractions(box, info.width, info.height) for box in boxes]
+
+
+def _choose(
+    model: Model, table: ScoreTable, duration_s: float, options: Options
+) -> selection.Selection:
+    return selection.select_photos(
+        table,
+        attributes=options.attributes,
+        policy=options.policy,
+        view_policy=options.view_policy,
+        view_threshold=options.view_threshold,
+        views=options.views,
+        duration_s=duration_s,
+        unknown_above=model.spec.unknown_above,
+        known=options.known,
+        repetition=_repetition(model, options),
+    )
+
+
+def _video(info: video.VideoInfo, scored: int, *, strip_path: bool) -> dict[str, Any]:
+    """What `selection.json` says of the video."""
+    return {
+        "path": readable(pathlib.PurePath(info.path).name if strip_path else info.path),
+        "frames": info.frames,
+        "duration_s": info.duration_s,
+        "width": info.width,
+        "height": info.height,
+        "scored_frames": scored,
+    }
+
+
+def _write_photos(
+    folder: pathlib.Path,
+    photos: Mapping[str, np.ndarray],
+    time_s: Mapping[str, float],
+    began: datetime.datetime | None,
+    kind: str,
+) -> None:
+    """Writes photos, by path, with the time each was taken at if the video says when it began."""
+    for name, image in photos.items():
+        taken = began and began + datetime.timedelta(seconds=time_s[name])
+        (folder / name).write_bytes(encode(image, kind, taken))
 
 
 def _smoother(model: Model, options: Options) -> Callable[[ScoreTable], ScoreTable]:
@@ -202,8 +224,7 @@ def _smoother(model: Model, options: Options) -> Callable[[ScoreTable], ScoreTab
 
     if options.time == "filter":
         return smoothing.smoothed
-    if options.temporal_model is None:
-        raise UsageError("--temporal=model needs --temporal_model=FILE of `carjax train`")
+    assert options.temporal_model is not None
     return smoothing.by_model(options.temporal_model, model)
 
 
@@ -217,83 +238,10 @@ def _repetition(model: Model, options: Options) -> dict[str, consensus.Repetitio
     return {name: numbers for name, numbers in consensus.FITTED.items() if name not in unknown}
 
 
-def check_out(target: pathlib.Path, overwrite: bool, manifest: str = _MANIFEST) -> None:
-    """Raises a CarjaxError unless the folder can be written, before anything is computed.
-
-    Args:
-        target: the folder, which need not exist.
-        overwrite: a folder of other files will do.
-        manifest: the file that marks a folder as one that the same command wrote.
-    """
-    if target.is_dir():
-        files = (path for path in target.iterdir() if not _PART.fullmatch(path.name))
-        ours = (target / manifest).is_file() or not any(files)
-        if not (ours or overwrite):
-            raise CarjaxError(
-                f"{target}: holds files that carjax did not write: "
-                "give another --out, or --overwrite"
-            )
-    elif target.exists():
-        raise CarjaxError(f"{target}: is a file, not a folder: give another --out")
-    existing = next(p for p in (target, *target.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        raise CarjaxError(f"{target}: {existing} is a file, not a folder: give another --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise CarjaxError(
-            f"{target}: cannot be written ({existing} does not permit it): give another --out"
-        )
-
-
-@contextlib.contextmanager
-def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a hidden folder whose files move into `target` when the block ends without an error.
-
-    What an earlier run wrote there is replaced, and nothing else; the manifest goes first and comes
-    back last. The folder lies inside `target`, which may be a disk of its own, if that exists.
-    """
-    target = target.absolute()
-    folder = unique(target / "carjax" if target.is_dir() else target)
-    try:
-        try:
-            (folder / "photos").mkdir(parents=True)
-            yield folder
-            target.mkdir(exist_ok=True)
-            old = _photos_of(target / _MANIFEST)
-            # Those of a run that was stopped before it had written its manifest.
-            old |= {
-                f"{new.stem}.{kind}" for new in (folder / "photos").iterdir() for kind in FORMATS
-            }
-            (target / _MANIFEST).unlink(missing_ok=True)
-            (target / "photos").mkdir(exist_ok=True)
-            (target / ANNOTATED).unlink(missing_ok=True)
-            for photo in old:
-                (target / "photos" / photo).unlink(missing_ok=True)
-            for new in sorted(folder.rglob("*"), key=lambda p: p.name == _MANIFEST):
-                if new.is_file():
-                    os.replace(new, target / new.relative_to(folder))
-        except OSError as error:
-            raise CarjaxError(
-                f"cannot write {target}: {error.strerror or error}; give another --out"
-            ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _photos_of(manifest: pathlib.Path) -> set[str]:
-    """The names of the photos of an earlier run; none where that cannot be read."""
-    from carjax import selection
-
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        return {pathlib.PurePath(path).name for path in selection.photographed(content)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return set()
-
-
 def _annotate(
     path: str | os.PathLike[str],
     table: ScoreTable,
-    out: pathlib.Path,
+    folder: pathlib.Path,
     content: dict[str, Any],
     options: Options,
     boxes: list[redaction.Box],
@@ -312,7 +260,7 @@ def _annotate(
     annotate(
         path,
         table,
-        out,
+        folder / result_folder.ANNOTATED,
         attributes=asked if options.annotate == "all" else [str(options.annotate)],
         views=options.views,
         view_threshold=options.view_threshold,

@@ -88,6 +88,17 @@ class ScoreTable:
         """The number of frames."""
         return len(self.frame)
 
+    def row_of(self, frame: int) -> int:
+        """The row of a frame.
+
+        Raises:
+            KeyError: the frame was not scored.
+        """
+        row = int(np.searchsorted(self.frame, frame))
+        if row == len(self) or self.frame[row] != frame:
+            raise KeyError(frame)
+        return row
+
     def take(self, rows: slice | np.ndarray) -> ScoreTable:
         """Some of the frames, in order; a slice gives views of the same arrays."""
 

@@ -287,13 +287,13 @@ def evaluated(photos, shipped, tmp_path_factory):
         assert command_line(words) == 0
     finally:
         patch.undo()
-    return out, said, json.loads((out / run.METRICS_FILE).read_text())
+    return out, said, json.loads((out / page.METRICS_FILE).read_text())
 
 
 def test_the_folder_and_its_schema(evaluated):
     out, _, content = evaluated
     assert {p.name for p in out.iterdir()} == {
-        run.METRICS_FILE,
+        page.METRICS_FILE,
         run.PREDICTIONS_FILE,
         run.PAGE_FILE,
     }

@@ -18,6 +18,7 @@ LAYERS = (
     ("datasets", "bundle"),
     ("temporal",),
     ("scoring", "selection", "listing"),
+    ("result_folder",),
     ("scan", "annotate", "report"),
     ("pipeline", "engine", "training", "evaluation"),
     ("experiment", "web"),

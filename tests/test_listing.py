@@ -18,7 +18,7 @@ import walk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import parquet, pipeline, selection, video
+from carjax import parquet, pipeline, result_folder, selection, video
 from carjax.attributes import CAR, VIEWS, find
 from carjax.cli import main as command
 from carjax.cli import select as select_command
@@ -384,10 +384,10 @@ def test_the_region_is_gone_from_photos_and_annotated_video(exported):
 def test_photos_of_an_earlier_run_do_not_stay(tmp_path):
     target = tmp_path / "out"
     for kind in ("png", "jpg"):
-        with pipeline.writing(target) as folder:
+        with result_folder.writing(target) as folder:
             (folder / "photos" / f"type.{kind}").write_bytes(b"x")
             if kind == "png":
-                (folder / pipeline.ANNOTATED).write_bytes(b"x")
+                (folder / result_folder.ANNOTATED).write_bytes(b"x")
             (folder / "selection.json").write_text("{}")
     found = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
     assert found == {"photos/type.jpg", "selection.json"}

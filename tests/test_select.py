@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from carjax import model as models
-from carjax import parquet, pipeline, selection
+from carjax import parquet, pipeline, result_folder, selection
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
 from carjax.cli import select
@@ -275,7 +275,7 @@ def test_a_bad_path_is_found_without_importing_jax(tmp_path):
 
 def run_of(folder, *names):
     """Writes what a run that chose those photos leaves."""
-    with pipeline.writing(folder) as part:
+    with result_folder.writing(folder) as part:
         for name in names:
             (part / "photos" / name).write_bytes(b"new")
         choices = {name: {"photo": f"photos/{name}"} for name in names}
@@ -298,10 +298,10 @@ def test_only_photos_of_an_earlier_run_are_replaced(tmp_path):
 def test_the_folder_may_be_the_current_one_or_on_a_disk_of_its_own(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
-    with pipeline.writing(pathlib.Path()) as part:
+    with result_folder.writing(pathlib.Path()) as part:
         assert part.parent == tmp_path / "out"  # nothing crosses from one disk to another
         (part / "selection.json").write_text("{}")
-        pipeline.check_out(tmp_path / "out", overwrite=False)
+        result_folder.check_out(tmp_path / "out", overwrite=False)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"selection.json", "photos"}
 
 
@@ -309,7 +309,7 @@ def test_a_foreign_folder_is_refused_without_overwrite(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert command.main(["select", str(SAMPLE), f"--out={tmp_path}"]) == 1
     assert "--overwrite" in capsys.readouterr().err
-    pipeline.check_out(tmp_path, overwrite=True)
+    result_folder.check_out(tmp_path, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -318,14 +318,14 @@ def test_an_output_that_cannot_be_made_is_refused_first(tmp_path, capsys):
     assert command.main(["select", str(SAMPLE), f"--out={tmp_path / 'file' / 'out'}"]) == 1
     assert "is a file, not a folder" in capsys.readouterr().err
     with pytest.raises(CarjaxError, match="is a file"):
-        pipeline.check_out(tmp_path / "file", overwrite=True)
+        result_folder.check_out(tmp_path / "file", overwrite=True)
 
 
 def test_a_failed_run_leaves_nothing_that_looks_finished(tmp_path):
     target = tmp_path / "out"
 
     def break_off():
-        with pipeline.writing(target) as folder:
+        with result_folder.writing(target) as folder:
             (folder / "photos" / "type.jpg").write_bytes(b"x")
             raise RuntimeError
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import pipeline, runtime
+from carjax import result_folder, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     table, images = (_find(given, values.data_dir) for given in (values.labels, values.images))
     if not table.is_file():
         raise CarjaxError(f"{table}: no such file: give --labels=FILE.csv")
-    pipeline.check_out(out, values.overwrite, manifest="metrics.json")
+    result_folder.check_out(out, values.overwrite, manifest=page.METRICS_FILE)
     page.require_plotly()
 
     runtime.set_up_jax()

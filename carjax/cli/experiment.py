@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from carjax import pipeline, runtime
+from carjax import result_folder, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -99,7 +99,7 @@ def _pairs(values: flags.FlagValues) -> int:
     out, key = pathlib.Path(values.out), pathlib.Path(values.key)
     if key.absolute().is_relative_to(out.absolute()):
         raise UsageError(f"{key}: lies beside the sheets that it explains: give another --key")
-    pipeline.check_out(out, values.overwrite, manifest="sheet_01.png")
+    result_folder.check_out(out, values.overwrite, manifest="sheet_01.png")
     if key.exists() and not values.overwrite:
         raise CarjaxError(
             f"{key}: judgements may need this key: give another --key, or --overwrite"
@@ -149,7 +149,7 @@ def _hypothesis(values: flags.FlagValues) -> int:
     from carjax.experiment import hypothesis, pairs, report
 
     out = pathlib.Path(values.out)
-    pipeline.check_out(out, values.overwrite, manifest=report.RESULT_FILE)
+    result_folder.check_out(out, values.overwrite, manifest=report.RESULT_FILE)
     judged = None
     if values.judgements:  # everything that can be wrong with the input is found first
         key = pairs.read_key(values.key)
@@ -168,7 +168,7 @@ def _temporal(values: flags.FlagValues) -> int:
     from carjax.experiment import report, temporal_page, temporal_run
 
     out = pathlib.Path(values.out)
-    pipeline.check_out(out, values.overwrite, manifest=temporal_page.RESULT_FILE)
+    result_folder.check_out(out, values.overwrite, manifest=temporal_page.RESULT_FILE)
     if len(values.runs) > 1:
         raise UsageError("carjax experiment temporal takes one folder of --runs, by car model")
     if bool(values.recordings) != bool(values.labels):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import pipeline, runtime, scan, video
+from carjax import pipeline, result_folder, runtime, scan, video
 from carjax.cli import common
 from carjax.errors import UsageError
 from carjax.listing import known, photos, plan, redaction
@@ -122,16 +122,12 @@ def main(argv: list[str]) -> int:
         temporal="model" if values.temporal_model and not values.temporal else values.temporal,
         temporal_model=values.temporal_model,
     )
-    if options.time == "model" and not options.temporal_model:
-        raise UsageError("--temporal=model needs --temporal_model=FILE of `carjax train`")
-    if options.time != "model" and options.temporal_model:
-        raise UsageError(f"--temporal_model is not used with --temporal={options.temporal}")
     # Everything that can be wrong with the input is found before JAX is imported.
     out = pathlib.Path(values.out)
     info = video.probe(words[0])
     for box in options.redact:
         redaction.fractions(box, info.width, info.height)
-    pipeline.check_out(out, values.overwrite)
+    result_folder.check_out(out, values.overwrite)
     console = Console(stderr=True)
     console.print(
         f"{os.fspath(words[0])}: {info.duration_s:.1f} s, {info.width}×{info.height}, "
@@ -194,7 +190,7 @@ def main(argv: list[str]) -> int:
     if values.plan:
         show_plan(content)
     if values.show:
-        webbrowser.open((out / "report.html").absolute().as_uri())
+        webbrowser.open((out / result_folder.REPORT).absolute().as_uri())
     return 0
 
 
@@ -265,7 +261,10 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
             )
     console = Console(markup=False)  # what the user states of the car is text
     console.print(table)
-    written = {"report": out / "report.html", "annotated video": out / pipeline.ANNOTATED}
+    written = {
+        "report": out / result_folder.REPORT,
+        "annotated video": out / result_folder.ANNOTATED,
+    }
     print()
     for what, path in written.items():
         if path.is_file():

@@ -14,6 +14,7 @@ from carjax.errors import CarjaxError
 from carjax.evaluation import metrics
 from carjax.evaluation.metrics import Classified, Directed
 
+METRICS_FILE = "metrics.json"
 _BINS = 15
 _HEIGHT = 420
 _CONFIG = {"responsive": True, "displayModeBar": False}
@@ -38,7 +39,7 @@ def render(content: Mapping[str, Any], rows: Mapping[str, Classified | Directed]
     """Returns the HTML page.
 
     Args:
-        content: of metrics.json.
+        content: of `METRICS_FILE`.
         rows: attribute → the predictions that the charts show.
 
     Raises:

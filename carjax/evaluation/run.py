@@ -28,7 +28,6 @@ from carjax.model import Model
 from carjax.prefetch import prefetch
 from carjax.table import certainty
 
-METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.csv"
 PAGE_FILE = "evaluation.html"
 SCHEMA_VERSION = 1
@@ -248,7 +247,7 @@ def evaluate(
     target = pathlib.Path(out)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        (target / METRICS_FILE).unlink(missing_ok=True)
+        (target / page.METRICS_FILE).unlink(missing_ok=True)
         _write_predictions(target / PREDICTIONS_FILE, attributes, scored, reduced)
         with files.replacing(target / PAGE_FILE) as temporary:
             plotted = {
@@ -256,7 +255,7 @@ def evaluate(
                 for name, (rows, known) in reduced.items()
             }
             temporary.write_text(page.render(content, plotted), encoding="utf-8")
-        with files.replacing(target / METRICS_FILE) as temporary:
+        with files.replacing(target / page.METRICS_FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise CarjaxError(

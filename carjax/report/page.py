@@ -17,6 +17,7 @@ import jinja2
 import markupsafe
 import numpy as np
 
+from carjax import result_folder
 from carjax.errors import CarjaxError
 from carjax.files import replacing
 from carjax.listing import known, plan
@@ -85,7 +86,7 @@ def write_report(
         CarjaxError: the folder cannot be written.
     """
     page = render(selection, table, photos, previews=previews, annotated=annotated)
-    path = pathlib.Path(out) / "report.html"
+    path = pathlib.Path(out) / result_folder.REPORT
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

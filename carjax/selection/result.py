@@ -246,6 +246,11 @@ def to_json(
     return _plain(result)
 
 
+def as_text(content: Mapping[str, Any]) -> str:
+    """The text of `selection.json`."""
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
 def _attribute_json(choice: AttributeChoice, photo: str | None) -> dict[str, Any]:
     if choice.frame is None:
         return {"value": None, "reason": choice.reason}

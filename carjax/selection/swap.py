@@ -90,10 +90,12 @@ def swapped(
         UsageError: there is no such photo or no such frame, or it shows another view.
     """
     _chosen(content, photo)
-    rows = np.flatnonzero(table.frame == frame)
-    if not rows.size:
-        raise UsageError(f"frame {frame} was not scored; choose one of the timeline's frames")
-    row = int(rows[0])
+    try:
+        row = table.row_of(frame)
+    except KeyError:
+        raise UsageError(
+            f"frame {frame} was not scored; choose one of the timeline's frames"
+        ) from None
     result = copy.deepcopy(dict(content))
     if photo.startswith(VIEW_PREFIX):
         new = _described_view(table, content, photo, row)

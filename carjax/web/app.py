@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
 import carjax
+from carjax import result_folder
 from carjax.errors import CarjaxError, UsageError
 from carjax.listing import known as statements
 from carjax.web import answers, upload
@@ -279,7 +280,7 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
     @app.get("/jobs/{id}/selection.json", tags=["results"], responses=_REFUSED)
     async def selection(id: Id) -> FileResponse:
         """What was chosen, as `carjax select` writes it."""
-        return FileResponse(result(id, "out", "selection.json")[1])
+        return FileResponse(result(id, "out", result_folder.SELECTION)[1])
 
     @app.get("/jobs/{id}/details", tags=["results"], responses=_REFUSED)
     async def details(id: Id) -> FileResponse:

@@ -18,13 +18,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from carjax import parquet, pictures, report, video
+from carjax import parquet, pictures, report, result_folder, selection, video
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import replacing
 from carjax.listing import photos, redaction
 from carjax.report import page
 from carjax.report.series import series
-from carjax.selection import photographed, smoothing, swap
+from carjax.selection import smoothing, swap
 from carjax.table import ScoreTable
 
 SMALL_SIDE = 960
@@ -130,7 +130,7 @@ def _publish(folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable
         original = _original(folder, frame).read_bytes()
         image = _decoded(original)
         edited = redaction.blurred(image, edits.boxes.get(frame, ()))
-        edited = photos.cropped(edited, table.box[table.frame == frame][0], edits.crop)
+        edited = photos.cropped(edited, table.box[table.row_of(frame)], edits.crop)
         exported[path] = edited
         same = edited is image
         encoded[path] = original if same else _encoded(folder, table, frame, edited)
@@ -138,8 +138,7 @@ def _publish(folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable
         _write(
             folder / "small" / pathlib.PurePath(path).name, _jpeg(_shrunk(edited), _SMALL_QUALITY)
         )
-    text = json.dumps(content, indent=1, allow_nan=False)
-    _write(folder / "out" / "selection.json", text.encode())
+    _write(folder / "out" / result_folder.SELECTION, selection.as_text(content).encode())
     _write_zip(folder, content, table, exported, encoded)
     details = {
         "video": {key: value for key, value in content["video"].items() if key != "path"},
@@ -167,7 +166,7 @@ def _write_zip(
 ) -> None:
     names = photos.listing_names(content)
     listed = json.loads(json.dumps(content))
-    for path, choice in photographed(listed).items():
+    for path, choice in selection.photographed(listed).items():
         choice["photo"] = names[path]
     images = {names[path]: image for path, image in exported.items()}
     html = report.page.render(listed, table, images)
@@ -178,21 +177,21 @@ def _write_zip(
     ):
         for path, name in names.items():
             archive.writestr(name, encoded[path])
-        text = json.dumps(listed, indent=1, allow_nan=False)
-        archive.writestr("selection.json", text, zipfile.ZIP_DEFLATED)
-        archive.writestr("report.html", html, zipfile.ZIP_DEFLATED)
+        text = selection.as_text(listed)
+        archive.writestr(result_folder.SELECTION, text, zipfile.ZIP_DEFLATED)
+        archive.writestr(result_folder.REPORT, html, zipfile.ZIP_DEFLATED)
 
 
 def _read(folder: pathlib.Path) -> tuple[dict[str, Any], ScoreTable]:
-    content = json.loads((folder / "out" / "selection.json").read_text(encoding="utf-8"))
-    table, _ = parquet.read(folder / "out" / "scores.parquet")
+    content = json.loads((folder / "out" / result_folder.SELECTION).read_text(encoding="utf-8"))
+    table, _ = parquet.read(folder / "out" / result_folder.SCORES)
     # The file has what frames say by themselves.
     return content, smoothing.smoothed(table) if content.get("temporal") == "filter" else table
 
 
 def _frames(content: Mapping[str, Any]) -> dict[str, int]:
     """Path of a photo → its frame."""
-    return {path: choice["frame"] for path, choice in photographed(content).items()}
+    return {path: choice["frame"] for path, choice in selection.photographed(content).items()}
 
 
 def _video(folder: pathlib.Path) -> pathlib.Path:
@@ -202,7 +201,7 @@ def _video(folder: pathlib.Path) -> pathlib.Path:
 def _encoded(folder: pathlib.Path, table: ScoreTable, frame: int, image: np.ndarray) -> bytes:
     """A JPEG with the time at which the frame was taken, where the video says when it began."""
     began = video.recorded_at(_video(folder))
-    after = datetime.timedelta(seconds=float(table.time_s[table.frame == frame][0]))
+    after = datetime.timedelta(seconds=float(table.time_s[table.row_of(frame)]))
     return photos.encode(image, "jpg", began and began + after)
 
 
