@@ -17,6 +17,7 @@ import numpy as np
 
 from carjax import circular, runtime, scan, scoring
 from carjax import model as models
+from carjax.datasets import turntables
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -46,13 +47,8 @@ def sample(model: models.Model) -> dict[str, float]:
 def spins(model: models.Model, folder: pathlib.Path) -> dict[str, dict[str, float]]:
     import cv2
 
-    with (folder / "labels.csv").open() as f:
-        rows = list(csv.DictReader(f))
-    groups: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        groups.setdefault(row["file"].split("/")[0], []).append(row)
     found, every = {}, []
-    for name, group in groups.items():
+    for name, group in turntables.read(folder).items():
         frames = np.stack([cv2.imread(str(folder / row["file"]))[..., ::-1] for row in group])
         scores = scoring.Scorer(model)(frames)
         truth = np.array([float(row["azimuth_deg"]) for row in group])

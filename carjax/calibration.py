@@ -94,7 +94,7 @@ def novelty(log_probs: jax.Array) -> jax.Array:
         log_probs: float [..., K]; of the head itself, before calibration; of its classes, or of
             their parts.
     """
-    return 1.0 - jnp.exp(jnp.max(log_probs, axis=-1))
+    return -jnp.expm1(jnp.max(log_probs, axis=-1))
 
 
 def state_classes(

@@ -113,10 +113,11 @@ def _complete(url: str, out: IO[bytes], on_progress: Progress) -> None:
 def _append(url: str, out: IO[bytes], on_progress: Progress) -> None:
     """Reads one response to the end; raises _Dropped where it ends early."""
     start = out.tell()
-    request = urllib.request.Request(url, headers={"User-Agent": f"carjax/{carjax.__version__}"})
+    headers = {"User-Agent": f"carjax/{carjax.__version__}"}
     if start:
-        request.add_header("Range", f"bytes={start}-")
+        headers["Range"] = f"bytes={start}-"
     try:
+        request = urllib.request.Request(url, headers=headers)
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:
@@ -129,6 +130,8 @@ def _append(url: str, out: IO[bytes], on_progress: Progress) -> None:
             f"{url}: cannot be reached ({error.reason}): check the network, or get the file by "
             "other means and use `carjax weights import`"
         ) from None
+    except (ValueError, http.client.InvalidURL) as error:
+        raise UsageError(f"{url}: not an address ({error})") from None
     except (OSError, http.client.HTTPException) as error:
         raise _Dropped(str(error) or type(error).__name__) from None
     with response:

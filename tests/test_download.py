@@ -201,6 +201,9 @@ def test_targets_and_addresses_that_cannot_be(server, tmp_path):
         download.download(server.url, tmp_path / "file" / "w", MD5)
     with pytest.raises(UsageError, match="not an address that starts with http"):
         download.download("file:///etc/passwd", tmp_path / "w", MD5)
+    for url in ("http://[bad/w", "http://a b/w", "http://host:port/w"):
+        with pytest.raises(UsageError, match="not an address"):
+            download.download(url, tmp_path / "w", MD5)
 
 
 # --- carjax weights fetch -------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def test_charts_are_files_of_their_own(held):
 @pytest.fixture(scope="module")
 def drawn(held):
     """Twelve pairs of that world's albums."""
-    return pairs.draw([e for e in held_out.all_footage(held) if e[0] == predictions.KNOWN], 4, 3)
+    return pairs.draw([e for e in held_out.all_candidates(held) if e[0] == predictions.KNOWN], 4, 3)
 
 
 def test_pairs_are_of_one_album_and_two_frames(held, drawn):
@@ -307,7 +307,7 @@ def test_pairs_are_of_one_album_and_two_frames(held, drawn):
         assert {held.facts.model[f] for f in (pair.a_file, pair.b_file)} == {pair.source}
         assert left.shape == right.shape == (pairs.HEIGHT, pairs.WIDTH, 3)
         album = next(
-            a for _, a in held_out.all_footage(held) if {pair.a_file, pair.b_file} <= {*a.files}
+            a for _, a in held_out.all_candidates(held) if {pair.a_file, pair.b_file} <= {*a.files}
         )
         chosen = pair.a_file if pair.chosen == "A" else pair.b_file
         assert album.files[candidates.picks(album)["consensus"]] == chosen
@@ -316,7 +316,7 @@ def test_pairs_are_of_one_album_and_two_frames(held, drawn):
 
 
 def test_drawing_repeats_and_both_sides_occur(held):
-    entries = held_out.all_footage(held)
+    entries = held_out.all_candidates(held)
     first, again, other = (pairs.draw(entries, 8, seed)[0] for seed in (0, 0, 1))
     assert first == again != other
     assert {pair.chosen for pair in (*first, *other)} == {"A", "B"}

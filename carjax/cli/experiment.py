@@ -104,8 +104,8 @@ def _pairs(values: flags.FlagValues) -> int:
         raise CarjaxError(
             f"{key}: judgements may need this key: give another --key, or --overwrite"
         )
-    footage = held.all_footage(_held(values))
-    drawn, pictures, same = pairs.draw(footage, values.pairs, values.seed)
+    entries = held.all_candidates(_held(values))
+    drawn, pictures, same = pairs.draw(entries, values.pairs, values.seed)
     sheets = pairs.write_sheets(out, drawn, pictures)
     for stale in {*out.glob("sheet_*.png")} - {*sheets}:
         stale.unlink()

@@ -12,7 +12,7 @@ import numpy as np
 
 from carjax import selection
 from carjax.attributes import Categorical, Schema
-from carjax.datasets import csv_table, photos
+from carjax.datasets import photos, turntables
 from carjax.errors import CarjaxError, NoCarError
 from carjax.experiment.predictions import Facts, Predictions, photo_path
 from carjax.table import ScoreTable, certainty
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 ALBUM, VIDEO = "album", "video"
 # A car model's photos of one fold are dealt into albums of about this many.
 ALBUM_SIZE, MIN_ALBUM = 8, 5
-# The pictures of a turntable are taken as so many a second.
-SPIN_FPS = 4.0
 # The sample video shows this car (data/README.md).
 SAMPLE = "samples/prius_walkaround.mp4"
 SAMPLE_LABELS = {"type": "hatchback", "brand": "Toyota", "doors": "5", "seats": "5"}
@@ -72,19 +70,19 @@ class Candidates:
         return certainty(entropy, len(self.attribute.classes))
 
 
-def picks(footage: Candidates) -> dict[str, int | None]:
+def picks(among: Candidates) -> dict[str, int | None]:
     """Returns the position that each picker chooses; None where it refuses to.
 
     `consensus` and `entropy` are the policies of `selection.select_photos`; `sharpest` the frame
     of highest sharpness, `middle` the one in the middle of the time.
     """
-    table = footage.table
+    table = among.table
     found: dict[str, int | None] = {}
     for policy in (CONSENSUS, ENTROPY):
         try:
             chosen = selection.select_photos(
-                table, attributes=[footage.attribute.name], policy=policy, alternatives=0
-            ).attributes[footage.attribute.name]
+                table, attributes=[among.attribute.name], policy=policy, alternatives=0
+            ).attributes[among.attribute.name]
         except NoCarError:
             found[policy] = None
             continue
@@ -158,18 +156,11 @@ def videos(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list
     """
     root = photos.data_root(data_dir)
     found = []
-    if (root / "spins" / "labels.csv").is_file():
+    if (root / "spins" / turntables.LABELS_FILE).is_file():
         found += _spins(model, root / "spins")
     if (root / SAMPLE).is_file():
         found += _sample(model, root / SAMPLE)
     return found
-
-
-def turntables(folder: pathlib.Path) -> dict[str, list[dict[str, str]]]:
-    """Returns name → rows of `labels.csv`, one per picture in order, of a folder of turntables."""
-    _, rows = csv_table.read(folder / "labels.csv", ["file", "make", "azimuth_deg"])
-    names = sorted({row["file"].split("/")[0] for row in rows})
-    return {name: [r for r in rows if r["file"].split("/")[0] == name] for name in names}
 
 
 def _spins(model: Model, folder: pathlib.Path) -> list[Candidates]:
@@ -177,7 +168,7 @@ def _spins(model: Model, folder: pathlib.Path) -> list[Candidates]:
     from carjax.evaluation import run
 
     found = []
-    for name, of_spin in turntables(folder).items():
+    for name, of_spin in turntables.read(folder).items():
         labelled = photos.Photos(
             paths=tuple(folder / row["file"] for row in of_spin),
             names=tuple(row["file"] for row in of_spin),
@@ -189,10 +180,10 @@ def _spins(model: Model, folder: pathlib.Path) -> list[Candidates]:
         if scored.unreadable:
             raise CarjaxError(scored.unreadable[0])
         frame = np.arange(len(of_spin))
-        table = scoring.to_table(scored.scores, model.spec, frame, frame / SPIN_FPS)
+        table = scoring.to_table(scored.scores, model.spec, frame, frame / turntables.FPS)
         truth = {"brand": of_spin[0]["make"], **of_spin[0]}
         files = tuple(f"spins/{row['file']}" for row in of_spin)
-        found += _footage(name, table, truth, files, labelled.read, model.spec.schema)
+        found += _by_attribute(name, table, truth, files, labelled.read, model.spec.schema)
     return found
 
 
@@ -206,10 +197,10 @@ def _sample(model: Model, path: pathlib.Path) -> list[Candidates]:
         return video.Decoder(path).grab({frame})[frame][..., ::-1]
 
     files = (SAMPLE,) * len(table)
-    return _footage(path.stem, table, SAMPLE_LABELS, files, read, model.spec.schema)
+    return _by_attribute(path.stem, table, SAMPLE_LABELS, files, read, model.spec.schema)
 
 
-def _footage(
+def _by_attribute(
     name: str,
     table: ScoreTable,
     truth: Mapping[str, str],
@@ -225,7 +216,7 @@ def _footage(
     ]
 
 
-def outcomes(footage: Sequence[Candidates]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def outcomes(groups: Sequence[Candidates]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Who was right where.
 
     Returns:
@@ -235,8 +226,8 @@ def outcomes(footage: Sequence[Candidates]) -> tuple[np.ndarray, np.ndarray, np.
         float64 [F, 5] of the share of `consensus`'s own frame in the picker's choice: 1 where it is
         the same frame, and of `random` one over the frames.)
     """
-    right, sure, same = np.full((3, len(footage), len(PICKERS)), np.nan)
-    for row, own in enumerate(footage):
+    right, sure, same = np.full((3, len(groups), len(PICKERS)), np.nan)
+    for row, own in enumerate(groups):
         chosen = picks(own)
         for column, picker in enumerate(PICKERS[:-1]):
             position = chosen[picker]

@@ -80,7 +80,7 @@ def read(
     return Held(protocols, excluded, facts, albums, scored, card)
 
 
-def all_footage(held: Held) -> list[tuple[str, Candidates]]:
+def all_candidates(held: Held) -> list[tuple[str, Candidates]]:
     """Returns every album and video, each with its protocol."""
     found = [(protocol, own) for protocol, albums in held.albums.items() for own in albums]
     return [*found, *((candidates.VIDEO, own) for own in held.videos)]

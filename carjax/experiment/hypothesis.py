@@ -116,26 +116,26 @@ def choice(albums: Sequence[Candidates], samples: int = statistics.RESAMPLES) ->
     return result
 
 
-def of_video(footage: Candidates) -> dict[str, Any]:
+def of_video(among: Candidates) -> dict[str, Any]:
     """One video and attribute: the frame of each picker, whether it is right, and its certainty."""
-    chosen = candidates.picks(footage)
+    chosen = candidates.picks(among)
     frames = {
         picker: None
         if position is None
         else {
-            "frame": int(footage.table.frame[position]),
-            "correct": bool(footage.correct[position]),
-            "certainty": float(footage.certainty[position]),
+            "frame": int(among.table.frame[position]),
+            "correct": bool(among.correct[position]),
+            "certainty": float(among.certainty[position]),
         }
         for picker, position in chosen.items()
     }
     return {
-        "video": footage.source,
-        "attribute": footage.attribute.name,
-        "truth": footage.attribute.classes[footage.label],
-        "frames": len(footage.table),
-        "random_accuracy": float(footage.correct.mean()),
-        "random_certainty": float(footage.certainty.mean()),
+        "video": among.source,
+        "attribute": among.attribute.name,
+        "truth": among.attribute.classes[among.label],
+        "frames": len(among.table),
+        "random_accuracy": float(among.correct.mean()),
+        "random_certainty": float(among.certainty.mean()),
         "pickers": frames,
     }
 

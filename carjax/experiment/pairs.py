@@ -71,7 +71,7 @@ class Pair:
 class _Drawn:
     """A pair before it has a number: who, where, and the positions of the two frames."""
 
-    footage: Candidates
+    among: Candidates
     protocol: str
     rival: str
     chosen: int
@@ -79,7 +79,7 @@ class _Drawn:
 
 
 def draw(
-    footage: Sequence[tuple[str, Candidates]], count: int, seed: int = 0
+    entries: Sequence[tuple[str, Candidates]], count: int, seed: int = 0
 ) -> tuple[list[Pair], list[tuple[np.ndarray, np.ndarray]], dict[str, int]]:
     """Draws pairs: what carjax chose and what a rival chose, from one album or video each.
 
@@ -87,7 +87,7 @@ def draw(
     order, give the rest. Where both choose the same frame there is nothing to show.
 
     Args:
-        footage: protocol and footage of each; of several protocols, each gives an equal share.
+        entries: protocol, and album or video; of several protocols, each gives an equal share.
         count: pairs in all, shared equally by the attributes.
         seed: of the draws, the order of the pairs and the sides.
 
@@ -100,14 +100,14 @@ def draw(
     """
     rng = np.random.default_rng(seed)
     same = dict.fromkeys(RIVALS, 0)
-    names = list(dict.fromkeys(own.attribute.name for _, own in footage))
+    names = list(dict.fromkeys(own.attribute.name for _, own in entries))
     if not names:
         raise CarjaxError("no album and no video to draw pairs from")
     drawn: list[_Drawn] = []
     for name in names:
         share = count // len(names) + (names.index(name) < count % len(names))
         drawn += _draw_attribute(
-            [entry for entry in footage if entry[1].attribute.name == name], share, rng, same
+            [entry for entry in entries if entry[1].attribute.name == name], share, rng, same
         )
     order = rng.permutation(len(drawn))
     numbered = [
@@ -166,7 +166,7 @@ def _draw_attribute(
 def _number(
     number: int, drawn: _Drawn, chosen_left: bool
 ) -> tuple[Pair, tuple[np.ndarray, np.ndarray]]:
-    own = drawn.footage
+    own = drawn.among
     sides = (drawn.chosen, drawn.other) if chosen_left else (drawn.other, drawn.chosen)
     left, right = sides
     pair = Pair(

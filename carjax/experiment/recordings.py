@@ -14,10 +14,10 @@ import numpy as np
 
 from carjax import parquet, scan, scoring, selection
 from carjax.backbones.features import Features, Level
-from carjax.datasets import csv_table, frame_labels, frame_sequences, photos
+from carjax.datasets import csv_table, frame_labels, frame_sequences, photos, turntables
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
-from carjax.experiment.candidates import SAMPLE, SAMPLE_LABELS, SPIN_FPS, turntables
+from carjax.experiment.candidates import SAMPLE, SAMPLE_LABELS
 from carjax.experiment.temporal import VIDEO, Footage
 from carjax.selection import smoothing
 from carjax.table import ScoreTable
@@ -46,7 +46,7 @@ def read(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list[F
     found = []
     if (root / SAMPLE).is_file():
         found.append(_sample(model, root / SAMPLE))
-    if (root / "spins" / "labels.csv").is_file():
+    if (root / "spins" / turntables.LABELS_FILE).is_file():
         found += _spins(model, root / "spins")
     if (root / BEND).is_file():
         table, _ = scan.score_video(model, root / BEND, fps="all", features="grid")
@@ -162,13 +162,15 @@ def _sample(model: Model, path: pathlib.Path) -> Footage:
 def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
     scorer = scoring.Scorer(model, features="grid")
     found = []
-    for name, own in turntables(folder).items():
+    for name, own in turntables.read(folder).items():
         # Photos decode to BGR; frames are RGB.
         images = [photos.decode(folder / row["file"])[..., ::-1] for row in own]
         if len({image.shape for image in images}) > 1:
             raise CarjaxError(f"{folder / name}: pictures of several sizes")
         frame = np.arange(len(own))
-        table = scoring.to_table(scorer(np.stack(images)), model.spec, frame, frame / SPIN_FPS)
+        table = scoring.to_table(
+            scorer(np.stack(images)), model.spec, frame, frame / turntables.FPS
+        )
         azimuth = np.array([float(row["azimuth_deg"]) for row in own])
         truth = {"brand": own[0]["make"], **own[0]}
         found.append(_footage(name, table, azimuth, np.zeros(len(own), bool), truth))

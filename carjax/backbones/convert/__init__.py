@@ -37,7 +37,7 @@ def convert_file(name: str, source: str | os.PathLike[str]) -> Params:
     """
     registry.spec_of(name)
     path = pathlib.Path(source)
-    keras = path.suffix in _KERAS_SUFFIXES
+    keras = path.suffix.lower() in _KERAS_SUFFIXES
     lite = name.startswith("efficientnet_lite")
     if keras and lite:
         raise CarjaxError(

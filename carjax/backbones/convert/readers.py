@@ -33,7 +33,7 @@ def _existing(path: pathlib.Path) -> None:
 def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads name → array from a `.pth` or safetensors file; raises CarjaxError for any other."""
     _existing(path)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return read_safetensors(path)
     try:
         import torch
