@@ -151,19 +151,22 @@ def fit_classes(
         part_novelty: float [N]; novelty among the parts; None: its slope stays 0.
 
     Raises:
-        ValueError: there is no photo, or a number is not finite.
+        ValueError: there is no photo, a number is not finite, or a label is no class.
     """
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
-    _check_data(np.exp(log_probs))  # a probability may be 0
-    p = np.asarray(log_probs, np.float64)
+    share = _shares(len(log_probs), weights)
+    _check_finite(np.exp(log_probs))
+    # A probability may be 0; as a true class's it counts as `certainty.log_losses` counts it.
+    p = np.maximum(np.asarray(log_probs, np.float64), np.log(1e-12))
+    if not ((labels >= 0) & (labels < p.shape[1])).all():
+        raise ValueError(f"labels must be from 0 to {p.shape[1] - 1}")
     signs = [np.ones(len(p)), 1.0 - np.exp(p.max(axis=1))]
     if part_novelty is not None:
+        _check_finite(part_novelty)
         signs.append(np.asarray(part_novelty, np.float64))
     columns = np.stack(signs, axis=1)
-    share = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
-    share = share / share.sum()
 
     def loss(x: np.ndarray) -> float:
         q = p * np.exp(columns @ x)[:, None]
@@ -175,9 +178,18 @@ def fit_classes(
     return ClassCalibration(*(float(v) for v in found))
 
 
-def _check_data(*arrays: np.ndarray | jax.Array) -> None:
-    if not len(arrays[0]):
+def _shares(count: int, weights: np.ndarray | None) -> np.ndarray:
+    """What each photo counts, float64 [count], summing to one."""
+    if not count:
         raise ValueError("there must be at least one photo to fit a calibration to")
+    shares = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    _check_finite(shares)
+    if shares.min() < 0 or not shares.sum() > 0:
+        raise ValueError("weights must not be negative, nor all be 0")
+    return shares / shares.sum()
+
+
+def _check_finite(*arrays: np.ndarray | jax.Array) -> None:
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError("a calibration is fitted to finite numbers only")
 
@@ -198,10 +210,9 @@ def fit_direction(
     from scipy.optimize import minimize
     from scipy.special import expit
 
-    _check_data(azimuth_deg, density.mu, density.kappa)
+    share = jnp.asarray(_shares(len(azimuth_deg), weights), jnp.float32)
+    _check_finite(azimuth_deg, *density)
     angle = jnp.asarray(np.deg2rad(azimuth_deg), jnp.float32)
-    counts = np.ones(len(angle)) if weights is None else np.asarray(weights, np.float64)
-    share = jnp.asarray(counts / counts.sum(), jnp.float32)
 
     @jax.jit
     def loglik(x: jax.Array) -> jax.Array:

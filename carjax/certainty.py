@@ -149,7 +149,8 @@ def calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: i
         The error in [0, 1]; 0 is calibrated.
 
     Raises:
-        ValueError: the two are not rows of one length N ≥ 1, or `bins` is below 1.
+        ValueError: the two are not rows of one length N ≥ 1, a probability is none, or `bins` is
+            below 1.
 
     Example:
         >>> round(calibration_error([0.9, 0.9], [True, False]), 3)
@@ -161,6 +162,8 @@ def calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: i
             f"confidence and correct must both be [N] with N ≥ 1, not {stated.shape} and "
             f"{true.shape}"
         )
+    if not ((stated >= 0) & (stated <= 1 + 1e-4)).all():
+        raise ValueError("confidence must be probabilities, from 0 to 1")
     _check_positive("bins", bins)
     return _binned_gap(stated, true, confidence_bins(stated, bins))
 

@@ -131,7 +131,7 @@ class Trunk(nn.Module):
                 scores += self.param("place", nn.initializers.zeros, place)
                 weights = nn.softmax(scores, axis=(1, 2))
                 values = jnp.einsum("bhwq,bhwc->bqc", weights, values)
-            parts.append(values.reshape(values.shape[0], -1))
+            parts.append(values.reshape(len(values), math.prod(values.shape[1:])))
         x = jnp.concatenate(parts, axis=-1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.gelu(nn.Dense(spec.hidden, name="hidden")(x))
@@ -233,8 +233,13 @@ def _trunk(spec: HeadSpec, dropout: float) -> Trunk:
 
 
 def angle_of(direction: jax.Array) -> jax.Array:
-    """The angle [...] of plane vectors [..., 2], any length but 0."""
-    return jnp.arctan2(direction[..., 1], direction[..., 0])
+    """The angle [...] of plane vectors [..., 2]; of a vector of length 0 it is 0.
+
+    Its gradient is finite there too, where that of the arctangent is not.
+    """
+    x, y = direction[..., 0], direction[..., 1]
+    nowhere = x * x + y * y < 1e-30
+    return jnp.arctan2(y, jnp.where(nowhere, 1.0, x))
 
 
 def kappa_of(log_kappa: jax.Array) -> jax.Array:
@@ -320,7 +325,7 @@ class VonMisesMixtureHead(nn.Module):
         floor = self.param("floor", _floor_init(), ())
         density = circular.Density(
             weights,
-            angle_of(direction.reshape(-1, k, 2)),
+            angle_of(direction.reshape(len(direction), k, 2)),
             kappa_of(log_kappa),
             jnp.broadcast_to(nn.sigmoid(floor), weights.shape[:1]),
         )

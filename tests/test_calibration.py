@@ -142,6 +142,42 @@ def test_nothing_is_fitted_to_nothing_or_to_what_is_no_number():
             calibration.fit_classes(rows, np.zeros(len(rows), int))
 
 
+@pytest.mark.parametrize("bad", [[np.nan, 1, 1], [-1.0, 1, 1], [0.0, 0, 0]])
+def test_weights_that_cannot_be_are_refused(bad):
+    density = circular.from_single(jnp.zeros(3), jnp.full(3, 9.0))
+    log_probs = np.log(np.full((3, 2), 0.5))
+    with pytest.raises(ValueError, match=r"finite numbers|weights"):
+        calibration.fit_direction(density, np.zeros(3), np.array(bad))
+    with pytest.raises(ValueError, match=r"finite numbers|weights"):
+        calibration.fit_classes(log_probs, np.zeros(3, int), np.array(bad))
+
+
+def test_what_a_fit_reads_is_checked():
+    log_probs = np.log(np.full((3, 2), 0.5))
+    with pytest.raises(ValueError, match="finite numbers"):
+        calibration.fit_classes(log_probs, np.zeros(3, int), part_novelty=np.array([np.nan, 0, 0]))
+    for label in (-1, 2):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            calibration.fit_classes(log_probs, np.array([0, 0, label]))
+    floor = circular.from_single(jnp.zeros(3), jnp.full(3, 9.0), jnp.array([0.1, jnp.nan, 0.1]))
+    with pytest.raises(ValueError, match="finite numbers"):
+        calibration.fit_direction(floor, np.zeros(3))
+
+
+def test_a_true_class_of_probability_zero_does_not_end_the_fit():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.55, 0.95, 400)
+    label = (rng.random(400) > p).astype(int)
+    log_probs = np.log(np.stack([p, 1 - p], axis=1)) * 3  # too sure
+    log_probs -= np.log(np.exp(log_probs).sum(axis=1, keepdims=True))
+    plain = calibration.fit_classes(log_probs, label)
+    with np.errstate(divide="ignore"):
+        sure = np.log(np.array([[1.0, 0.0]]))
+    with_one = calibration.fit_classes(np.append(log_probs, sure, 0), np.append(label, 1))
+    assert plain.sharpness < -0.5
+    assert with_one.sharpness < -0.5
+
+
 def test_a_stated_direction_is_the_mixture_by_hand():
     density = circular.from_single(jnp.array([0.5]), jnp.array([40.0]), jnp.array([0.3]))
     stated = calibration.state_direction(

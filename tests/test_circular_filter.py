@@ -168,6 +168,16 @@ def test_drift_in_a_second_depends_neither_on_frame_rate_nor_on_cells(rate, cell
     )
 
 
+@pytest.mark.parametrize("rate", [8, 30])
+def test_fast_speeds_drift_no_more_where_cells_are_no_wider_than_stated(rate):
+    width_deg = 2 * 8.27 / np.sqrt(rate)
+    for cells, exact in ((int(np.ceil(360 / width_deg)), True), (40, False)):
+        motion = Motion(cells=cells)
+        length = np.abs(np.asarray(spectra(1.0 / rate, motion)[:, 1])) ** rate
+        drift = np.degrees(np.sqrt(-2 * np.log(length)))
+        assert np.allclose(drift, 8.27, rtol=5e-3) == exact
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -372,6 +382,18 @@ def test_a_masked_frame_says_nothing_and_frames_without_content_have_no_evidence
     np.testing.assert_allclose(nothing.log_evidence, 0.0, atol=1e-4)
 
 
+def test_a_frame_that_is_no_number_says_nothing():
+    density, time_s, _ = frames()
+    broken = density._replace(mu=density.mu.at[7].set(jnp.nan))
+    for whole in (smooth, filtered, viterbi):
+        found, expected = whole(broken, time_s), whole(density, time_s, np.arange(24) != 7)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    stream = streaming.Stream(lag=0)
+    for i, when in enumerate(time_s.tolist()):
+        answer = stream.push(jax.tree.map(lambda x, i=i: x[i], broken), when)
+    np.testing.assert_allclose(answer.density, filtered(broken, time_s).density[-1], atol=5e-5)
+
+
 def test_frames_that_repeat_each_other_count_by_the_time_between_them():
     one = circular.from_single(jnp.float32(1.0), jnp.float32(30.0))
     many = jax.tree.map(lambda x: jnp.repeat(x[None], 6, axis=0), one)
@@ -413,7 +435,9 @@ def test_new_rates_compile_nothing_and_have_a_gradient():
     def evidence(rates):
         return smooth(density, jnp.asarray(time_s), motion=Motion(cells=72, **rates)).log_evidence
 
-    rates = {"drift_deg": 9.0, "change_rate": 1.0, "turn_rate": 0.1, "floor": 0.1}
+    rates = {
+        "drift_deg": 9.0, "change_rate": 1.0, "turn_rate": 0.1, "floor": 0.1, "correlation_s": 0.3
+    }  # fmt: skip
     slopes = jax.jit(jax.grad(evidence))(rates)
     for name, slope in slopes.items():
         ends = [evidence({**rates, name: rates[name] * factor}) for factor in (0.97, 1.03)]

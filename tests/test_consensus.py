@@ -109,3 +109,8 @@ def test_one_frame_states_what_it_stated():
     repetition = Repetition(0.2, 1.0, floor=0.0)
     pooled = consensus.pool(np.array([[0.6, 0.4]]), np.zeros(1), np.ones(1), repetition)
     np.testing.assert_allclose(pooled, [0.6, 0.4])
+
+
+def test_a_consensus_of_no_video_is_refused():
+    with pytest.raises(ValueError, match="at least one video"):
+        consensus.fit([])

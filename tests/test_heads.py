@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import heads
+from carjax import circular, heads
 from carjax.attributes import Angular, Categorical
 from carjax.backbones.features import Features
 
@@ -106,3 +106,19 @@ def test_angular_head_gives_one_component_above_a_floor(features, random_tree):
     np.testing.assert_array_equal(density.floor, [0.5] * 3)
     params["log_kappa"]["bias"] = jnp.array([1e6])
     assert np.isfinite(head.apply({"params": params}, features).kappa).all()
+
+
+@pytest.mark.parametrize("density", ["vonmises", "mixture", "biternion"])
+def test_an_empty_batch_and_features_without_contrast(density):
+    spec = heads.HeadSpec(Angular("orientation"), density=density, components=2, grid=2, channels=3)
+    module = heads.create(spec)
+    flat = Features(jnp.ones((2, 7)), jnp.ones((2, 4, 4, 5)))
+    params = module.init(jax.random.key(0), flat)["params"]
+    none = module.apply({"params": params}, jax.tree.map(lambda x: x[:0], flat))
+    assert none.mu.shape[0] == 0
+
+    def loss(params):
+        return -circular.log_prob(module.apply({"params": params}, flat), 1.0).sum()
+
+    slopes = jax.jit(jax.grad(loss))(params)
+    assert all(np.isfinite(slope).all() for slope in jax.tree.leaves(slopes))

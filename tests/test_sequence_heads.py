@@ -13,6 +13,7 @@ from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
 from carjax.temporal import sequence_heads, sequence_model, votes
 from carjax.temporal.sequence_heads import Frames, SequenceHead, SequenceSpec
+from carjax.training.sequences import SequenceTask
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -131,6 +132,20 @@ def test_every_parameter_has_a_gradient_but_the_keys_bias(name):
         # A constant in every key cancels in the softmax.
         if "key" not in str(path) and "DenseGeneral_1" not in str(path):
             assert np.abs(gradient).max() > 0, path
+
+
+@pytest.mark.parametrize("name", ONE_QUICK)
+def test_a_fresh_head_learns_from_frames_of_which_some_are_padding(name):
+    spec, frames = spec_of(name), frames_of()
+    frames = frames._replace(mask=np.arange(LENGTH) < np.array([[LENGTH], [LENGTH - 3]]))
+    params = jax.jit(SequenceHead(spec).init)(jax.random.key(0), frames)["params"]
+    task = SequenceTask(spec, dropout=0.1, alone=0.3)
+    targets = np.where(frames.mask, np.float32(40.0), np.float32(np.nan))
+    loss, slopes = jax.jit(jax.value_and_grad(task.loss))(
+        params, frames, targets, jax.random.key(1)
+    )
+    assert np.isfinite(loss)
+    assert all(np.isfinite(slope).all() for slope in jax.tree.leaves(slopes))
 
 
 def test_gaps_are_to_the_last_frame_that_counts():

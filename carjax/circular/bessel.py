@@ -15,7 +15,8 @@ from jax.typing import ArrayLike
 
 from carjax.circular.angles import floating
 
-# Where the closed forms of 1 − A and A' give way to series: both sides are then right to 1e-5.
+# Where the closed forms of 1 − A and A' give way to series: 1 − A is then right to 1e-5 on both
+# sides, A' to 2e-4.
 _SMALL_KAPPA = 0.1
 _LARGE_KAPPA = 15.0
 # 1 − A(κ) = Σ c_n κ^−n for n = 1, 2, …: the series that solves A' = 1 − A/κ − A², with A(∞) = 1.

@@ -26,7 +26,9 @@ def _main(density: Density, values: Array) -> Array:
     weights, mu, kappa = (x[..., None, :] for x in density[:3])
     height = log_prob(Density(weights, mu, kappa, jnp.zeros_like(density.mu)), density.mu)
     index = jnp.argmax(height, axis=-1, keepdims=True)
-    return jnp.take_along_axis(values, index, axis=-1)[..., 0]
+    found = jnp.take_along_axis(values, index, axis=-1)[..., 0]
+    # Where one component is no number, no direction is the highest.
+    return jnp.where(jnp.isnan(height).any(axis=-1), jnp.nan, found)
 
 
 def mean_direction(density: Density) -> Array:

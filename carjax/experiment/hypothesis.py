@@ -284,7 +284,8 @@ def of_pairs(key: Sequence[Pair], judgements: Mapping[str, Mapping[int, str]]) -
 
     A pair scores the mean over its viewers of 1 for the chosen frame, ½ for a tie and 0 for the
     rival; the win rate is the mean over pairs, with the Wilson interval of as many trials as pairs
-    (a mean of several viewers varies less, so the interval is on the safe side).
+    (a mean of several viewers varies less; pairs of one video or car model vary together, which
+    the interval leaves out).
 
     Returns:
         'pairs' judged, their 'attributes', number of 'viewers', share of 'ties', 'agreement': rows

@@ -105,8 +105,10 @@ def frame_weight(
     """
     since_s = since_s + step_s
     correlation_s = jnp.asarray(motion.correlation_s, jnp.float32)
-    part = since_s / jnp.where(correlation_s > 0.0, correlation_s, 1.0)
-    weight = jnp.where(since_s >= correlation_s, 1.0, part)
+    whole = since_s >= correlation_s
+    # An infinite time is kept out of the branch not taken, whose gradient would be NaN.
+    part = jnp.where(whole, 0.0, since_s) / jnp.where(correlation_s > 0.0, correlation_s, 1.0)
+    weight = jnp.where(whole, 1.0, part)
     return jnp.where(informs, 0.0, since_s), jnp.where(informs, weight, 0.0)
 
 
@@ -116,19 +118,20 @@ def log_emissions(density: Density, step_s: Array, mask: Array, motion: Motion) 
     Args:
         density: batch [T].
         step_s: float [T]; see `time_steps`.
-        mask: bool [T]; a frame that is False says nothing.
+        mask: bool [T]; False: the frame says nothing. Nor does one whose density is not finite.
         motion: gives cells, floor and correlation.
 
     Returns:
-        float32 [T, N]; 0 where the mask is False.
+        float32 [T, N]; 0 for a frame that says nothing.
     """
+    log = log_share(density, motion)
+    informs = mask & jnp.isfinite(log).all(axis=-1)
 
     def weigh(since_s: Array, frame: tuple[Array, Array]) -> tuple[Array, Array]:
         return frame_weight(since_s, *frame, motion)
 
-    _, weight = jax.lax.scan(weigh, jnp.float32(math.inf), (step_s, mask))
-    # A masked frame's density may be anything, NaN too.
-    return jnp.where(mask[:, None], weight[:, None] * log_share(density, motion), 0.0)
+    _, weight = jax.lax.scan(weigh, jnp.float32(math.inf), (step_s, informs))
+    return jnp.where(informs[:, None], weight[:, None] * log, 0.0)
 
 
 # --- messages ------------------------------------------------------------------------------------

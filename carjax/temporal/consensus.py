@@ -36,7 +36,7 @@ class Repetition:
         shared: correlation of frames however far apart, in [0, 1]: they show the same car. 1 makes
             the consensus the geometric mean of the frames.
         time_s: how long the rest of it lasts, in seconds, > 0.
-        floor: share ε of frames that are not to be believed, in [0, 1): each distribution counts as
+        floor: share ε of frames that are not to be believed, in (0, 1): each distribution counts as
             (1 − ε)·p + ε/K, so that no frame can say more than log((1 − ε)·K/ε + 1).
     """
 
@@ -146,9 +146,15 @@ def fit(videos: Sequence[Video]) -> Repetition:
 
     Args:
         videos: of cars that the head was not trained on; V ≥ 1.
+
+    Raises:
+        ValueError: there is no video.
     """
     from scipy.optimize import minimize
     from scipy.special import expit, logit
+
+    if not videos:
+        raise ValueError("there must be at least one video to fit a consensus to")
 
     def at(x: np.ndarray) -> Repetition:
         return Repetition(

@@ -11,8 +11,10 @@ same walk run backwards with its speeds negated.
   f(1 − f) of a squared cell, f being the shift's fraction of a cell. The kernel has what is left of
   the drift: its concentration is the one with which |E exp(ia)| of the whole move is
   exp(−drift²·dt/2), Brownian motion's. So the drift in a second depends neither on the frame rate
-  nor on the width of the cells, also where the drift between two frames is far below a cell;
-  a kernel with κ = 1/(drift²·dt) sampled on the cells would there not move at all.
+  nor on the width of the cells, also where the drift between two frames is below a cell; a kernel
+  with κ = 1/(drift²·dt) sampled on the cells would there not move at all. Only where interpolation
+  blurs more than the drift, fast speeds drift by more than they should: never with cells of at most
+  2·drift·√dt, which is 3° for the defaults at 30 frames a second.
 
 References: Mardia and Jupp, "Directional Statistics" (2000), section 3.5; Norris, "Markov Chains"
 (1997), section 2.1; Strang, "On the construction and comparison of difference schemes", SIAM

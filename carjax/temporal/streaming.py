@@ -89,8 +89,10 @@ def push(
         (new state, the answer without a time axis: `smooth` of all frames so far, read `lag` frames
         back, with the evidence up to there). The first `lag` answers are of no frame.
     """
+    log = log_share(density, motion)
+    informs = informs & jnp.isfinite(log).all()
     since_s, weight = frame_weight(state.since_s, step_s, informs, motion)
-    newest = jnp.where(informs, weight * log_share(density, motion), 0.0)
+    newest = jnp.where(informs, weight * log, 0.0)
     waiting = jnp.concatenate([state.log_emission[1:], newest[None]])
     steps = jnp.append(state.step_s[1:], step_s)
     belief, gain = forward_step(state.belief, waiting[0], steps[0], motion)
