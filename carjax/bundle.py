@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import carjax
 from carjax.attributes import CAR, CONTENT
 from carjax.errors import CarjaxError
-from carjax.model import Model, Spec
+from carjax.model import Model, Spec, check_directions
 
 
 def _apart(part: Model) -> tuple[Model, int]:
@@ -83,6 +83,10 @@ def join(parts: Sequence[Model], sources: Sequence[str], name: str) -> Model:
     for size, source in looks.items():
         if box is None or box.input_size != size:
             raise CarjaxError(f"{source}: content needs a car box that looks at {size} pixels")
+    try:
+        check_directions(head.attribute for head in found.values())
+    except ValueError as error:
+        raise CarjaxError(f"{', '.join(sources)}: {error}") from None
     order = [a.name for a in CAR if a.name in found]
     order += [a for a in found if a not in order]
     return Model(

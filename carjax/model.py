@@ -10,7 +10,7 @@ import importlib.resources
 import json
 import os
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -19,7 +19,15 @@ import numpy as np
 import safetensors
 
 from carjax import heads, localise
-from carjax.attributes import Categorical, Schema, attribute_from_json, attribute_to_json
+from carjax.attributes import (
+    CAR,
+    Angular,
+    Attribute,
+    Categorical,
+    Schema,
+    attribute_from_json,
+    attribute_to_json,
+)
 from carjax.backbones import pretrained, registry
 from carjax.calibration import ClassCalibration, DirectionCalibration
 from carjax.errors import CarjaxError
@@ -56,6 +64,12 @@ class Spec:
     def schema(self) -> Schema:
         """The attributes that the heads predict."""
         return tuple(head.attribute for head in self.heads)
+
+    @property
+    def of_cars(self) -> bool:
+        """Whether it can be that a frame shows no car: not where all attributes are one's own."""
+        own = all(head.attribute not in CAR for head in self.heads)
+        return self.localise is not None or self.content is not None or not own
 
     @property
     def unknown_above(self) -> dict[str, float]:
@@ -106,12 +120,17 @@ class Model:
     card: dict[str, Any]
     training_hashes: frozenset[str] = frozenset()
 
-    def with_localise(self, enabled: bool) -> Model:
+    def with_localise(self, enabled: bool | None) -> Model:
         """Returns the model that finds the car first, or the one that scores whole frames.
+
+        Args:
+            enabled: which; None: finds the car if it can.
 
         Raises:
             CarjaxError: asked for a car box that the bundle does not hold.
         """
+        if enabled is None:
+            return self
         if not enabled:
             return dataclasses.replace(self, spec=dataclasses.replace(self.spec, localise=None))
         if self.spec.localise is None:
@@ -185,11 +204,19 @@ def _check_spec(spec: Spec) -> None:
     names = [head.attribute.name for head in spec.heads]
     if len(set(names)) < len(names):
         raise ValueError("two heads for one attribute")
+    check_directions(head.attribute for head in spec.heads)
     for head in spec.heads:
         if isinstance(head.attribute, Categorical) and any(
             not 0 <= part < len(head.attribute.classes) for part in head.parts
         ):
             raise ValueError(f"{head.attribute.name}: parts of classes that there are not")
+
+
+def check_directions(schema: Iterable[Attribute]) -> None:
+    """Raises ValueError if more than one attribute is a direction: scores hold one azimuth."""
+    names = [attribute.name for attribute in schema if isinstance(attribute, Angular)]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)} are directions, of which a model can have one")
 
 
 def _calibration(row: Mapping[str, Any]) -> ClassCalibration | DirectionCalibration | None:

@@ -72,7 +72,7 @@ class FrameScores:
         azimuth: the azimuth density of every frame, or None without an angular head.
         azimuth_entropy: float32 [B]; its differential entropy in nats (uniform: 1.8379).
         view_probs: float32 [B, 8]; its mass in each bin of `attributes.VIEWS`.
-        car_probability: float32 [B]; mass of the ImageNet vehicle classes.
+        car_probability: float32 [B]; mass of the ImageNet vehicle classes; 1 of other objects.
         box: float32 [B, 4]; left, top, right, bottom of the scored crop, fractions of the frame.
         sharpness: float32 [B]; of the crop, in 0..1, see `sharpness`.
         car_colour: float32 [B, 3]; mean red, green and blue of the crop's middle, in 0..1.
@@ -283,7 +283,7 @@ def _statistics(
         azimuth=azimuth,
         azimuth_entropy=azimuth_entropy,
         view_probs=view_probs,
-        car_probability=jax.nn.softmax(logits)[np.array(VEHICLE_CLASSES)].sum(),
+        car_probability=_car_probability(logits) if spec.of_cars else jnp.ones(()),
         box=box,
         sharpness=sharpness(crop @ LUMA),
         car_colour=middle_colour(crop),
@@ -291,6 +291,10 @@ def _statistics(
         features=None if level is None else jax.tree.map(lambda x: x[0], _kept(one, level)),
     )
     return jax.tree.map(lambda x: jnp.where(mask, x, jnp.zeros_like(x)), scores)
+
+
+def _car_probability(logits: jax.Array) -> jax.Array:
+    return jax.nn.softmax(logits)[np.array(VEHICLE_CLASSES)].sum()
 
 
 def _kept(features: Features, level: Level) -> Features:
@@ -329,7 +333,14 @@ class Scorer:
                 `DTYPE`).
             features: which features come with the scores, float16: 'pooled', or 'grid' for both
                 levels (default: none; see `FrameScores.features`).
+
+        Raises:
+            ValueError: no batch, or no such features.
         """
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if features not in (None, "pooled", "grid"):
+            raise ValueError(f"features must be 'pooled', 'grid' or None, not {features!r}")
         devices = list(devices or jax.devices())
         platform = devices[0].platform
         if batch_size is None:
@@ -374,9 +385,7 @@ class Scorer:
         Raises:
             ValueError: the frames are not uint8 [batch_size, H, W, 3].
         """
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-            got = f"{frames.dtype} {frames.shape}"
-            raise ValueError(f"frames must be uint8 [B, H, W, 3], not {got}")
+        _check_frames(frames)
         if len(frames) != self.batch_size:
             raise ValueError(f"{len(frames)} frames are not a batch of {self.batch_size}")
         height, width = frames.shape[1:3]
@@ -418,6 +427,7 @@ class Scorer:
         Raises:
             ValueError: there is no frame, or they are not uint8 [N, H, W, 3].
         """
+        _check_frames(frames)
         if not len(frames):
             raise ValueError("there must be at least one frame")
         parts: list[FrameScores] = []
@@ -435,6 +445,14 @@ class Scorer:
         if waiting is not None:
             parts.append(to_host(*waiting))
         return concatenate(parts)
+
+
+def _check_frames(frames: np.ndarray) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        got = f"{frames.dtype} {frames.shape}"
+        raise ValueError(f"frames must be uint8 [B, H, W, 3], not {got}")
+    if 0 in frames.shape[1:3]:
+        raise ValueError(f"frames must have pixels; these are {frames.shape}")
 
 
 def canvas(height: int, width: int) -> tuple[int, int]:
@@ -473,7 +491,13 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         spec: of the model that gave them.
         frame: int64 [N]; presentation indices.
         time_s: float64 [N]; presentation times.
+
+    Raises:
+        ValueError: scores, frames and times are not equally many.
     """
+    counts = len(scores.car_probability), len(frame), len(time_s)
+    if len(set(counts)) > 1:
+        raise ValueError("{} scores, {} frames and {} times".format(*counts))
     azimuth = kappa = floor = np.zeros(len(frame), np.float32)
     if scores.azimuth is not None:
         # A table holds one component: of a mixture, its main peak.

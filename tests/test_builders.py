@@ -449,7 +449,7 @@ def test_records_keep_the_very_bytes_and_tfds_reads_them(published, tmp_path):
     ]
     by_name = dict(zip(found.photos.names, found.photos.labels["ripeness"], strict=True))
     assert by_name == {"images/00.png": 0, "images/01.png": -1, "images/02.png": 0}
-    assert found.unheard_of == {"ripeness": {"green": 1}}
+    assert found.photos.unheard_of == {"ripeness": {"green": 1}}
     # The library's own way, which decodes to RGB.
     source = tfds.builder_from_directory(str(folder)).as_data_source(split="train")
     assert {e["name"].decode() for e in source} == set(by_name)

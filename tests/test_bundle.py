@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from carjax import bundle, heads, localise, model
-from carjax.attributes import CAR, find
+from carjax.attributes import CAR, Angular, Categorical, find
 from carjax.backbones import pretrained
 from carjax.calibration import ClassCalibration, DirectionCalibration
 from carjax.cli import bundle as command
@@ -189,3 +189,33 @@ def test_a_calibration_that_does_not_fit(folders, tmp_path, numbers, message):
             [f"--heads={folders('doors')}", f"--out={tmp_path / 'x'}", f"--calibration={path}"]
         )
     assert not (tmp_path / "x").exists()
+
+
+def test_a_model_has_one_direction():
+    own = part("orientation")
+    head = dataclasses.replace(own.spec.heads[0], attribute=Angular("tilt"))
+    params = {**own.params, "heads": {"tilt": own.params["heads"]["orientation"]}}
+    other = dataclasses.replace(
+        own, params=params, spec=dataclasses.replace(own.spec, heads=(head,))
+    )
+    with pytest.raises(CarjaxError, match=r"a, b: orientation and tilt are directions, of which"):
+        bundle.join(both, ["a", "b"], "x")
+
+
+def test_only_where_cars_are_meant_can_there_be_none():
+    def spec(*attributes, box=None):
+        return model.Spec(BACKBONE, tuple(heads.HeadSpec(a) for a in attributes), box, 32)
+
+    ripeness, heading = Categorical("ripeness", ("green", "ripe")), Angular("heading")
+    assert not spec(ripeness, heading).of_cars
+    assert spec(ripeness, find(CAR, "doors")).of_cars
+    assert spec(ripeness, box=BOX).of_cars
+
+
+def test_a_car_box_is_used_where_there_is_one_unless_told_otherwise():
+    without = part("type")
+    assert without.with_localise(None) is without
+    with pytest.raises(CarjaxError, match="no car box"):
+        without.with_localise(True)
+    assert part("localise").with_localise(None).spec.localise == BOX
+    assert part("localise").with_localise(False).spec.localise is None

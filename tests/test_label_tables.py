@@ -1,6 +1,7 @@
 """The labels that the project lends to photos without any: their tables, and reading them."""
 
 import csv
+import json
 import pathlib
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from conftest import load_module
 
 from carjax.attributes import BRANDS, CAR, Categorical, find
-from carjax.datasets import photos
+from carjax.datasets import photos, schema_file
 from carjax.errors import CarjaxError, UsageError
 from carjax.training import config as configs
 from carjax.training import data
@@ -132,3 +133,34 @@ def test_the_table_is_what_its_script_writes(carjax_data, tmp_path, monkeypatch)
     read = photos.read_labels(carjax_data / "phone_photos", CAR[:1], TABLE)
     for i in np.random.default_rng(0).choice(len(read), 40, replace=False):
         assert min(read.read(int(i)).shape[:2]) > 30
+
+
+def test_a_column_of_the_attribute_s_own_name_wins_over_the_car_s(tmp_path):
+    brand, table = Categorical("brand", ("acme", "zeta")), tmp_path / "labels.csv"
+    table.write_text("file,brand,make,model\na.png,zeta,acme,runner\n")
+    read = photos.read_labels(tmp_path, (brand,))
+    assert read.labels["brand"].tolist() == [1]
+    assert read.group.tolist() == ["runner"]
+    table.write_text("file,make,model,class_name\na.png,acme,runner,runner 2\n")
+    read = photos.read_labels(tmp_path, (brand,))
+    assert read.labels["brand"].tolist() == [0]
+    assert read.group.tolist() == ["runner 2"]
+
+
+def test_labels_that_are_no_class_are_told(tree, caplog):
+    config, root = tree
+    (root / "cars" / "labels.csv").write_text(
+        "file,class_name,doors\na.png,Z,2.0\nb.png,Z,7\nc.png,Z,\n"
+    )
+    read = data.read_partition(config, root, "cars").photos
+    assert read.labels["doors"].tolist() == [0, -1, -1]  # as a spreadsheet writes 2
+    assert read.take(np.array([0])).unheard_of == {"doors": {"7": 1}}
+    assert "cars: 1 photos have a doors that the head does not know" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["frame", "kappa", "box_left"])
+def test_an_attribute_may_not_be_called_as_a_column_of_scores(name, tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps([{"name": name, "classes": ["a", "b"]}, {"name": "turn"}]))
+    with pytest.raises(CarjaxError, match=f"two columns would be named '{name}'"):
+        schema_file.read(path)

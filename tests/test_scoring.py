@@ -356,15 +356,29 @@ def test_batch_size_is_rounded_up_to_the_devices(tiny_model):
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        (np.zeros((2, 8, 8, 3), np.float32), r"uint8 \[B, H, W, 3\], not float32 \(4, 8, 8, 3\)"),
-        (np.zeros((2, 8, 8), np.uint8), r"not uint8 \(4, 8, 8\)"),
-        (np.zeros((2, 8, 8, 4), np.uint8), r"not uint8 \(4, 8, 8, 4\)"),
+        (np.zeros((2, 8, 8, 3), np.float32), r"uint8 \[B, H, W, 3\], not float32 \(2, 8, 8, 3\)"),
+        (np.zeros((2, 8, 8), np.uint8), r"not uint8 \(2, 8, 8\)"),
+        (np.zeros((2, 8, 8, 4), np.uint8), r"not uint8 \(2, 8, 8, 4\)"),
         (np.zeros((0, 8, 8, 3), np.uint8), r"at least one frame"),
+        (np.zeros((2, 0, 8, 3), np.uint8), r"must have pixels"),
     ],
 )
 def test_wrong_frames_are_refused(frames, message, scorer):
     with pytest.raises(ValueError, match=message):
         scorer(frames)
+
+
+def test_what_a_scorer_cannot_be_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        scoring.Scorer(tiny_model, batch_size=0)
+    with pytest.raises(ValueError, match="features must be"):
+        scoring.Scorer(tiny_model, features="all")
+
+
+def test_a_table_is_of_as_many_frames_as_scores(scorer, tiny_model):
+    scores = scorer(random_frames(3))
+    with pytest.raises(ValueError, match="3 scores, 2 frames and 3 times"):
+        scoring.to_table(scores, tiny_model.spec, np.arange(2), np.arange(3.0))
 
 
 def test_dispatch_takes_whole_batches_only(scorer):

@@ -45,7 +45,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
     )
-    flags.DEFINE_bool("localise", True, "find the car and score its crop", flag_values=values)
+    flags.DEFINE_bool(
+        "localise", None, "score the car's crop, if it can be found", flag_values=values
+    )
     flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
     return values
 
@@ -138,7 +140,7 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
             table.add_row(part, name, str(figures["n"]), _line(figures, _CATEGORICAL))
         if "orientation" in section:
             figures = section["orientation"]
-            table.add_row(part, "orientation", str(figures["n"]), _line(figures, _ANGULAR))
+            table.add_row(part, figures["name"], str(figures["n"]), _line(figures, _ANGULAR))
     console = Console()
     console.print(table)
     console.print(

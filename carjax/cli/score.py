@@ -41,7 +41,7 @@ def define_flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("model", None, "a bundle's name or file", values)
     flags.DEFINE_string("backbone_weights", None, "weights of a backbone not shipped", values)
-    flags.DEFINE_bool("localise", True, "find the car and score its crop", values)
+    flags.DEFINE_bool("localise", None, "score the car's crop, if it can be found", values)
     flags.DEFINE_bool("overwrite", False, "begin anew, whatever FILE holds", values)
     _define_count(values, "part_rows", "write parts of at most so many rows")
     flags.DEFINE_float(

@@ -71,7 +71,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
     )
-    flags.DEFINE_bool("localise", True, "find the car and score its crop", flag_values=values)
+    flags.DEFINE_bool(
+        "localise", None, "score the car's crop, if it can be found", flag_values=values
+    )
     flags.DEFINE_list("known", [], "what the car is: brand:BMW,doors:5", flag_values=values)
     flags.DEFINE_enum("crop", "none", list(photos.CROPS), "to the car", flag_values=values)
     flags.DEFINE_enum("format", "jpg", list(photos.FORMATS), "of photos", flag_values=values)

@@ -99,5 +99,6 @@ def _check_config_path(argv: list[str]) -> None:
         name, _, value = word.lstrip("-").partition("=")
         if word.startswith("-") and name == "config":
             path = value or (argv[i + 1] if i + 1 < len(argv) else "")
-            if not pathlib.Path(path).is_file():
+            # Behind a colon may stand what ml_collections hands to get_config.
+            if not any(pathlib.Path(p).is_file() for p in (path, path.rsplit(":", 1)[0])):
                 raise UsageError(f"--config={path}: no such config file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from carjax.errors import CarjaxError
 
@@ -35,13 +35,14 @@ def read(path: str | os.PathLike[str], needed: Sequence[str]) -> tuple[tuple[str
             rows = [{name: (row[name] or "").strip() for name in columns} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CarjaxError(f"{table}: not a CSV table in UTF-8 ({error})") from None
-    missing = [name for name in needed if name not in columns]
     if not columns:
-        raise CarjaxError(f"{table}: is empty; expected a header with {_list(needed)}")
-    if missing:
-        raise CarjaxError(f"{table}: no {_list(missing)}; it has: {', '.join(columns)}")
+        raise CarjaxError(f"{table}: is empty; expected a header with column {', '.join(needed)}")
+    require(table, columns, needed)
     return columns, rows
 
 
-def _list(columns: Sequence[str]) -> str:
-    return f"column {', '.join(columns)}"
+def require(path: str | os.PathLike[str], columns: Sequence[str], needed: Iterable[str]) -> None:
+    """Raises a CarjaxError that names the columns which a table lacks, if it lacks any."""
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise CarjaxError(f"{path}: no column {', '.join(missing)}; it has: {', '.join(columns)}")

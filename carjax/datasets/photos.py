@@ -6,11 +6,12 @@ set (`prepared.read`); `Photos.read` gives its pixels either way.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import cv2
@@ -24,8 +25,10 @@ from carjax.errors import CarjaxError
 # What a folder of photos is read from, beside `images/`.
 BOX_TABLE, LABEL_TABLE = "boxes.csv", "labels.csv"
 SIDES = ("left", "top", "right", "bottom")
-# Column of a labels file, where it is not the attribute's own name.
+# What the car's tables call an attribute, where it is not the attribute's own name.
 COLUMNS = {"brand": "make", "orientation": "azimuth_deg"}
+# Who names the model, for splits by model.
+MODEL_COLUMNS = ("class_name", "model")
 
 
 class Encoded(Protocol):
@@ -53,6 +56,8 @@ class Photos:
         as_stored: boxes count pixels as they are stored, so that a photo with a box is read
             without the orientation that its EXIF asks for.
         sha256: of each photo's bytes, where that is known beforehand.
+        unheard_of: attribute → labels that are none of its classes, with their counts; of all that
+            were read, also in a part of them.
     """
 
     paths: tuple[Encoded, ...]
@@ -63,6 +68,7 @@ class Photos:
     crop: np.ndarray | None = None
     as_stored: bool = False
     sha256: tuple[str, ...] | None = None
+    unheard_of: Mapping[str, collections.Counter[str]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of photos."""
@@ -79,6 +85,7 @@ class Photos:
             None if self.crop is None else self.crop[index],
             self.as_stored,
             None if self.sha256 is None else tuple(self.sha256[i] for i in index),
+            self.unheard_of,
         )
 
     def read(self, i: int) -> np.ndarray:
@@ -124,6 +131,9 @@ def read_labels(
 ) -> Photos:
     """Reads the labels of a folder's photos; an empty or unheard-of class is unknown.
 
+    The column of an attribute has its name, or, of brand and orientation, may be `make` and
+    `azimuth_deg`.
+
     Args:
         folder: has the photos in `images/`.
         schema: the attributes that are read.
@@ -135,23 +145,40 @@ def read_labels(
     """
     root = pathlib.Path(folder)
     path = pathlib.Path(table or root / LABEL_TABLE)
-    columns = {a.name: COLUMNS.get(a.name, a.name) for a in schema}
-    header, rows = csv_table.read(path, ["file", *columns.values()])
+    header, rows = csv_table.read(path, ["file"])
+    columns = {attribute.name: column_of(attribute, header) for attribute in schema}
+    csv_table.require(path, header, columns.values())
     labels: dict[str, np.ndarray] = {}
+    unheard_of: dict[str, collections.Counter[str]] = {}
     for attribute in schema:
         values = [row[columns[attribute.name]] for row in rows]
         try:
             labels[attribute.name] = encode_labels(attribute, values)
         except ValueError as error:
             raise CarjaxError(f"{path}: {attribute.name}: {error}") from None
+        if foreign := foreign_classes(attribute, values):
+            unheard_of[attribute.name] = foreign
+    model = model_column(header)
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
         labels,
-        np.array([row.get("class_name", "") for row in rows]),
+        np.array([row[model] if model else "" for row in rows]),
         np.full((len(rows), 4), np.nan, np.float32),
         crop=_sides(path, rows, "a window") if {*SIDES} <= {*header} else None,
+        unheard_of=unheard_of,
     )
+
+
+def column_of(attribute: Attribute, header: Collection[str]) -> str:
+    """The column of an attribute's labels: its own name, or what the car's tables call it."""
+    name = attribute.name
+    return name if name in header else COLUMNS.get(name, name)
+
+
+def model_column(header: Collection[str]) -> str | None:
+    """The column that names the model of a photo's car; None if there is none."""
+    return next((name for name in MODEL_COLUMNS if name in header), None)
 
 
 def _sides(path: pathlib.Path, rows: Sequence[Mapping[str, str]], what: str) -> np.ndarray:
@@ -175,12 +202,33 @@ def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.nda
     """
     if isinstance(attribute, Categorical):
         index = {c: i for i, c in enumerate(attribute.classes)}
-        return np.array([index.get(str(v), -1) for v in values], np.int32)
+        return np.array([index.get(_class_name(v, index), -1) for v in values], np.int32)
     degrees = np.array([np.nan if v == "" else float(v) for v in values], np.float32)
     for value, number in zip(values, degrees, strict=True):
         if value != "" and not np.isfinite(number):
             raise ValueError(f"{value!r} is not an angle in degrees")
     return degrees
+
+
+def foreign_classes(
+    attribute: Attribute, values: Iterable[str | float]
+) -> collections.Counter[str]:
+    """Counts the labels that are no class of the attribute; none of an angle, nor the empty one.
+
+    Example:
+        >>> foreign_classes(Categorical("doors", ("2", "4")), ["4", "", "3", "3"])
+        Counter({'3': 2})
+    """
+    if not isinstance(attribute, Categorical):
+        return collections.Counter()
+    known = {*attribute.classes}
+    return collections.Counter(str(v) for v in values if v and _class_name(v, known) not in known)
+
+
+def _class_name(value: str | float, classes: Container[str]) -> str:
+    """The class that a label names: of a number as spreadsheets write it, 42.0, it may be 42."""
+    name = str(value)
+    return name if name in classes else name.removesuffix(".0")
 
 
 def correct(
@@ -197,11 +245,11 @@ def correct(
     Raises:
         CarjaxError: no such table, or a value that is no class or no angle.
     """
-    _, table = csv_table.read(path, ["file"])
+    header, table = csv_table.read(path, ["file"])
     rows = {row["file"]: row for row in table}
     labels = dict(photos.labels)
     for attribute in schema:
-        column = COLUMNS.get(attribute.name, attribute.name)
+        column = column_of(attribute, header)
         values = labels[attribute.name] = labels[attribute.name].copy()
         for i in np.nonzero(which)[0]:
             if given := rows.get(photos.names[i], {}).get(column, ""):

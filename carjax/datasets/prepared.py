@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carjax import files
-from carjax.attributes import Categorical, Schema, attribute_from_json
+from carjax.attributes import Schema, attribute_from_json
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 
@@ -36,13 +36,11 @@ class PreparedSet(NamedTuple):
         photos: what is known of each.
         split: str [N]; the published split.
         model_split: str [N]; 'train' or 'val' by the model's name, '' without a model.
-        unheard_of: attribute → classes that the schema lacks, with their counts.
     """
 
     photos: photos.Photos
     split: np.ndarray
     model_split: np.ndarray
-    unheard_of: dict[str, collections.Counter[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,9 +171,8 @@ def read(folder: pathlib.Path, schema: Schema, *, cropped: bool) -> PreparedSet:
         known = attribute.name in table.column_names
         values = table.column(attribute.name).to_pylist() if known else [""] * n
         labels[attribute.name] = photos.encode_labels(attribute, values)
-        if isinstance(attribute, Categorical):
-            foreign = collections.Counter(v for v in values if v and v not in attribute.classes)
-            unheard_of |= {attribute.name: foreign} if foreign else {}
+        if foreign := photos.foreign_classes(attribute, values):
+            unheard_of[attribute.name] = foreign
     records = (
         Record(sources[split], row, f"{folder.parent}/{name}")
         for split, row, name in zip(column["split"], column["row"], column["name"], strict=True)
@@ -190,10 +187,10 @@ def read(folder: pathlib.Path, schema: Schema, *, cropped: bool) -> PreparedSet:
             crop=box if cropped else None,
             as_stored=True,
             sha256=tuple(column["sha256"]),
+            unheard_of=unheard_of,
         ),
         np.array(column["split"], str),
         np.array(table.column("model_split").to_pylist(), str),
-        unheard_of,
     )
 
 

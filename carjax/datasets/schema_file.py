@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 
+from carjax import parquet
 from carjax.attributes import Categorical, Schema, attribute_from_json
 from carjax.errors import CarjaxError
 
@@ -34,6 +35,10 @@ def read(path: pathlib.Path) -> Schema:
     if len(set(names)) < len(names) or RESERVED & set(names):
         taken = ", ".join(sorted(RESERVED))
         raise CarjaxError(f"{path}: names must differ, also from {taken}; they are {names}")
+    try:
+        parquet.arrow_schema(schema)
+    except CarjaxError as error:
+        raise CarjaxError(f"{path}: in a file of scores {error}") from None
     for attribute in schema:
         if isinstance(attribute, Categorical) and not (
             attribute.classes and all(isinstance(c, str) and c for c in attribute.classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import math
 import os
@@ -11,13 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from carjax.attributes import Attribute, Categorical, Schema
+from carjax.attributes import Categorical, Schema
 from carjax.datasets import csv_table
-from carjax.datasets.photos import COLUMNS, Photos
+from carjax.datasets.photos import Photos, column_of, encode_labels, foreign_classes, model_column
 from carjax.errors import CarjaxError
 
 # Where a table names the car's model: the first of these that it has.
-_MODEL_COLUMNS = ("class_name", "model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,7 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
     columns, rows = _read(table)
     if not folder.is_dir():
         raise CarjaxError(f"{folder}: no such folder of images: give --images=DIR")
-    wanted = {a.name: COLUMNS.get(a.name, a.name) for a in schema}
+    wanted = {a.name: column_of(a, columns) for a in schema}
     missing = {name: column for name, column in wanted.items() if column not in columns}
     if len(missing) == len(wanted):
         raise CarjaxError(
@@ -65,10 +63,13 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
         if attribute.name in missing:
             continue
         values = [row[wanted[attribute.name]] for row in rows]
-        labels[attribute.name], unheard = _parse(attribute, values, table)
-        if unheard:
-            unknown[attribute.name] = unheard
-    model = next((c for c in _MODEL_COLUMNS if c in columns), None)
+        for line, value in enumerate(values, start=2):
+            if not isinstance(attribute, Categorical) and not _is_angle(value):
+                raise CarjaxError(f"{table}: row {line}: {value!r} is not an azimuth in degrees")
+        labels[attribute.name] = encode_labels(attribute, values)
+        if foreign := foreign_classes(attribute, values):
+            unknown[attribute.name] = dict(sorted(foreign.items()))
+    model = model_column(columns)
     names = tuple(row["file"] for row in rows)
     for line, name in enumerate(names, start=2):
         if not name:
@@ -116,20 +117,8 @@ def _read(path: pathlib.Path) -> tuple[tuple[str, ...], csv_table.Rows]:
     return columns, rows
 
 
-def _parse(
-    attribute: Attribute, values: Sequence[str], table: pathlib.Path
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Returns the labels of a column, and the classes that are not the attribute's."""
-    if isinstance(attribute, Categorical):
-        index = {name: i for i, name in enumerate(attribute.classes)}
-        unheard = collections.Counter(v for v in values if v and v not in index)
-        return np.array([index.get(v, -1) for v in values], np.int32), dict(sorted(unheard.items()))
-    degrees = np.full(len(values), np.nan, np.float32)
-    for i, value in enumerate(values):
-        try:
-            degrees[i] = float(value) if value else np.nan
-        except ValueError:
-            degrees[i] = np.inf
-        if value and not math.isfinite(degrees[i]):
-            raise CarjaxError(f"{table}: row {i + 2}: {value!r} is not an azimuth in degrees")
-    return degrees, {}
+def _is_angle(value: str) -> bool:
+    try:
+        return not value or math.isfinite(float(value))
+    except ValueError:
+        return False

@@ -230,7 +230,7 @@ def evaluate(
             if isinstance(attribute, Categorical):
                 found["attributes"][attribute.name] = figures
             else:
-                found["orientation"] = figures
+                found["orientation"] = {"name": attribute.name, **figures}
         return found
 
     content = {

@@ -113,6 +113,7 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
             table = configs.label_table(config, root / name)
             known = photos.read_labels(root / name, schema, table)
         held_out = left_out = np.zeros(len(known), bool)
+        _warn_of_foreign(name, known)
         if config.fold >= 0:
             folds = photos.read_folds(configs.splits_dir(config) / f"{name}.csv", known.names)
             held_out = folds == config.fold
@@ -122,12 +123,7 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
         return Partition(known, held_out, left_out)
     # Heads learn from cars as the car box cuts them out; the car box itself from whole photos.
     found = prepared.read(folder, schema, cropped=not boxes)
-    for attribute, values in found.unheard_of.items():
-        told = ", ".join(f"{v!r} ({n})" for v, n in values.most_common(5))
-        logging.getLogger(__name__).warning(
-            "%s: %d photos have a %s that the head does not know, the most frequent: %s",
-            name, values.total(), attribute, told,
-        )  # fmt: skip
+    _warn_of_foreign(name, found.photos)
     train, evaluated = configs.split_names(config)
     if configs.BY_MODEL in train:
         trained, held_out = found.model_split == "train", found.model_split == "val"
@@ -138,6 +134,16 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
         raise CarjaxError(f"{folder}: {models} models cannot be split by_model")
     used = np.nonzero(trained | held_out)[0]
     return Partition(found.photos.take(used), held_out[used], np.zeros(len(used), bool))
+
+
+def _warn_of_foreign(name: str, known: photos.Photos) -> None:
+    """Says which labels are no class of the head, and so are not learned from."""
+    for attribute, values in known.unheard_of.items():
+        told = ", ".join(f"{v!r} ({n})" for v, n in values.most_common(5))
+        logging.getLogger(__name__).warning(
+            "%s: %d photos have a %s that the head does not know, the most frequent: %s",
+            name, values.total(), attribute, told,
+        )  # fmt: skip
 
 
 def part_keys(config: ml_collections.ConfigDict, root: pathlib.Path) -> tuple[tuple[str, int], ...]:

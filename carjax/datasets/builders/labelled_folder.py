@@ -21,11 +21,8 @@ from carjax.attributes import Angular, Attribute, Schema
 from carjax.datasets import csv_table, schema_file
 from carjax.datasets.builders import base, encoded
 from carjax.datasets.builders.encoded import Fault
-from carjax.datasets.photos import COLUMNS
+from carjax.datasets.photos import SIDES, column_of, foreign_classes, model_column
 from carjax.errors import CarjaxError, UsageError
-
-_SIDES = ("left", "top", "right", "bottom")
-_MODEL = ("model", "class_name")
 
 
 @dataclasses.dataclass
@@ -79,7 +76,7 @@ class LabelledFolder(base.PhotoBuilder):
             self.header, rows = csv_table.read(source / "labels.csv", ["file"])
         except CarjaxError as error:
             raise Fault(str(error)) from None
-        missing = [a.name for a in self.kinds() if self._column(a) not in self.header]
+        missing = [a.name for a in self.kinds() if column_of(a, self.header) not in self.header]
         if missing:
             raise Fault(f"labels.csv: no column {', '.join(missing)}")
         self.rows: dict[str, dict[str, str]] = {}
@@ -105,20 +102,17 @@ class LabelledFolder(base.PhotoBuilder):
         yield base.Example(
             photo=photo,
             file=item,
-            model=next((row[c] or "" for c in _MODEL if c in self.header), ""),
+            model=(row[model] or "") if (model := model_column(self.header)) else "",
             box=_box(row),
-            labels={a.name: self._label(a, row[self._column(a)] or "") for a in self.kinds()},
+            labels={
+                a.name: self._label(a, row[column_of(a, self.header)] or "") for a in self.kinds()
+            },
         )
-
-    def _column(self, attribute: Attribute) -> str:
-        """The attribute's own name, or what the car's tables call it."""
-        name = attribute.name
-        return name if name in self.header else COLUMNS.get(name, name)
 
     def _label(self, attribute: Attribute, value: str) -> str | float:
         if isinstance(attribute, Angular):
             return base.degrees(value, attribute.name) if value else math.nan
-        if value and value not in attribute.classes:
+        if foreign_classes(attribute, [value]):
             self.count(f"{attribute.name}: {value!r} is no class of the schema")
             return ""
         return value
@@ -126,7 +120,7 @@ class LabelledFolder(base.PhotoBuilder):
 
 def _box(row: dict[str, str]) -> base.Box | None:
     """The box of a row; None where all sides are empty."""
-    sides = [row.get(side) or "" for side in _SIDES]
+    sides = [row.get(side) or "" for side in SIDES]
     if not any(sides):
         return None
     try:
