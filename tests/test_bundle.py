@@ -195,9 +195,8 @@ def test_a_model_has_one_direction():
     own = part("orientation")
     head = dataclasses.replace(own.spec.heads[0], attribute=Angular("tilt"))
     params = {**own.params, "heads": {"tilt": own.params["heads"]["orientation"]}}
-    other = dataclasses.replace(
-        own, params=params, spec=dataclasses.replace(own.spec, heads=(head,))
-    )
+    spec = dataclasses.replace(own.spec, heads=(head,))
+    both = [loaded(one) for one in (own, dataclasses.replace(own, params=params, spec=spec))]
     with pytest.raises(CarjaxError, match=r"a, b: orientation and tilt are directions, of which"):
         bundle.join(both, ["a", "b"], "x")
 
