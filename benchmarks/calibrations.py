@@ -5,7 +5,7 @@
 
 Reads the finished runs of the nested cross-validation. Every calibration is fitted on the inner
 folds of an outer fold and measured on its photos; ECE of 15 bins, means over the outer folds.
-`nested_tables.py` writes the table into docs/certainty.md.
+`card_tables.py` writes the table into docs/certainty.md.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     python benchmarks/crossval.py --workdir=out/crossval --attributes=orientation_cvae
 
 Each of attributes × folds is one `carjax train` run that holds a fold out; finished runs are
-reused. Every figure is the mean over the folds, with a 95% bootstrap interval over all images,
-each predicted by the run that did not see it. The first command scores the photos as they are
+reused. Every figure is the mean over the folds, with a 95% bootstrap interval over the images of
+each, predicted by the run that did not see them. The first command scores the photos as they are
 (cropped to the car by the data set); `--localise=BUNDLE` scores them once more through the whole
 scoring program, which finds the car itself, and adds to the same file. The third holds whole
 car models out. Of a config's data sets the first is read alone: cars of another may be of models
@@ -206,17 +206,35 @@ def rows_of(fold: Fold) -> Any:
 
 
 def summarise(folds: Sequence[Fold]) -> dict[str, Any]:
-    """Returns the mean over folds of every metric, with a bootstrap interval over images."""
+    """Returns the mean over folds of every metric, with a bootstrap interval.
+
+    Each fold is resampled by itself, and the mean over folds taken as of the folds themselves:
+    whole car models where the column `model` names them, as photos of one are not independent,
+    images otherwise. What resampling adds on average (to a calibration error it adds noise) is
+    taken off, so that the interval is about the mean.
+    """
     from carjax.evaluation import metrics
 
     rows = [rows_of(fold) for fold in folds]
+    groups = [fold.get("model", np.arange(len(r[0]))) for fold, r in zip(folds, rows, strict=True)]
+    members = [[np.flatnonzero(g == name) for name in np.unique(g)] for g in groups]
     table: Any = metrics.CATEGORICAL_METRICS if "log_probs" in folds[0] else metrics.ANGULAR_METRICS
-    pooled = type(rows[0])(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-    intervals = metrics.summarise(pooled, table, RESAMPLES)["ci95"]
-    summary: dict[str, Any] = {"images": len(pooled[0])}
-    for name, metric in table.items():
-        values = [metric(r) for r in rows]
-        summary[name] = {"mean": float(np.mean(values)), "ci95": intervals[name], "folds": values}
+    rng = np.random.default_rng(0)
+
+    def resampled() -> list[float]:
+        parts = []
+        for row, own in zip(rows, members, strict=True):
+            index = np.concatenate([own[i] for i in rng.integers(len(own), size=len(own))])
+            parts.append(metrics.take(row, index))
+        return [float(np.mean([metric(part) for part in parts])) for metric in table.values()]
+
+    drawn = np.array([resampled() for _ in range(RESAMPLES)])
+    summary: dict[str, Any] = {"images": sum(len(row[0]) for row in rows)}
+    for column, (name, metric) in enumerate(table.items()):
+        values = [metric(row) for row in rows]
+        mean = float(np.mean(values))
+        ends = np.quantile(drawn[:, column], [0.025, 0.975]) - drawn[:, column].mean() + mean
+        summary[name] = {"mean": mean, "ci95": ends.tolist(), "folds": values}
     return summary
 
 

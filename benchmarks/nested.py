@@ -216,8 +216,8 @@ Columns = dict[str, np.ndarray]
 def parts_of(cars: Cars, columns: Columns, kind: np.ndarray) -> dict[str, Columns]:
     """Returns 'known', 'unseen', 'unknown' → their rows of a run's `held_out.npz`.
 
-    Two columns are added: 'album', a number that up to `ALBUM` photos of one car model share, and
-    'weight', see `view_weights`.
+    Three columns are added: 'model', 'album', a number that up to `ALBUM` photos of one car model
+    share, and 'weight', see `view_weights`.
     """
     names = zip(cars.data_set.tolist(), cars.file.tolist(), strict=True)
     position = {"/".join(name): i for i, name in enumerate(names)}
@@ -229,7 +229,8 @@ def parts_of(cars: Cars, columns: Columns, kind: np.ndarray) -> dict[str, Column
     for part, code in PARTS.items():
         own = kind[index] == code
         parts[part] = {k: v[own] for k, v in columns.items()}
-        parts[part]["album"] = deal(cars.model[index[own]])
+        parts[part]["model"] = cars.model[index[own]]
+        parts[part]["album"] = deal(parts[part]["model"])
         parts[part]["weight"] = weight[index[own]]
     return parts
 
@@ -541,8 +542,8 @@ def main(argv: list[str]) -> int:
         f"mean over {FOLDS} outer folds; known: photos left out of models that were trained on; "
         "unseen: photos of models that were not; elsewhere: photos of another source, of families "
         "of models that were not, all folds as one; calibration and threshold of inner folds; "
-        f"one plain view per photo; original labels; 95% percentile bootstrap over photos, "
-        f"{crossval.RESAMPLES} resamples"
+        f"one plain view per photo; original labels; 95% bootstrap over whole car models, "
+        f"{crossval.RESAMPLES} resamples of every fold"
     )
     for attribute in values.attributes:
         fitted = evaluate(values, cars, attribute, results)

@@ -5,7 +5,7 @@
 Fold 0 of the Stanford Cars crops is held out; one view of each photo, the plain one, so that all 36
 runs take half an hour on two cores: the figures are below those of eight views. Lite0 and Lite1
 need their weights (`carjax weights import`, see the README).
-Result: type 0.834 (Lite0 at 160) to 0.882 (Lite2 at 320, Lite0 at 384), azimuth 2.85 to 3.06°;
+Result: type 0.834 (Lite0 at 160) to 0.882 (Lite2 at 320, Lite0 at 384), azimuth 2.85 to 3.07°;
 every number in benchmarks/results/backbones.json, drawn in docs/images/backbones.svg.
 """
 

@@ -1,6 +1,6 @@
-"""Writes the figures of `results/nested.json` and `calibrations.json` to where they are shown.
+"""Writes the figures of results/{nested,calibrations,videos,localise}.json to where they are shown.
 
-    python benchmarks/nested_tables.py
+    python benchmarks/card_tables.py
 
 A table stands between `<!-- figures: NAME -->` and `<!-- /figures -->` in MODEL_CARD.md and
 docs/certainty.md. The main figures go into `data/car_heads.card.json`, which goes into the bundle.
@@ -163,12 +163,64 @@ def scores(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def videos(_: Mapping[str, Any]) -> list[str]:
+    """The direction on footage that no head was trained on, of `videos.py`."""
+    found = json.loads((RESULTS / "videos.json").read_text())
+    rows = {
+        "sample, frames that are not spoilt": found["sample"],
+        "the same with `--nolocalise`": found["sample_nolocalise"],
+        "Honda Civic spin": found["spins"]["civic52_creativeaura"],
+        "VW Beetle spin": found["spins"]["egjs_beetle36"],
+    }
+    return [
+        "| video | frames | median error | within 30° | flips |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {row['frames']} | {row['median_deg']:.1f}° "
+            f"| {row['within_30']:.0%} | {row['flips']:.1%} |"
+            for name, row in rows.items()
+        ),
+    ]
+
+
+def boxes(_: Mapping[str, Any]) -> list[str]:
+    """How well the car is found, of `localise.py`."""
+    found = json.loads((RESULTS / "localise.json").read_text())["boxes"]
+    lines = [
+        "| photos | method | number | mean IoU | recall at 0.5 | recall at 0.75 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        photos, method = name.split(", ")
+        figures = (f"{row[key]:.3f}" for key in ("mean_iou", "recall_at_0.5", "recall_at_0.75"))
+        lines.append(f"| `{photos}` | {method} | {row['photos']} | {' | '.join(figures)} |")
+    return lines
+
+
+def zoom(_: Mapping[str, Any]) -> list[str]:
+    """What a small car costs, of `localise.py`."""
+    found = json.loads((RESULTS / "localise.json").read_text())["zoom"]
+    lines = [
+        "| longest side of the photo | type | brand | doors | seats | azimuth, median error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for share in ("100% of the frame", "30% of the frame"):
+        row = found[f"longest side {share}"]
+        figures = (f"{row[name]:.3f}" for name in ("type", "brand", "doors", "seats"))
+        azimuth = f"{row['azimuth_median_deg']:.2f}°"
+        lines.append(f"| {share} | {' | '.join(figures)} | {azimuth} |")
+    return lines
+
+
 TABLES = {
     "nested": nested,
     "recall": recall,
     "calibrations": calibrations,
     "unknown": unknown,
     "scores": scores,
+    "videos": videos,
+    "boxes": boxes,
+    "zoom": zoom,
 }
 
 
