@@ -59,7 +59,7 @@ def scores(run: pathlib.Path, config: Any, values: Any) -> tuple[np.ndarray, dic
         hidden, energy = (np.concatenate([np.asarray(p[i]) for p in parts])[:count] for i in (0, 1))
         return hidden.astype(np.float64), energy
 
-    trained = data.training_set(sources, task, 1)
+    trained = data.training_set(sources, task, (0,))
     seen, _ = read_all(jax.tree.map(lambda x: x[0], trained.features))
     held_out = data.held_out_set(sources, task)
     hidden, energy = read_all(held_out.features)

@@ -23,7 +23,7 @@ import tiny_run
 from tensorboardX.proto.event_pb2 import Event
 from tiny_run import settings
 
-from carjax import files, heads, localise, model, training
+from carjax import backbones, files, heads, localise, model, training
 from carjax.attributes import CAR, CONTENT, Angular, Categorical, find
 from carjax.backbones import registry
 from carjax.backbones.features import Features
@@ -326,6 +326,24 @@ def test_balance_counts_mirrored_views(root):
     weights = tasks.create(settings(root, "orientation", balance=1.0)).weights(found)
     # Mirrored, left and right are equally frequent: 18 each; the front is its own mirror image.
     np.testing.assert_allclose(weights, [1 / 18] * 18 + [1 / 4] * 2)
+    straight = settings(root, "orientation", balance=1.0, mirror=False)
+    np.testing.assert_allclose(
+        tasks.create(straight).weights(found), [1 / 15] * 15 + [1 / 3] * 3 + [1 / 2] * 2
+    )
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_nothing_is_mirrored_that_should_not_be(tiny, root, mirror):
+    config = settings(root, "orientation", views=2, mirror=mirror)
+    task = tasks.create(config)
+    backbone, params = backbones.load_pretrained(config.backbone)
+    sources = data.load_sources(config, task, root, backbone, params, "", cache_dir=root / "cache")
+    found = data.training_set(sources, task, configs.view_numbers(config))
+    assert found.features.pooled.shape[0] == 2
+    # Azimuths of this set are positive: a negative target is a mirrored view's.
+    assert [(view < 0).any() for view in found.targets] == [False, mirror]
+    live_views = next(iter(live.batches(sources, task, config, range(1)))).view.box
+    assert (live_views[:, 0] > live_views[:, 2]).any() == mirror
 
 
 def test_photos_of_a_model_beyond_the_cap_share_its_weight(root):

@@ -81,6 +81,8 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             "cache": True,
             "cells": 0 if boxes else 8,
             "views": 8,
+            # Whether every other view is mirrored, where an angle a becomes −a and a class stays.
+            "mirror": True,
             "augmentation": dataclasses.asdict(Augmentation()),
             # The loss.
             "mixup": 0.4,
@@ -187,6 +189,11 @@ def split_names(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], tup
         for field in ("train_split", "eval_split")
     )
     return train, held_out
+
+
+def view_numbers(config: ml_collections.ConfigDict) -> range:
+    """Returns the numbers of the views that are trained on: without mirroring the even ones."""
+    return range(config.views) if config.mirror else range(0, 2 * config.views, 2)
 
 
 def augmentation(config: ml_collections.ConfigDict) -> Augmentation:

@@ -197,7 +197,7 @@ def load_sources(
         CarjaxError: a label file or a photo is missing or broken, or no photo has a label.
     """
     if views is None:
-        views = range(config.views if config.cache else 1)
+        views = configs.view_numbers(config) if config.cache else (0,)
     sources = []
     for name in config.datasets:
         everything, held_out, left_out = read_partition(config, root, name)
@@ -246,17 +246,17 @@ def read_view(
     return features, cached.window[rows]
 
 
-def training_set(sources: Sequence[Source], task: Task, views: int) -> TrainingSet:
-    """Gathers every view of the photos that are not held out."""
+def training_set(sources: Sequence[Source], task: Task, views: Sequence[int]) -> TrainingSet:
+    """Gathers these views of the photos that are not held out."""
     features: Any = None
     targets = []
-    for view in range(views):
+    for row, view in enumerate(views):
         parts = [(s, *read_view(s, view, ~s.held_out, task.cells)) for s in sources]
         joined = _concatenate([f for _, f, _ in parts])
         if features is None:
-            features = jax.tree.map(lambda x: np.empty((views, *x.shape), x.dtype), joined)
+            features = jax.tree.map(lambda x: np.empty((len(views), *x.shape), x.dtype), joined)
         # Written in place: all views take a gigabyte, which is not copied twice.
-        jax.tree.map(lambda out, x, view=view: out.__setitem__(view, x), features, joined)
+        jax.tree.map(lambda out, x, row=row: out.__setitem__(row, x), features, joined)
         targets.append(
             np.concatenate(
                 [task.targets(_chosen(s, ~s.held_out), window, view) for s, _, window in parts]

@@ -64,6 +64,7 @@ def batches(
             rng = np.random.default_rng((config.seed, step))
             index = rng.choice(len(weights), config.batch, p=weights / weights.sum())[rows]
             views = (_FIRST_VIEW + rng.integers(0, _VIEWS, config.batch))[rows]
+            views -= 0 if config.mirror else views % 2
             parts, places = [], []
             for k, pool in enumerate(kept):
                 own = np.flatnonzero(np.searchsorted(ends, index, side="right") == k)

@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from carjax.errors import CarjaxError, UsageError
 from carjax.prefetch import prefetch
+from carjax.training import config as configs
 from carjax.training import data, live, recording_data, sequences, steps, tasks, walk_data
 
 RunChunk = Callable[[steps.TrainState, int, int], tuple[steps.TrainState, Any]]
@@ -154,7 +155,9 @@ def make_run(
 
         return walk
     if config.cache:
-        training_set = replicate(data.training_set(sources, task, config.views), mesh)
+        training_set = replicate(
+            data.training_set(sources, task, configs.view_numbers(config)), mesh
+        )
         scan = steps.make_run_chunk(config, task, adamw, mesh)
         return lambda state, _, length: scan(state, frozen, training_set, length=length)
     live_step = steps.make_live_step(config, task, adamw, mesh, backbone)

@@ -126,6 +126,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise UsageError(
                 f"config.sequence.{name}: must be at least 1, not {config.sequence[name]}"
             )
+    if not config.mirror:
+        raise UsageError("config.mirror: walks show mirror images: leave it True")
     if config.views < 2:
         raise UsageError(f"config.views: walks need mirror images: at least 2, not {config.views}")
     if not config.cache:

@@ -175,6 +175,7 @@ class AngularTask:
     dropout: float
     balance: float
     latent_samples: int = 1
+    mirror: bool = True
 
     @property
     def module(self) -> nn.Module:
@@ -191,12 +192,14 @@ class AngularTask:
         return ~np.isnan(photos.labels[self.spec.attribute.name])
 
     def weights(self, photos: Photos) -> np.ndarray:
-        """By the frequency of the photo's view bin, mirrored views counted as well."""
+        """By the frequency of the photo's view bin, mirrored views counted as well if shown."""
         azimuth = photos.labels[self.spec.attribute.name]
         bins = len(VIEWS)
         group = np.round(azimuth / (360.0 / bins)).astype(int) % bins
         counts = np.bincount(group, minlength=bins)
-        return balanced_weights(group, counts + counts[-np.arange(bins)], self.balance)
+        if self.mirror:
+            counts = counts + counts[-np.arange(bins)]
+        return balanced_weights(group, counts, self.balance)
 
     def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
         """Azimuths float32 [N] in degrees; a mirrored view has the negative one."""
@@ -307,4 +310,4 @@ def create(config: ml_collections.ConfigDict, part_keys: tuple[tuple[str, int], 
             spec, part_keys, config.dropout, config.mixup, config.label_smoothing, config.balance,
             config.model_cap,
         )  # fmt: skip
-    return AngularTask(spec, config.dropout, config.balance, config.latent_samples)
+    return AngularTask(spec, config.dropout, config.balance, config.latent_samples, config.mirror)
