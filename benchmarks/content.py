@@ -75,7 +75,7 @@ def main() -> None:
     shipped = models.load()
     backbone = backbones.create(shipped.spec.backbone)
     frozen, box = shipped.params["backbone"], shipped.params["localise"]
-    parts = [models.load(runs / f"content-{k}" / "head.safetensors") for k in range(FOLDS)]
+    parts = [models.load(runs / f"content-{k}") for k in range(FOLDS)]
     spec = parts[0].spec.heads[0]
 
     @jax.jit

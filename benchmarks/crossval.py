@@ -21,6 +21,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import runpy
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -130,9 +131,7 @@ def read_config_file(path: pathlib.Path) -> dict[str, Any]:
     """Runs a config file and returns what it defines."""
     if not path.is_file():
         raise CarjaxError(f"{path}: no such config file")
-    space: dict[str, Any] = {}
-    exec(compile(path.read_text(), path, "exec"), space)
-    return space
+    return runpy.run_path(str(path))
 
 
 def override(config: Any, given: str) -> None:
@@ -158,11 +157,10 @@ def localised(
     from carjax import bundle, model, scoring
     from carjax.datasets import photos
 
-    given = pathlib.Path(values.localise)
-    box = model.load(given / "head.safetensors" if given.is_dir() else given)
+    box = model.load(values.localise)
     box = dataclasses.replace(box, spec=dataclasses.replace(box.spec, heads=()))
-    parts = [model.load(run / "head.safetensors") for run in heads]
-    joined = bundle.join([*parts, box], [str(r) for r in (*heads, given)], "held out")
+    parts = [model.load(run) for run in heads]
+    joined = bundle.join([*parts, box], [*map(str, heads), values.localise], "held out")
     scorer = scoring.Scorer(joined)
     root = photos.data_root(values.data_dir)
     names = sorted({str(name) for fold in held_out.values() for name in fold["names"]})

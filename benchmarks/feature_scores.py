@@ -35,7 +35,7 @@ def scores(run: pathlib.Path, config: Any, values: Any) -> tuple[np.ndarray, dic
 
     root = photos.data_root(values.data_dir)
     task = tasks.create(config, data.part_keys(config, root))
-    found = model.load(run / "head.safetensors")
+    found = model.load(run)
     sources = data.load_sources(
         config, task, root, None, {}, found.card["backbone_sha256"], cache_dir=values.cache_dir
     )  # fmt: skip

@@ -61,7 +61,7 @@ def flipped(run: pathlib.Path, config: Any, values: Any) -> np.ndarray:
 
     root = photos.data_root(values.data_dir)
     task = tasks.create(config, data.part_keys(config, root))
-    head = model.load(run / "head.safetensors")
+    head = model.load(run)
     backbone, _ = backbones.load_pretrained(config.backbone)
     sources = data.load_sources(
         config, task, root, backbone, head.params["backbone"], head.card["backbone_sha256"],

@@ -172,7 +172,7 @@ def main() -> None:
     data = photos.data_root()
     folders = [f for f in arguments.heads.split(",") if f]
     sources = [arguments.box, *folders]
-    parts = [models.load(pathlib.Path(source) / "head.safetensors") for source in sources]
+    parts = [models.load(source) for source in sources]
     model = bundles.join(parts, sources, "without fold 0")
     figures = {"boxes": boxes(model, data)}
     if folders:

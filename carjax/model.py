@@ -36,6 +36,8 @@ from carjax.localise import LocaliseSpec
 
 BUNDLE_VERSION = 1
 DEFAULT_BUNDLE = "car_heads"
+# What `carjax train` leaves in its folder: a bundle of one head, or a sequence head.
+HEAD_FILE = "head.safetensors"
 _KIND = "carjax_bundle"
 # No backbone makes features of less.
 _LEAST_INPUT = 32
@@ -297,20 +299,26 @@ def _assets() -> pathlib.Path:
 
 
 def bundle_path(name_or_path: str | os.PathLike[str] | None) -> pathlib.Path:
-    """Returns the file that a name in the package, or a path, stands for.
+    """Returns the file that a name in the package, a file or a folder of training stands for.
 
     Raises:
         CarjaxError: there is no such file.
     """
     name = DEFAULT_BUNDLE if name_or_path is None else os.fspath(name_or_path)
     shipped = _assets() / f"{name}.safetensors"
-    path = shipped if shipped.is_file() else pathlib.Path(name)
+    path = shipped if shipped.is_file() else head_file(name)
     if not path.is_file():
         raise CarjaxError(
             f"{name}: no such model: give a bundle's file (made by `carjax bundle`), "
             f"or leave --model out for {DEFAULT_BUNDLE}"
         )
     return path
+
+
+def head_file(given: str | os.PathLike[str]) -> pathlib.Path:
+    """The file that a path stands for: itself, or what `carjax train` left in that folder."""
+    path = pathlib.Path(given)
+    return path / HEAD_FILE if path.is_dir() else path
 
 
 def load(
@@ -321,7 +329,8 @@ def load(
     """Loads a bundle and the backbone that it was trained on.
 
     Args:
-        name_or_path: a bundle in the package by name, or a file; default: the car model.
+        name_or_path: a bundle in the package by name, a file, or a folder of `carjax train`;
+            default: the car model.
         backbone_weights: weights of the backbone, where the package does not ship them.
 
     Raises:

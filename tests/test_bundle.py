@@ -218,3 +218,10 @@ def test_a_car_box_is_used_where_there_is_one_unless_told_otherwise():
         without.with_localise(True)
     assert part("localise").with_localise(None).spec.localise == BOX
     assert part("localise").with_localise(False).spec.localise is None
+
+
+def test_a_folder_of_training_stands_for_its_head(tmp_path):
+    assert model.head_file(tmp_path) == tmp_path / "head.safetensors"
+    assert model.head_file(tmp_path / "x.safetensors") == tmp_path / "x.safetensors"
+    with pytest.raises(CarjaxError, match="no such model"):
+        model.bundle_path(tmp_path)

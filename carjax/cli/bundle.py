@@ -67,7 +67,9 @@ def main(argv: list[str]) -> int:
 
 def _bundle_file(given: pathlib.Path) -> pathlib.Path:
     """Returns the bundle that a folder of `carjax train`, or a file, stands for."""
-    path = given / "head.safetensors" if given.is_dir() else given
+    from carjax import model
+
+    path = model.head_file(given)
     if not path.is_file():
         hint = "is its training finished?" if given.is_dir() else "give a folder of `carjax train`"
         raise CarjaxError(f"{path}: no such file: {hint}")

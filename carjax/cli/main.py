@@ -21,7 +21,7 @@ COMMANDS = {
     "score": ("score", "score every frame of many videos and photos into a Parquet file"),
     "serve": ("serve", "open the page in which videos are uploaded, and the HTTP API"),
     "prepare": ("prepare", "turn a published data set into records that training reads"),
-    "train": ("train", "train one head, or the car box, on cached features"),
+    "train": ("train", "train one head, or the car box, on frozen features"),
     "bundle": ("bundle", "join separately trained heads into one model file"),
     "evaluate": ("evaluate", "measure a model on labelled photos"),
     "experiment": ("experiment", "test the hypothesis: certain where well shown?"),

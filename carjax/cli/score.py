@@ -19,6 +19,7 @@ from carjax.errors import CarjaxError, UsageError
 if TYPE_CHECKING:
     from carjax.engine.run import Run, Summary
     from carjax.model import Model
+    from carjax.sources.base import Problem, Source
 
 SYNOPSIS = """usage: carjax score SOURCE… --out=FILE.parquet
 
@@ -168,8 +169,8 @@ def score(
     fps: video.Fps,
     model: Model,
     columns: list[str],
-    sources: list[Any],
-    problems: list[Any],
+    sources: list[Source],
+    problems: list[Problem],
     run: Run,
 ) -> Summary:
     """Scores with a progress bar; nothing is shown where standard error is no terminal."""
@@ -184,7 +185,7 @@ def score(
         fps, values.batch, values.threads, tuple(columns), features, values.decoder
     )
 
-    def engine() -> Any:
+    def engine() -> runs.Engine:
         if values.engine == "ray":
             from carjax.engine import on_ray
 

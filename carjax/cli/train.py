@@ -1,4 +1,4 @@
-"""`carjax train`: train one head, or the car box, on cached features of a frozen backbone."""
+"""`carjax train`: train one head, or the car box, on a frozen backbone."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""carjax."""
+"""Photos and frames with labels: tables, published data sets, splits, views and feature caches."""

@@ -17,7 +17,7 @@ from carjax.engine.join import rows_of
 from carjax.engine.manifest import Commit, Record
 from carjax.engine.output import Output, PartWriter, Share, remove_leftovers
 from carjax.engine.rows import UnitRows
-from carjax.engine.store import Store, open_store
+from carjax.engine.store import open_store
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import is_remote
 from carjax.sources.base import Problem, Source
@@ -94,28 +94,24 @@ class Run:
 
     def __init__(self, target: Target) -> None:
         with _writable(target.out):
-            self._find(target)
-
-    def _find(self, target: Target) -> None:
-        self.store: Store
-        self.store, self.name = open_store(target.out)
-        self.target = target
-        self.errors_name = f"{self.name}.errors.csv"
-        self.manifest_name = f"{self.name}.manifest.jsonl"
-        self._joining = f"{self.name}.run"
-        self.rolling = (
-            target.part_rows is not None
-            or target.share.processes > 1
-            or (not target.overwrite and self.store.is_folder(self.name))
-        )
-        self.folder = self.name if self.rolling else self._joining
-        self.state = f"{self.name}/_carjax" if self.rolling else self._joining
-        self.base: Commit | None = None
-        self._base_settings: dict[str, Any] | None = None
-        if target.overwrite:
-            self._check_removable()
-        else:
-            self._check()
+            self.store, self.name = open_store(target.out)
+            self.target = target
+            self.errors_name = f"{self.name}.errors.csv"
+            self.manifest_name = f"{self.name}.manifest.jsonl"
+            self._joining = f"{self.name}.run"
+            self.rolling = (
+                target.part_rows is not None
+                or target.share.processes > 1
+                or (not target.overwrite and self.store.is_folder(self.name))
+            )
+            self.folder = self.name if self.rolling else self._joining
+            self.state = f"{self.name}/_carjax" if self.rolling else self._joining
+            self.base: Commit | None = None
+            self._base_settings: dict[str, Any] | None = None
+            if target.overwrite:
+                self._check_removable()
+            else:
+                self._check()
 
     def _check_removable(self) -> None:
         if self.target.share.processes > 1 and self.store.is_folder(self.name):

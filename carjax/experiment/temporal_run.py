@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,6 @@ from carjax.selection import eligibility
 from carjax.temporal import consensus, sequence_model, walks
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.motion import Motion
-from carjax.training import run_folder
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
 # The share that the consensus and the gains are measured at.
@@ -70,7 +68,7 @@ def measure(
         CarjaxError: an input is missing or broken.
     """
     bundle = models.load(model)
-    loaded = {str(path): sequence_model.load(_file(path)) for path in heads}
+    loaded = {str(path): sequence_model.load(path) for path in heads}
     ways = methods.standard(Motion()) | methods.sequences(loaded)
     recorded = recordings.labelled(*own, bundle, loaded.values()) if own else []
     content: dict[str, Any] = {
@@ -158,12 +156,6 @@ def _of_walks(
             name: 1e3 * seconds for name, seconds in methods.timed(ways, usual[:20]).items()
         },
     }
-
-
-def _file(run: str | os.PathLike[str]) -> pathlib.Path:
-    """The sequence head of a folder of `carjax train`, or a file as it is."""
-    path = pathlib.Path(run)
-    return path / run_folder.HEAD_FILE if path.is_dir() else path
 
 
 def gains(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -110,10 +109,13 @@ def save(sequence_model: SequenceModel, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> SequenceModel:
     """Loads what `save` wrote.
 
+    Args:
+        path: a file, or a folder of `carjax train`.
+
     Raises:
         CarjaxError: no such file, not a sequence head, or its model is not at hand.
     """
-    where = pathlib.Path(path)
+    where = model.head_file(path)
     if not where.is_file():
         raise CarjaxError(f"{where}: no such sequence head (made by `carjax train`)")
     with model.reading(where, (_KIND, SEQUENCE_VERSION), "sequence head") as found:

@@ -1,4 +1,4 @@
-"""Train one head, or the car box, on cached features: `train_and_evaluate` reads from top to end.
+"""Train one head, or the car box: `train_and_evaluate` reads from top to end.
 
 A run is a sequence of chunks of steps. A chunk is one `lax.scan` on the device, over features that
 lie there; step s draws its batch, its dropout and its mixup from fold_in(key, s) alone. So a run

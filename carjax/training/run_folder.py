@@ -14,8 +14,8 @@ import numpy as np
 
 from carjax import files
 from carjax.errors import CarjaxError, one_line
+from carjax.model import HEAD_FILE
 
-HEAD_FILE = "head.safetensors"
 PREDICTIONS_FILE = "held_out.npz"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.csv"

@@ -10,6 +10,7 @@ are kept: what was stopped goes on. The result is WORKDIR/reference.safetensors,
 from __future__ import annotations
 
 import pathlib
+import runpy
 import sys
 from typing import Any
 
@@ -42,7 +43,10 @@ def main(argv: list[str]) -> int:
         common.parse(values, argv, SYNOPSIS)
     except common.HelpShown:
         return 0
-    settings = {name: read(HERE / f"{file}.py") for name, file in HEADS.items()}
+    settings = {
+        name: runpy.run_path(str(HERE / f"{file}.py"))["get_config"]()
+        for name, file in HEADS.items()
+    }
     missing = faults(settings, values.data_dir)
     if missing:
         raise CarjaxError("\n  ".join(["the reference design cannot be trained yet:", *missing]))
@@ -59,13 +63,6 @@ def main(argv: list[str]) -> int:
     out = workdir / "reference.safetensors"
     folders = ",".join(str(workdir / name) for name in HEADS)
     return bundle.main([f"--heads={folders}", f"--out={out}", "--name=reference"])
-
-
-def read(path: pathlib.Path) -> Any:
-    """Runs a config file and returns its settings."""
-    space: dict[str, Any] = {}
-    exec(compile(path.read_text(), path, "exec"), space)
-    return space["get_config"]()
 
 
 def faults(settings: dict[str, Any], data_dir: str | None) -> list[str]:
