@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carjax import feature_columns
-from carjax.attributes import CONTENT, VIEWS, Angular, Attribute, Categorical, Schema
+from carjax.attributes import (
+    CONTENT,
+    VIEWS,
+    Angular,
+    Attribute,
+    Categorical,
+    Schema,
+    attribute_from_json,
+    attribute_to_json,
+)
 from carjax.errors import CarjaxError, UsageError, one_line
 from carjax.feature_columns import FeatureColumns
 from carjax.files import replacing
@@ -206,7 +215,7 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
     """
     described = header_of(rows.schema)
     try:
-        schema = tuple(_attribute(entry) for entry in described["attributes"])
+        schema = tuple(attribute_from_json(entry) for entry in described["attributes"])
         info = FeatureColumns(**described["features"]) if "features" in described else None
     except (KeyError, TypeError, ValueError) as error:
         raise CarjaxError(
@@ -382,12 +391,5 @@ def _read_part(file: Any, features: bool, sources: Collection[str] | None) -> pa
 
 
 def _describe(attribute: Attribute) -> dict[str, object]:
-    if isinstance(attribute, Categorical):
-        return {"kind": "categorical", "name": attribute.name, "classes": attribute.classes}
-    return {"kind": "angular", "name": attribute.name}
-
-
-def _attribute(entry: dict) -> Attribute:
-    if entry["kind"] == "categorical":
-        return Categorical(entry["name"], tuple(entry["classes"]))
-    return Angular(entry["name"])
+    kind = "categorical" if isinstance(attribute, Categorical) else "angular"
+    return {"kind": kind, **attribute_to_json(attribute)}

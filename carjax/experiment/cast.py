@@ -57,7 +57,7 @@ class Cast:
 
     group: np.ndarray
     azimuth_deg: np.ndarray
-    features: Any
+    features: Features
     density: circular.Density
     log_probs: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
@@ -93,11 +93,11 @@ def read(
     )
     root, weights = photos.data_root(data_dir), models.weights_hash(params)
     parts: list[Any] = []
-    for views in (PLAIN_VIEWS, SPOILT_VIEWS):
-        if views is SPOILT_VIEWS:
-            config.augmentation = dataclasses.asdict(walks.SPOILT)
+    spoilt = config.copy_and_resolve_references()
+    spoilt.augmentation = dataclasses.asdict(walks.SPOILT)
+    for shows, views in ((config, PLAIN_VIEWS), (spoilt, SPOILT_VIEWS)):
         (source,) = data.load_sources(
-            config,
+            shows,
             task,
             root,
             backbone,
@@ -116,7 +116,7 @@ def read(
     position = {name: i for i, name in enumerate(known.names)}
     at = np.array([position[name] for name in shown.names])
     features: Any = jax.tree.map(lambda *views: np.stack(views), *parts)
-    density: Any = None
+    density: circular.Density | None = None
     log_probs = {}
     for attribute in CAR:
         path = folder / f"{attribute.name}-{fold}" / run_folder.HEAD_FILE
@@ -126,6 +126,8 @@ def read(
                 log_probs[attribute.name] = said
             else:
                 density = said
+    if density is None:
+        raise CarjaxError(f"{orientation}: holds no {run_folder.HEAD_FILE}")
     return Cast(
         group=shown.group,
         azimuth_deg=np.asarray(shown.labels["orientation"], np.float64),

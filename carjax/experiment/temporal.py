@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from carjax import certainty
+from carjax import certainty, circular
 from carjax.attributes import VIEWS
+from carjax.backbones.features import Features
 from carjax.evaluation import metrics
 from carjax.experiment import statistics
 from carjax.selection import VIEW_THRESHOLD
@@ -53,10 +54,10 @@ class Footage:
     offset_deg: np.ndarray
     spoilt: np.ndarray
     speaks: np.ndarray
-    density: Any
+    density: circular.Density
     probs: Mapping[str, np.ndarray]
     labels: Mapping[str, int]
-    features: Any
+    features: Features | None
 
     def __len__(self) -> int:
         """The number of frames."""
