@@ -354,7 +354,7 @@ def first(tree, n):
     return jax.tree.map(lambda x: x[:n] if x.ndim else x, tree)
 
 
-@pytest.mark.parametrize("end", ["last time", "zeros"])
+@pytest.mark.parametrize("end", ["last time", pytest.param("zeros", marks=pytest.mark.slow)])
 def test_padding_changes_nothing_whatever_it_holds(end):
     density, time_s, mask = frames()
     padded = jax.tree.map(lambda x: jnp.concatenate([x, jnp.full_like(x[:9], np.nan)]), density)
@@ -501,7 +501,7 @@ def test_a_hundred_thousand_frames_neither_overflow_nor_underflow():
 # --- live ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lag", [0, 1, 7])
+@pytest.mark.parametrize("lag", [0, pytest.param(1, marks=pytest.mark.slow), 7])
 def test_a_stream_is_the_offline_smoother_of_the_frames_so_far(lag):
     density, time_s, mask = frames(n=16)
     motion = Motion(cells=72)

@@ -108,7 +108,10 @@ def test_angular_head_gives_one_component_above_a_floor(features, random_tree):
     assert np.isfinite(head.apply({"params": params}, features).kappa).all()
 
 
-@pytest.mark.parametrize("density", ["vonmises", "mixture", "biternion"])
+@pytest.mark.parametrize(
+    "density",
+    ["vonmises", *(pytest.param(d, marks=pytest.mark.slow) for d in ("mixture", "biternion"))],
+)
 def test_an_empty_batch_and_features_without_contrast(density):
     spec = heads.HeadSpec(Angular("orientation"), density=density, components=2, grid=2, channels=3)
     module = heads.create(spec)

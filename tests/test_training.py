@@ -332,7 +332,7 @@ def test_balance_counts_mirrored_views(root):
     )
 
 
-@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("mirror", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_nothing_is_mirrored_that_should_not_be(tiny, root, mirror):
     config = settings(root, "orientation", views=2, mirror=mirror)
     task = tasks.create(config)
