@@ -7,12 +7,13 @@
     python benchmarks/crossval.py --workdir=out/crossval --attributes=orientation_cvae
 
 Each of attributes × folds is one `carjax train` run that holds a fold out; finished runs are
-reused. Every figure is the mean over the folds, with a 95% bootstrap interval over the images of
-each, predicted by the run that did not see them. The first command scores the photos as they are
-(cropped to the car by the data set); `--localise=BUNDLE` scores them once more through the whole
-scoring program, which finds the car itself, and adds to the same file. The third holds whole
-car models out. Of a config's data sets the first is read alone: cars of another may be of models
-that a fold holds out, which `nested.py` takes care of.
+reused. Each image is predicted by the run that did not see it. Every figure is the mean over the
+folds, with a 95% bootstrap interval over images: too narrow where whole car models are held out.
+The first command scores the photos as they are (cropped to the car by the data set);
+`--localise=BUNDLE` scores them once more through the whole scoring program, which finds the car
+itself, and adds to the same file. The third holds whole car models out. Of a config's data sets
+the first is read alone: cars of another may be of models that a fold holds out, which `nested.py`
+takes care of.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> int:
     results["protocol"] = (
         f"mean over folds {folds} of {values.splits}, by SHA-1; every image predicted "
         "once, by heads that were trained on the other folds; one plain view per image; original "
-        f"labels; 95% percentile bootstrap over images, {RESAMPLES} resamples"
+        f"labels; 95% bootstrap over the images of every fold, {RESAMPLES} resamples"
     )
     runs = {(a, f): train_fold(values, a, f) for a in values.attributes for f in folds}
     predicted: dict[str, list[Fold]] = {}
@@ -227,7 +228,10 @@ def summarise(folds: Sequence[Fold]) -> dict[str, Any]:
         return [float(np.mean([metric(part) for part in parts])) for metric in table.values()]
 
     drawn = np.array([resampled() for _ in range(RESAMPLES)])
-    summary: dict[str, Any] = {"images": sum(len(row[0]) for row in rows)}
+    summary: dict[str, Any] = {
+        "images": sum(len(row[0]) for row in rows),
+        "resampled": "car models" if "model" in folds[0] else "images",
+    }
     for column, (name, metric) in enumerate(table.items()):
         values = [metric(row) for row in rows]
         mean = float(np.mean(values))
@@ -242,7 +246,7 @@ def report(results: dict[str, Any], section: str, attribute: str, folds: Sequenc
     results.setdefault(section, {})[attribute] = summary
     print(f"{attribute} ({section}, {summary['images']} images)")
     for name, value in summary.items():
-        if name != "images":
+        if isinstance(value, dict):
             low, high = value["ci95"]
             print(f"  {name:<18} {value['mean']:.4f}  [{low:.4f}, {high:.4f}]", flush=True)
 

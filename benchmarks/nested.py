@@ -542,7 +542,7 @@ def main(argv: list[str]) -> int:
         f"mean over {FOLDS} outer folds; known: photos left out of models that were trained on; "
         "unseen: photos of models that were not; elsewhere: photos of another source, of families "
         "of models that were not, all folds as one; calibration and threshold of inner folds; "
-        f"one plain view per photo; original labels; 95% bootstrap over whole car models, "
+        "one plain view per photo; original labels; 95% bootstrap over what `resampled` says, "
         f"{crossval.RESAMPLES} resamples of every fold"
     )
     for attribute in values.attributes:

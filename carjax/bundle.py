@@ -38,8 +38,8 @@ def join(parts: Sequence[Model], sources: Sequence[str], name: str) -> Model:
         name: of the result.
 
     Raises:
-        CarjaxError: other backbones or weights, other input sizes, an attribute twice, or content
-            without the car box of its input size.
+        CarjaxError: other backbones or weights, other input sizes, an attribute twice, two
+            directions, or content without the car box of its input size.
     """
     first = parts[0]
     taken: dict[str, str] = {}

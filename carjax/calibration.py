@@ -151,14 +151,15 @@ def fit_classes(
         part_novelty: float [N]; novelty among the parts; None: its slope stays 0.
 
     Raises:
-        ValueError: there is no photo, a number is not finite, or a label is no class.
+        ValueError: there is no photo, a number is not finite, a label is no class, or weights are
+            negative or all 0.
     """
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
     share = _shares(len(log_probs), weights)
     _check_finite(np.exp(log_probs))
-    # A probability may be 0; as a true class's it counts as `certainty.log_losses` counts it.
+    # A probability may be 0; no loss is infinite.
     p = np.maximum(np.asarray(log_probs, np.float64), np.log(1e-12))
     if not ((labels >= 0) & (labels < p.shape[1])).all():
         raise ValueError(f"labels must be from 0 to {p.shape[1] - 1}")
@@ -205,7 +206,7 @@ def fit_direction(
         weights: float [N]; what each photo counts; None: alike.
 
     Raises:
-        ValueError: there is no photo, or a number is not finite.
+        ValueError: there is no photo, a number is not finite, or weights are negative or all 0.
     """
     from scipy.optimize import minimize
     from scipy.special import expit

@@ -233,7 +233,7 @@ def _trunk(spec: HeadSpec, dropout: float) -> Trunk:
 
 
 def angle_of(direction: jax.Array) -> jax.Array:
-    """The angle [...] of plane vectors [..., 2]; of a vector of length 0 it is 0.
+    """The angle [...] of plane vectors [..., 2]; of one shorter than 1e-15 it is 0.
 
     Its gradient is finite there too, where that of the arctangent is not.
     """

@@ -70,8 +70,9 @@ class Spec:
     @property
     def of_cars(self) -> bool:
         """Whether it can be that a frame shows no car: not where all attributes are one's own."""
-        own = all(head.attribute not in CAR for head in self.heads)
-        return self.localise is not None or self.content is not None or not own
+        known = {attribute.name for attribute in CAR}
+        shared = any(head.attribute.name in known for head in self.heads)
+        return self.localise is not None or self.content is not None or shared
 
     @property
     def unknown_above(self) -> dict[str, float]:
@@ -308,6 +309,8 @@ def bundle_path(name_or_path: str | os.PathLike[str] | None) -> pathlib.Path:
     shipped = _assets() / f"{name}.safetensors"
     path = shipped if shipped.is_file() else head_file(name)
     if not path.is_file():
+        if pathlib.Path(name).is_dir():
+            raise CarjaxError(f"{path}: no such file: is its training finished?")
         raise CarjaxError(
             f"{name}: no such model: give a bundle's file (made by `carjax bundle`), "
             f"or leave --model out for {DEFAULT_BUNDLE}"

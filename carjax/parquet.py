@@ -391,5 +391,6 @@ def _read_part(file: Any, features: bool, sources: Collection[str] | None) -> pa
 
 
 def _describe(attribute: Attribute) -> dict[str, object]:
+    # Readers of before went by the kind; ours goes by the classes.
     kind = "categorical" if isinstance(attribute, Categorical) else "angular"
     return {"kind": kind, **attribute_to_json(attribute)}

@@ -50,7 +50,9 @@ class Options:
     temporal_model: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises a UsageError where a sequence head is wanted and none named, or the reverse."""
+        """Raises a UsageError for what `temporal` cannot be, or not with this `temporal_model`."""
+        if self.time not in TEMPORAL:
+            raise UsageError(f"temporal: no {self.time!r}; there are: {', '.join(TEMPORAL)}")
         if self.time == "model" and not self.temporal_model:
             raise UsageError("--temporal=model needs --temporal_model=FILE of `carjax train`")
         if self.time != "model" and self.temporal_model:

@@ -1,4 +1,4 @@
-"""The folder that `carjax select` writes: its files, and how they replace those of before."""
+"""The folder of a command's results: whether it may be written, and what `carjax select` writes."""
 
 from __future__ import annotations
 

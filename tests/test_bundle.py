@@ -208,6 +208,7 @@ def test_only_where_cars_are_meant_can_there_be_none():
     ripeness, heading = Categorical("ripeness", ("green", "ripe")), Angular("heading")
     assert not spec(ripeness, heading).of_cars
     assert spec(ripeness, find(CAR, "doors")).of_cars
+    assert spec(Categorical("brand", ("Borgward", "Isetta"))).of_cars
     assert spec(ripeness, box=BOX).of_cars
 
 
@@ -223,5 +224,7 @@ def test_a_car_box_is_used_where_there_is_one_unless_told_otherwise():
 def test_a_folder_of_training_stands_for_its_head(tmp_path):
     assert model.head_file(tmp_path) == tmp_path / "head.safetensors"
     assert model.head_file(tmp_path / "x.safetensors") == tmp_path / "x.safetensors"
-    with pytest.raises(CarjaxError, match="no such model"):
+    with pytest.raises(CarjaxError, match="is its training finished"):
         model.bundle_path(tmp_path)
+    (tmp_path / "head.safetensors").touch()
+    assert model.bundle_path(tmp_path) == tmp_path / "head.safetensors"

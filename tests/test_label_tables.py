@@ -13,7 +13,7 @@ from carjax.attributes import BRANDS, CAR, Categorical, find
 from carjax.datasets import photos, schema_file
 from carjax.errors import CarjaxError, UsageError
 from carjax.training import config as configs
-from carjax.training import data
+from carjax.training import data, tasks
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 TABLE = DATA / "label_tables" / "phone_photos.csv"
@@ -155,6 +155,9 @@ def test_labels_that_are_no_class_are_told(tree, caplog):
     read = data.read_partition(config, root, "cars").photos
     assert read.labels["doors"].tolist() == [0, -1, -1]  # as a spreadsheet writes 2
     assert read.take(np.array([0])).unheard_of == {"doors": {"7": 1}}
+    config.parts, config.cache, config.fold = False, False, -1
+    task = tasks.create(config)
+    data.load_sources(config, task, root, None, None, "", cache_dir=root / "cache")
     assert "cars: 1 photos have a doors that the head does not know" in caplog.text
 
 

@@ -1,5 +1,6 @@
 """The splits of the nested cross-validation: nothing that is measured was trained on."""
 
+import json
 import pathlib
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+import card_tables
+import crossval
 import nested
 
 MAKES = {"Audi": 6, "BMW": 2, "Kia": 1, "Saab": 1, "Volvo": 3}
@@ -92,3 +95,37 @@ def test_an_album_is_a_walk_around_one_car(cars):
     # Three fronts of novelty 0 count as much as one rear of novelty 1.
     album = {"album": np.zeros(4, int), "weight": nested.view_weights(np.array([0.0, 3, 9, 180]))}
     assert nested.album_means(album, np.array([0.0, 0, 0, 1])) == pytest.approx([0.5])
+
+
+def test_intervals_are_about_their_means_and_wider_over_models():
+    rng = np.random.default_rng(0)
+    model = np.repeat(np.arange(12), 25)
+    right = rng.random(12)[model] > rng.random(300)  # a model is mostly right or mostly wrong
+    log_probs = np.log(np.where(right, [[0.8], [0.2]], [[0.3], [0.7]])).T
+    columns = {"log_probs": log_probs, "targets": np.zeros((300, 1), int)}
+    folds = [{k: v[i::2] for k, v in columns.items()} for i in range(2)]
+    by_image = crossval.summarise(folds)
+    by_model = crossval.summarise([f | {"model": model[i::2]} for i, f in enumerate(folds)])
+    assert by_image["resampled"] == "images"
+    assert by_model["resampled"] == "car models"
+    width = {}
+    for name in ("accuracy", "ece", "nll"):
+        assert by_image[name]["mean"] == by_model[name]["mean"]
+        for label, summary in (("images", by_image), ("models", by_model)):
+            low, high = summary[name]["ci95"]
+            assert low < summary[name]["mean"] < high
+            width[name, label] = high - low
+    assert by_image["accuracy"]["mean"] == pytest.approx(right.mean(), abs=0.02)
+    assert width["accuracy", "models"] > 1.5 * width["accuracy", "images"]
+
+
+@pytest.mark.parametrize("page", card_tables.PAGES)
+def test_the_tables_shown_are_those_of_the_figures(page):
+    text = (card_tables.ROOT / page).read_text()
+    results = json.loads((card_tables.RESULTS / "nested.json").read_text())
+    shown = [name for name in card_tables.TABLES if f"<!-- figures: {name} -->" in text]
+    assert shown
+    assert text.count("<!-- figures: ") == text.count("<!-- /figures -->") == len(shown)
+    for name in shown:
+        lines = "\n".join(card_tables.TABLES[name](results))
+        assert f"<!-- figures: {name} -->\n{lines}\n<!-- /figures -->" in text

@@ -58,9 +58,8 @@ def head(model, tmp_path_factory):
 def test_azimuths_change_and_what_frames_say_alone_is_kept(model, head, tmp_path):
     content, table = {}, {}
     for name in pipeline.TEMPORAL:
-        options = Options(fps=2.0, temporal=name, temporal_model=str(head))
-        if name != "model":
-            options = dataclasses.replace(options, temporal_model=None)
+        own = {"temporal_model": str(head)} if name == "model" else {}
+        options = Options(fps=2.0, temporal=name, **own)
         pipeline.select(model, SAMPLE, tmp_path / name, options)
         content[name] = json.loads((tmp_path / name / "selection.json").read_text())
         table[name], _ = parquet.read(tmp_path / name / "scores.parquet")
@@ -86,3 +85,16 @@ def test_a_head_of_another_backbone_is_refused_before_anything_is_scored(model, 
     nowhere = Options(temporal="model", temporal_model=str(tmp_path / "none"))
     with pytest.raises(CarjaxError, match="no such sequence head"):
         pipeline.select(model, SAMPLE, tmp_path / "o", nowhere)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temporal": "smooth"}, "temporal: no 'smooth'; there are: none, filter, model"),
+        ({"temporal": "model"}, "--temporal=model needs --temporal_model=FILE"),
+        ({"temporal": "none", "temporal_model": "x"}, "not used with --temporal=none"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        Options(**fields)

@@ -863,6 +863,18 @@ def test_a_run_that_never_began_leaves_its_folder(root):
         folder.claim(settings(root, parts=True))
 
 
+def test_a_run_of_before_a_setting_existed_goes_on(root):
+    folder, path = run_folder.RunFolder(root / "run"), root / "run" / "config.json"
+    folder.claim(settings(root))
+    (root / "run" / "metrics.csv").touch()
+    old = json.loads(path.read_text())
+    del old["mirror"]
+    path.write_text(json.dumps(old))
+    folder.claim(settings(root))
+    with pytest.raises(CarjaxError, match=r"other settings \(mirror\)"):
+        folder.claim(settings(root, mirror=False))
+
+
 def test_what_is_corrected_is_a_label(root):
     schema = (find(CAR, "doors"), find(CAR, "orientation"))
     known = photos.read_labels(root / "stanford_cars", schema)

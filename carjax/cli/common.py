@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from carjax.errors import UsageError
+
+if TYPE_CHECKING:
+    from carjax.model import Model
 
 
 class HelpShown(Exception):
@@ -44,3 +50,14 @@ def help_text(values: flags.FlagValues, synopsis: str) -> str:
         shown = f"--[no]{name}" if boolean else f"--{name}={default}"
         lines.append(f"  {shown:<30} {flag.help}")
     return "\n".join(lines)
+
+
+def localised(model: Model, asked: bool | None) -> Model:
+    """The model with or without its car box, as `--localise` says; a missing one is told.
+
+    Raises:
+        CarjaxError: asked for a car box that the model does not have.
+    """
+    if asked is None and model.spec.of_cars and model.spec.localise is None:
+        print("carjax: this model has no car box: whole frames are scored", file=sys.stderr)
+    return model.with_localise(asked)

@@ -41,12 +41,15 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "data_dir", None, "where --labels and --images may lie ($CARJAX_DATA)", flag_values=values
     )
-    flags.DEFINE_string("model", None, "a bundle's name or file", flag_values=values)
+    flags.DEFINE_string("model", None, "a bundle's name, file or folder", flag_values=values)
     flags.DEFINE_string(
         "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
     )
     flags.DEFINE_bool(
-        "localise", None, "score the car's crop, if it can be found", flag_values=values
+        "localise",
+        None,
+        "score the car's crop (default: if it has a box)",
+        flag_values=values,
     )
     flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
     return values
@@ -79,7 +82,7 @@ def main(argv: list[str]) -> int:
     from carjax.evaluation import labels, run
 
     model = models.load(values.model, backbone_weights=values.backbone_weights)
-    model = model.with_localise(values.localise)
+    model = common.localised(model, values.localise)
     labelled = labels.read(table, images, model.spec.schema)
     names = labelled.photos.names
     splits = {}

@@ -40,9 +40,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "save_features", None, ["pooled", "grid"], "and the backbone's features", flag_values=values
     )
-    flags.DEFINE_string("model", None, "a bundle's name or file", values)
+    flags.DEFINE_string("model", None, "a bundle's name, file or folder", values)
     flags.DEFINE_string("backbone_weights", None, "weights of a backbone not shipped", values)
-    flags.DEFINE_bool("localise", None, "score the car's crop, if it can be found", values)
+    flags.DEFINE_bool("localise", None, "score the car's crop (default: if it has a box)", values)
     flags.DEFINE_bool("overwrite", False, "begin anew, whatever FILE holds", values)
     _define_count(values, "part_rows", "write parts of at most so many rows")
     flags.DEFINE_float(
@@ -135,7 +135,7 @@ def load(values: flags.FlagValues) -> Model:
     from carjax import model as models
 
     model = models.load(values.model, backbone_weights=values.backbone_weights)
-    return model.with_localise(values.localise)
+    return common.localised(model, values.localise)
 
 
 def settings_of(

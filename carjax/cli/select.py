@@ -67,12 +67,15 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "fps", "auto", "frames a second: auto (coarse to fine), all, N", flag_values=values
     )
-    flags.DEFINE_string("model", None, "a bundle's name or file", flag_values=values)
+    flags.DEFINE_string("model", None, "a bundle's name, file or folder", flag_values=values)
     flags.DEFINE_string(
         "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
     )
     flags.DEFINE_bool(
-        "localise", None, "score the car's crop, if it can be found", flag_values=values
+        "localise",
+        None,
+        "score the car's crop (default: if it has a box)",
+        flag_values=values,
     )
     flags.DEFINE_list("known", [], "what the car is: brand:BMW,doors:5", flag_values=values)
     flags.DEFINE_enum("crop", "none", list(photos.CROPS), "to the car", flag_values=values)
@@ -149,7 +152,7 @@ def main(argv: list[str]) -> int:
         check_attributes(model.spec.schema, options.attributes)
         known.check(model.spec.schema, options.known, options.attributes)
         check_annotate(model.spec.schema, options)
-        model = model.with_localise(values.localise)
+        model = common.localised(model, values.localise)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

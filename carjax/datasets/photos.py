@@ -193,6 +193,8 @@ def _sides(path: pathlib.Path, rows: Sequence[Mapping[str, str]], what: str) -> 
 def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.ndarray:
     """Returns class indices int32 [N] (−1: no class of the attribute), or degrees float32 [N].
 
+    A class 42 may be written 42.0.
+
     Raises:
         ValueError: an angle is not a number.
 
@@ -202,7 +204,7 @@ def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.nda
     """
     if isinstance(attribute, Categorical):
         index = {c: i for i, c in enumerate(attribute.classes)}
-        return np.array([index.get(_class_name(v, index), -1) for v in values], np.int32)
+        return np.array([index.get(class_name(v, index), -1) for v in values], np.int32)
     degrees = np.array([np.nan if v == "" else float(v) for v in values], np.float32)
     for value, number in zip(values, degrees, strict=True):
         if value != "" and not np.isfinite(number):
@@ -222,11 +224,11 @@ def foreign_classes(
     if not isinstance(attribute, Categorical):
         return collections.Counter()
     known = {*attribute.classes}
-    return collections.Counter(str(v) for v in values if v and _class_name(v, known) not in known)
+    return collections.Counter(str(v) for v in values if v and class_name(v, known) not in known)
 
 
-def _class_name(value: str | float, classes: Container[str]) -> str:
-    """The class that a label names: of a number as spreadsheets write it, 42.0, it may be 42."""
+def class_name(value: str | float, classes: Container[str]) -> str:
+    """The class that a label names, if it is one: 42 of 42.0, as spreadsheets write numbers."""
     name = str(value)
     return name if name in classes else name.removesuffix(".0")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -14,8 +13,6 @@ from carjax.attributes import Categorical, Schema
 from carjax.datasets import csv_table
 from carjax.datasets.photos import Photos, column_of, encode_labels, foreign_classes, model_column
 from carjax.errors import CarjaxError
-
-# Where a table names the car's model: the first of these that it has.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +34,8 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
     """Reads a label table: `file` and the columns of the attributes; others are ignored.
 
     A blank field is unknown, and so is a class that the schema does not have; the latter is
-    counted. The columns of brand and orientation are `make` and `azimuth_deg`.
+    counted. A column has the attribute's own name; those of brand
+    and orientation may be `make` and `azimuth_deg`.
 
     Args:
         path: a CSV file with a header, UTF-8.
@@ -119,6 +117,6 @@ def _read(path: pathlib.Path) -> tuple[tuple[str, ...], csv_table.Rows]:
 
 def _is_angle(value: str) -> bool:
     try:
-        return not value or math.isfinite(float(value))
+        return not value or bool(np.isfinite(np.float32(value)))
     except ValueError:
         return False

@@ -126,8 +126,7 @@ def read(
                 log_probs[attribute.name] = said
             else:
                 density = said
-    if density is None:
-        raise CarjaxError(f"{orientation}: holds no {run_folder.HEAD_FILE}")
+    assert density is not None
     return Cast(
         group=shown.group,
         azimuth_deg=np.asarray(shown.labels["orientation"], np.float64),
@@ -142,8 +141,8 @@ def _config(run: pathlib.Path) -> ml_collections.ConfigDict:
     """The config of a finished run."""
     import json
 
-    path = run / "result.json"
-    if not path.is_file():
+    path = run / run_folder.RESULT_FILE
+    if not (path.is_file() and (run / run_folder.HEAD_FILE).is_file()):
         raise CarjaxError(
             f"{path}: no such run: python benchmarks/crossval.py --workdir={run.parent} "
             "--splits=data/splits/by_model --attributes=orientation"

@@ -118,7 +118,8 @@ def log_emissions(density: Density, step_s: Array, mask: Array, motion: Motion) 
     Args:
         density: batch [T].
         step_s: float [T]; see `time_steps`.
-        mask: bool [T]; False: the frame says nothing. Nor does one whose density is not finite.
+        mask: bool [T]; False: the frame says nothing. Nor does one whose density is not finite,
+            which gradients do not survive.
         motion: gives cells, floor and correlation.
 
     Returns:

@@ -36,8 +36,9 @@ class Repetition:
         shared: correlation of frames however far apart, in [0, 1]: they show the same car. 1 makes
             the consensus the geometric mean of the frames.
         time_s: how long the rest of it lasts, in seconds, > 0.
-        floor: share ε of frames that are not to be believed, in (0, 1): each distribution counts as
-            (1 − ε)·p + ε/K, so that no frame can say more than log((1 − ε)·K/ε + 1).
+        floor: share ε of frames that are not to be believed, in [0, 1), 0 only where no p is 0:
+            each distribution counts as (1 − ε)·p + ε/K, so that no frame can say more than
+            log((1 − ε)·K/ε + 1).
     """
 
     shared: float = 1.0

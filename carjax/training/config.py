@@ -73,7 +73,7 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             "eval_split": "",  # held out; "": nothing
             # The head, and the views of each photo.
             "head": fields,
-            # Learn the car models (column class_name) as the parts of each class.
+            # Learn the car models (column class_name or model) as the parts of each class.
             "parts": isinstance(car, Categorical),
             "dropout": 0.1 if boxes else 0.3,
             # Features of `views` views, computed once; False: new views at every step, through

@@ -113,7 +113,6 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
             table = configs.label_table(config, root / name)
             known = photos.read_labels(root / name, schema, table)
         held_out = left_out = np.zeros(len(known), bool)
-        _warn_of_foreign(name, known)
         if config.fold >= 0:
             folds = photos.read_folds(configs.splits_dir(config) / f"{name}.csv", known.names)
             held_out = folds == config.fold
@@ -123,7 +122,6 @@ def read_partition(config: ml_collections.ConfigDict, root: pathlib.Path, name: 
         return Partition(known, held_out, left_out)
     # Heads learn from cars as the car box cuts them out; the car box itself from whole photos.
     found = prepared.read(folder, schema, cropped=not boxes)
-    _warn_of_foreign(name, found.photos)
     train, evaluated = configs.split_names(config)
     if configs.BY_MODEL in train:
         trained, held_out = found.model_split == "train", found.model_split == "val"
@@ -150,7 +148,7 @@ def part_keys(config: ml_collections.ConfigDict, root: pathlib.Path) -> tuple[tu
     """Returns the parts of the classes: every (car model, class index) of the labelled photos.
 
     Raises:
-        CarjaxError: the data set does not name the models (in a label table: class_name).
+        CarjaxError: the data set does not name the models (in a label table: class_name or model).
     """
     if not config.parts:
         return ()
@@ -201,6 +199,7 @@ def load_sources(
     sources = []
     for name in config.datasets:
         everything, held_out, left_out = read_partition(config, root, name)
+        _warn_of_foreign(name, everything)
         everything = photos.hashed(everything)
         # Live training needs no more than the plain view of what it is measured on.
         cached = everything if config.cache else everything.take(np.nonzero(held_out)[0])

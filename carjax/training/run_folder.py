@@ -22,6 +22,8 @@ METRICS_FILE = "metrics.csv"
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 DATA_FILE = "data.sha256"
+# What earlier versions had no choice of, as it was then.
+_AS_IT_WAS = {"mirror": True}
 
 
 class RunFolder:
@@ -52,7 +54,7 @@ class RunFolder:
                     self.path.mkdir(parents=True, exist_ok=True)
                     self.write(CONFIG_FILE, json.dumps(mine, indent=1).encode() + b"\n")
                 return
-            theirs = dict(json.loads(path.read_text()))
+            theirs = _AS_IT_WAS | dict(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise CarjaxError(f"{self.path}: cannot be the run's folder ({error})") from None
         changed = [k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)]

@@ -21,7 +21,13 @@ from carjax.attributes import Angular, Attribute, Schema
 from carjax.datasets import csv_table, schema_file
 from carjax.datasets.builders import base, encoded
 from carjax.datasets.builders.encoded import Fault
-from carjax.datasets.photos import SIDES, column_of, foreign_classes, model_column
+from carjax.datasets.photos import (
+    SIDES,
+    class_name,
+    column_of,
+    foreign_classes,
+    model_column,
+)
 from carjax.errors import CarjaxError, UsageError
 
 
@@ -115,7 +121,7 @@ class LabelledFolder(base.PhotoBuilder):
         if foreign_classes(attribute, [value]):
             self.count(f"{attribute.name}: {value!r} is no class of the schema")
             return ""
-        return value
+        return class_name(value, attribute.classes)
 
 
 def _box(row: dict[str, str]) -> base.Box | None:
