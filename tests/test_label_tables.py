@@ -149,11 +149,9 @@ def test_a_column_of_the_attribute_s_own_name_wins_over_the_car_s(tmp_path):
 
 def test_labels_that_are_no_class_are_told(tree, caplog):
     config, root = tree
-    (root / "cars" / "labels.csv").write_text(
-        "file,class_name,doors\na.png,Z,2.0\nb.png,Z,7\nc.png,Z,\n"
-    )
+    (root / "cars" / "labels.csv").write_text("file,class_name,doors\na.png,Z,2.0\nb.png,Z,7\n")
     read = data.read_partition(config, root, "cars").photos
-    assert read.labels["doors"].tolist() == [0, -1, -1]  # as a spreadsheet writes 2
+    assert read.labels["doors"].tolist() == [0, -1]  # as a spreadsheet writes 2
     assert read.take(np.array([0])).unheard_of == {"doors": {"7": 1}}
     config.parts, config.cache, config.fold = False, False, -1
     task = tasks.create(config)
