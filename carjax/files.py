@@ -13,10 +13,19 @@ from typing import Any
 
 from carjax.errors import CarjaxError
 
+# What `carjax train` leaves in its folder: a bundle of one head, or a sequence head.
+HEAD_FILE = "head.safetensors"
+
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path names an object in a bucket, such as `gs://bucket/run`."""
     return "://" in os.fspath(path)
+
+
+def head_file(given: str | os.PathLike[str]) -> pathlib.Path:
+    """The file that a path stands for: itself, or what `carjax train` left in that folder."""
+    path = pathlib.Path(given)
+    return path / HEAD_FILE if path.is_dir() else path
 
 
 def locate(path: str | os.PathLike[str]) -> Any:

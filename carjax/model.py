@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import safetensors
 
-from carjax import heads, localise
+from carjax import files, heads, localise
 from carjax.attributes import (
     CAR,
     Angular,
@@ -36,8 +36,6 @@ from carjax.localise import LocaliseSpec
 
 BUNDLE_VERSION = 1
 DEFAULT_BUNDLE = "car_heads"
-# What `carjax train` leaves in its folder: a bundle of one head, or a sequence head.
-HEAD_FILE = "head.safetensors"
 _KIND = "carjax_bundle"
 # No backbone makes features of less.
 _LEAST_INPUT = 32
@@ -307,7 +305,7 @@ def bundle_path(name_or_path: str | os.PathLike[str] | None) -> pathlib.Path:
     """
     name = DEFAULT_BUNDLE if name_or_path is None else os.fspath(name_or_path)
     shipped = _assets() / f"{name}.safetensors"
-    path = shipped if shipped.is_file() else head_file(name)
+    path = shipped if shipped.is_file() else files.head_file(name)
     if not path.is_file():
         if pathlib.Path(name).is_dir():
             raise CarjaxError(f"{path}: no such file: is its training finished?")
@@ -316,12 +314,6 @@ def bundle_path(name_or_path: str | os.PathLike[str] | None) -> pathlib.Path:
             f"or leave --model out for {DEFAULT_BUNDLE}"
         )
     return path
-
-
-def head_file(given: str | os.PathLike[str]) -> pathlib.Path:
-    """The file that a path stands for: itself, or what `carjax train` left in that folder."""
-    path = pathlib.Path(given)
-    return path / HEAD_FILE if path.is_dir() else path
 
 
 def load(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from carjax import bundle, heads, localise, model
+from carjax import bundle, files, heads, localise, model
 from carjax.attributes import CAR, Angular, Categorical, find
 from carjax.backbones import pretrained
 from carjax.calibration import ClassCalibration, DirectionCalibration
@@ -222,8 +222,8 @@ def test_a_car_box_is_used_where_there_is_one_unless_told_otherwise():
 
 
 def test_a_folder_of_training_stands_for_its_head(tmp_path):
-    assert model.head_file(tmp_path) == tmp_path / "head.safetensors"
-    assert model.head_file(tmp_path / "x.safetensors") == tmp_path / "x.safetensors"
+    assert files.head_file(tmp_path) == tmp_path / "head.safetensors"
+    assert files.head_file(tmp_path / "x.safetensors") == tmp_path / "x.safetensors"
     with pytest.raises(CarjaxError, match="is its training finished"):
         model.bundle_path(tmp_path)
     (tmp_path / "head.safetensors").touch()

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from carjax import runtime
+from carjax import files, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -67,9 +67,7 @@ def main(argv: list[str]) -> int:
 
 def _bundle_file(given: pathlib.Path) -> pathlib.Path:
     """Returns the bundle that a folder of `carjax train`, or a file, stands for."""
-    from carjax import model
-
-    path = model.head_file(given)
+    path = files.head_file(given)
     if not path.is_file():
         hint = "is its training finished?" if given.is_dir() else "give a folder of `carjax train`"
         raise CarjaxError(f"{path}: no such file: {hint}")

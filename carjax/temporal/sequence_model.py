@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from carjax import circular, model
+from carjax import circular, files, model
 from carjax.backbones import pretrained
 from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
@@ -115,7 +115,7 @@ def load(path: str | os.PathLike[str]) -> SequenceModel:
     Raises:
         CarjaxError: no such file, not a sequence head, or its model is not at hand.
     """
-    where = model.head_file(path)
+    where = files.head_file(path)
     if not where.is_file():
         raise CarjaxError(f"{where}: no such sequence head (made by `carjax train`)")
     with model.reading(where, (_KIND, SEQUENCE_VERSION), "sequence head") as found:

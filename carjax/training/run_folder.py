@@ -14,7 +14,7 @@ import numpy as np
 
 from carjax import files
 from carjax.errors import CarjaxError, one_line
-from carjax.model import HEAD_FILE
+from carjax.files import HEAD_FILE
 
 PREDICTIONS_FILE = "held_out.npz"
 RESULT_FILE = "result.json"
