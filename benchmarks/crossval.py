@@ -60,10 +60,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "out", str(HERE / "results" / "crossval.json"), "results", flag_values=values
     )
-    try:
-        common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    common.parse(values, argv, SYNOPSIS)
     if not values.workdir:
         raise UsageError("give --workdir=DIR (see --help)")
     runtime.set_up_jax()

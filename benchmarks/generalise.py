@@ -87,10 +87,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "out", str(HERE / "results" / "generalise.json"), "results", flag_values=values
     )
-    try:
-        common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    common.parse(values, argv, SYNOPSIS)
     if not values.config or not values.workdir:
         raise UsageError("give --config=FILE and --workdir=DIR (see --help)")
     runtime.set_up_jax()

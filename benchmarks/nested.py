@@ -515,10 +515,7 @@ def main(argv: list[str]) -> int:
     )
     flags.DEFINE_string("svg", None, "where to draw the reliability", flag_values=values)
     flags.DEFINE_string("out", str(HERE / "results" / "nested.json"), "results", flag_values=values)
-    try:
-        common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    common.parse(values, argv, SYNOPSIS)
     if not values.workdir:
         raise UsageError("give --workdir=DIR (see --help)")
     runtime.set_up_jax()

@@ -41,10 +41,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string("workdir", None, "one folder per run is made here", flag_values=values)
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
     flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
-    try:
-        common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    common.parse(values, argv, SYNOPSIS)
     if not values.config or not values.workdir:
         raise UsageError("give --config=FILE and --workdir=DIR (see --help)")
     runtime.set_up_jax()

@@ -47,10 +47,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_integer("per_model", 2, "walks per car model and share", flag_values=values)
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
     flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
-    try:
-        common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    common.parse(values, argv, SYNOPSIS)
     if not values.runs:
         raise UsageError("give --runs=DIR (see --help)")
     runtime.set_up_jax()

@@ -409,5 +409,6 @@ def test_wrong_calls_are_one_line(photos, shipped, tmp_path, monkeypatch, capsys
         error = capsys.readouterr().err.strip().splitlines()
         assert message in error[-1]
         assert error[-1].startswith("carjax: ")
-    assert command_line(["evaluate", "--help"]) == 0
+    with pytest.raises(SystemExit, match=r"^0$"):
+        command_line(["evaluate", "--help"])
     assert len(capsys.readouterr().out.splitlines()) < 24

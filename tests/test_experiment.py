@@ -485,7 +485,8 @@ def test_the_page_shows_the_committed_figures():
 
 
 def test_help_fits_a_screen(capsys):
-    assert command.main(["--help"]) == 0
+    with pytest.raises(SystemExit, match=r"^0$"):
+        command.main(["--help"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100

@@ -199,7 +199,9 @@ def test_an_address_is_refused_with_a_way_out(capsys):
 
 
 def test_help_of_a_command_is_that_commands_help(capsys):
-    assert command.main(["help", "select"]) == command.main(["help"]) == 0
+    assert command.main(["help"]) == 0
+    with pytest.raises(SystemExit, match=r"^0$"):
+        command.main(["help", "select"])
     both = capsys.readouterr().out
     assert "--view_policy" in both
     assert command.usage() in both
@@ -386,7 +388,8 @@ def test_a_truncated_video_gives_what_it_holds(tmp_path):
 
 def test_help_fits_a_screen(capsys):
     assert command.main(["--help"]) == 0
-    assert command.main(["select", "--help"]) == 0
+    with pytest.raises(SystemExit, match=r"^0$"):
+        command.main(["select", "--help"])
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 110
     assert len(text.splitlines()) < 50

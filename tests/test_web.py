@@ -289,7 +289,8 @@ def test_the_server_connected_to_nothing(server, job):
 
 
 def test_help_and_wrong_usage(capsys):
-    assert command.main(["serve", "--help"]) == 0
+    with pytest.raises(SystemExit, match=r"^0$"):
+        command.main(["serve", "--help"])
     text = capsys.readouterr().out
     assert "--host=127.0.0.1" in text
     assert len(text.splitlines()) < 30

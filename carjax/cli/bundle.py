@@ -36,10 +36,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "calibration", None, "JSON of the heads' calibrations, kept in the file", flag_values=values
     )
-    try:
-        rest = common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    rest = common.parse(values, argv, SYNOPSIS)
     if rest:
         raise UsageError(f"carjax bundle takes flags only, not {rest[0]!r}")
     if not values.heads or not values.out:

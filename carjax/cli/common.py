@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from carjax.model import Model
 
 
-class HelpShown(Exception):
-    """The user asked for help and has it."""
-
-
 def parse(values: flags.FlagValues, argv: list[str], synopsis: str) -> list[str]:
     """Parses flags and returns the positional arguments.
 
@@ -27,11 +23,11 @@ def parse(values: flags.FlagValues, argv: list[str], synopsis: str) -> list[str]
 
     Raises:
         UsageError: an unknown flag or a bad value.
-        HelpShown: --help was given; the text has been printed.
+        SystemExit: --help was given, and the text has been printed: status 0, as of argparse.
     """
     if any(word in ("-h", "--help", "-help") for word in argv):
         print(help_text(values, synopsis))
-        raise HelpShown
+        raise SystemExit(0)
     try:
         return values(["carjax", *argv])[1:]
     except flags.Error as error:

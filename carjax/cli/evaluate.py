@@ -58,10 +58,7 @@ def define_flags() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     values = define_flags()
-    try:
-        rest = common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    rest = common.parse(values, argv, SYNOPSIS)
     if rest:
         raise UsageError(f"carjax evaluate takes flags only, not {rest[0]!r}")
     for name in ("labels", "images", "out"):

@@ -70,10 +70,7 @@ def define_flags() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     values = define_flags()
-    try:
-        rest = common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    rest = common.parse(values, argv, SYNOPSIS)
     if len(rest) != 1 or rest[0] not in EXPERIMENTS:
         raise UsageError(
             f"carjax experiment runs one of {', '.join(EXPERIMENTS)}, not {' '.join(rest) or '…'!r}"

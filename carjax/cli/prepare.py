@@ -43,10 +43,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string("data_dir", None, "where it goes (default: $CARJAX_DATA)", values)
     flags.DEFINE_boolean("overwrite", False, "prepare it again", values)
     flags.DEFINE_boolean("quiet", False, "show no progress", values)
-    try:
-        words = common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    words = common.parse(values, argv, SYNOPSIS)
     if len(words) != 1 or not values.source:
         raise UsageError("carjax prepare needs one NAME and --source=DIR (see --help)")
     target = values.data_dir or os.environ.get("CARJAX_DATA")

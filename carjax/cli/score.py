@@ -66,10 +66,7 @@ def _define_count(values: flags.FlagValues, name: str, text: str, least: int = 1
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     values = define_flags()
-    try:
-        words = common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    words = common.parse(values, argv, SYNOPSIS)
     if not words:
         raise UsageError("what to score? carjax score SOURCE… --out=FILE.parquet")
     if not values.out:

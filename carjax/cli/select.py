@@ -96,10 +96,7 @@ def define_flags() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     values = define_flags()
-    try:
-        words = common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    words = common.parse(values, argv, SYNOPSIS)
     if len(words) != 1:
         raise UsageError(f"one video is needed, {len(words)} given: carjax select VIDEO --out=DIR")
     if not values.out:

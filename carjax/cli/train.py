@@ -54,8 +54,6 @@ def main(argv: list[str]) -> int:
     _check_config_path(argv)
     try:
         rest = common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
     except CarjaxError:
         raise
     except (AttributeError, KeyError) as error:

@@ -39,10 +39,7 @@ def define_flags() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     values = define_flags()
-    try:
-        words = common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    words = common.parse(values, argv, SYNOPSIS)
     if words == ["list"]:
         show()
     elif words == ["import"]:

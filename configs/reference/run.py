@@ -39,10 +39,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
     flags.DEFINE_string("workdir", "out/reference", "a folder per head", flag_values=values)
     flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
-    try:
-        common.parse(values, argv, SYNOPSIS)
-    except common.HelpShown:
-        return 0
+    common.parse(values, argv, SYNOPSIS)
     settings = {
         name: runpy.run_path(str(HERE / f"{file}.py"))["get_config"]()
         for name, file in HEADS.items()
