@@ -14,7 +14,7 @@ from carjax.cli.main import main as command_line
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
 from carjax.temporal import sequence_model, walks
-from carjax.training import config, data, loop, sequences, walk_data
+from carjax.training import config, data, frame_batch, loop, sequences, walk_data
 
 PHOTOS, MODELS = 24, 3
 
@@ -141,7 +141,7 @@ def test_only_chosen_views_are_computed_and_walks_gather_theirs(tiny, root):
     assert material.batch([walk], None).view.tolist() == [[0, 1, 4, 5]]
     drawn = material.batch([walk] * 200, np.random.default_rng(0)).view
     assert [sorted(set(column)) for column in drawn.T.tolist()] == [[0, 2], [1, 3], [4], [5]]
-    frames = walk_data.gather(material.features, material.batch([walk], None))
+    frames = frame_batch.gather(material.features, material.batch([walk], None))
     for t, view in enumerate([0, 1, 4, 5]):
         np.testing.assert_array_equal(frames.features.grid[0, t], material.features.grid[view, t])
 
@@ -149,15 +149,15 @@ def test_only_chosen_views_are_computed_and_walks_gather_theirs(tiny, root):
 def test_walks_of_a_step_depend_on_seed_and_step_alone_and_stay_with_one_model(tiny, root):
     made = settings(root)
     material = materials(made, root, False)
-    many = walk_data.chunk_of(material, made, range(3, 8))
-    again = walk_data.draw_walks(material, made, 5)
+    many = frame_batch.stack(walk_data.draw(material, made, step) for step in range(3, 8))
+    again = walk_data.draw(material, made, 5)
     for whole, one in zip(many, again, strict=True):
         np.testing.assert_array_equal(whole[2], one)
-    assert not np.array_equal(many.photo[0], many.photo[1])
+    assert not np.array_equal(many.row[0], many.row[1])
     made.seed = 1
-    assert not np.array_equal(walk_data.draw_walks(material, made, 5).photo, again.photo)
+    assert not np.array_equal(walk_data.draw(material, made, 5).row, again.row)
     model_of = np.repeat([0, 1], [7, 8])
-    for photo, mask in zip(many.photo.reshape(-1, 10), many.mask.reshape(-1, 10), strict=True):
+    for photo, mask in zip(many.row.reshape(-1, 10), many.mask.reshape(-1, 10), strict=True):
         assert len(set(model_of[photo[mask]])) <= 1
 
 
@@ -203,9 +203,9 @@ def test_every_model_of_carjax_trains(tiny, root, model):
 def test_padding_counts_neither_in_the_loss_nor_in_the_metrics(tiny, root):
     made = settings(root)
     task, material = sequences.create(made), materials(made, root, False)
-    batch = walk_data.draw_walks(material, made, 0)
+    batch = walk_data.draw(material, made, 0)
     batch = batch._replace(mask=np.arange(10) < np.array([[10], [7], [3], [0]]))
-    frames = walk_data.gather(material.features, batch)
+    frames = frame_batch.gather(material.features, batch)
     params = task.module.init(jax.random.key(0), frames)["params"]
 
     def loss(azimuth, rows=slice(None)):

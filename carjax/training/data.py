@@ -24,7 +24,7 @@ from carjax.temporal.sequence_heads import Frames
 from carjax.training import config as configs
 
 if TYPE_CHECKING:
-    from carjax.training.tasks import Task
+    from carjax.training.tasks import PhotoTask, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Source:
 
     Attributes:
         name: as the config names it.
-        photos: with a label for the task.
-        hashes: SHA-256 of each photo's file.
+        photos: with a label for the task, and their hashes.
         rows: int [n]; the position of each among the cached photos, where it is one.
         held_out: bool [n]; in the fold, or the split, that is left out.
         cache: of all photos of the data set; in live training, of those that are held out.
@@ -42,7 +41,6 @@ class Source:
 
     name: str
     photos: photos.Photos
-    hashes: np.ndarray
     rows: np.ndarray
     held_out: np.ndarray
     cache: feature_cache.FeatureCache
@@ -227,8 +225,7 @@ def load_sources(
         labelled = np.nonzero(task.known(everything) & ~left_out)[0]
         known = everything.take(labelled)
         rows = labelled if config.cache else np.cumsum(held_out)[labelled] - 1
-        hashes = np.array(known.sha256)
-        sources.append(Source(name, known, hashes, rows, held_out[labelled], cache))
+        sources.append(Source(name, known, rows, held_out[labelled], cache))
     return sources
 
 
@@ -245,7 +242,7 @@ def read_view(
     return features, cached.window[rows]
 
 
-def training_set(sources: Sequence[Source], task: Task, views: Sequence[int]) -> TrainingSet:
+def training_set(sources: Sequence[Source], task: PhotoTask, views: Sequence[int]) -> TrainingSet:
     """Gathers these views of the photos that are not held out."""
     features: Any = None
     targets = []
@@ -266,7 +263,7 @@ def training_set(sources: Sequence[Source], task: Task, views: Sequence[int]) ->
     return TrainingSet(features, np.stack(targets), cumulative.astype(np.float32))
 
 
-def held_out_set(sources: Sequence[Source], task: Task, view: int = 0) -> HeldOut:
+def held_out_set(sources: Sequence[Source], task: PhotoTask, view: int = 0) -> HeldOut:
     """Gathers one view, the plain one if not told otherwise, of the photos that are held out."""
     # Of a source of which nothing is held out, live training has no features at all.
     parts = [(s, *read_view(s, view, s.held_out, task.cells)) for s in sources if s.held_out.any()]

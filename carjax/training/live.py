@@ -14,7 +14,7 @@ from carjax import runtime
 from carjax.datasets import augment, feature_cache, photos
 from carjax.training import config as configs
 from carjax.training import data
-from carjax.training.tasks import Task
+from carjax.training.tasks import PhotoTask
 
 # Views 0 and 1 are plain; those drawn live lie beyond them.
 _FIRST_VIEW, _VIEWS = 2, 1 << 30
@@ -38,7 +38,7 @@ class LiveBatch(NamedTuple):
 
 def batches(
     sources: Sequence[data.Source],
-    task: Task,
+    task: PhotoTask,
     config: ml_collections.ConfigDict,
     steps: range,
     rows: slice = slice(None),
@@ -82,7 +82,7 @@ def _render_later(
     drawn: photos.Photos,
     images: list[np.ndarray],
     views: np.ndarray,
-    task: Task,
+    task: PhotoTask,
     augmentation: augment.Augmentation,
 ) -> LiveBatch:
     """Lays decoded photos out as the device wants them, with the targets of their views."""

@@ -96,20 +96,24 @@ def train_and_evaluate(
         config.backbone, config.backbone_weights or None, dtype=jnp.dtype(config.dtype)
     )
     weights_sha256 = model.weights_hash(backbone_params)
-    if recorded is None:
-        task = tasks.create(config, data.part_keys(config, root))
+    walks = sequences.is_sequence(config)
+    task: tasks.PhotoTask | sequences.SequenceTask
+    material: materials.Material
+    if recorded is not None:
+        task = sequences.create(config)
+        split = recording_data.load(recorded, config, weights_sha256)
+        material = materials.RecordingMaterial(config, task, split)
+    else:
+        keys = data.part_keys(config, root)
+        task = sequences.create(config) if walks else tasks.create(config, keys)
         with _progress("features", quiet) as show:
             material = materials.of_photos(
                 config, task, root, backbone, backbone_params, weights_sha256,
                 cache_dir=cache_dir, on_progress=show,
             )  # fmt: skip
-    else:
-        task = tasks.create(config)
-        split = recording_data.load(recorded, config, weights_sha256)
-        material = materials.Material(recordings=split)
     folder.claim_data(material.fingerprint())
     started = time.monotonic()
-    held_out = materials.held_out(config, task, material)
+    held_out = material.held_out()
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
 
     # --- Parameters: one head trains, all else stays. ---------------------------------------------
@@ -131,8 +135,7 @@ def train_and_evaluate(
         best_figure=jnp.float32(-jnp.inf),
     )
     state, frozen = materials.replicate((state, frozen), mesh)
-    run_chunk = materials.make_run(config, task, adamw, mesh, backbone, material, frozen)
-    walks = isinstance(task, sequences.SequenceTask)
+    run_chunk = material.make_run(adamw, mesh, backbone, frozen)
     batch = _EVALUATION_WALKS if walks else _EVALUATION_BATCH
     predict_rows = functools.partial(predict_all, jax.jit(task.predict), batch=batch)
 

@@ -6,8 +6,8 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -16,55 +16,32 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
 from carjax.prefetch import prefetch
 from carjax.training import config as configs
-from carjax.training import data, live, recording_data, sequences, steps, tasks, walk_data
+from carjax.training import (
+    data,
+    frame_batch,
+    live,
+    recording_data,
+    sequences,
+    steps,
+    tasks,
+    walk_data,
+)
 
 RunChunk = Callable[[steps.TrainState, int, int], tuple[steps.TrainState, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """What a run learns from and is measured on.
-
-    Attributes:
-        sources: data sets of photos; empty where it learns from recordings.
-        spoilt: the same photos in the views of spoilt frames; empty unless walks show them.
-        recordings: of a sequence head; None: photos.
-    """
-
-    sources: Sequence[data.Source] = ()
-    spoilt: Sequence[data.Source] = ()
-    recordings: recording_data.Split | None = None
+class Material(Protocol):
+    """What a run learns from and is measured on."""
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many labels are trained on, and held out, by data set or by recording."""
-        if self.recordings is not None:
-            train, held_out = self.recordings
-            return {
-                "frames": train.labelled(),
-                "held_out_frames": {} if held_out is None else held_out.labelled(),
-            }
-        return {
-            "photos": {s.name: int((~s.held_out).sum()) for s in self.sources},
-            "held_out_photos": {s.name: int(s.held_out.sum()) for s in self.sources},
-        }
 
     def fingerprint(self) -> str:
         """A SHA-256 that is another one with any other photo, label, window, fold or recording."""
-        told = hashlib.sha256()
-        for s in self.sources:
-            words = [s.name, *s.photos.names, *s.hashes.tolist(), *s.photos.group.tolist()]
-            told.update("\n".join(words).encode())
-            for column in (*s.photos.labels.values(), s.photos.box, s.held_out):
-                told.update(np.ascontiguousarray(column).tobytes())
-        for part in self.recordings or ():
-            if part is not None:
-                told.update("\n".join(part.sources).encode())
-                for column in (part.starts, part.azimuth_deg, part.time_s, part.frame):
-                    told.update(np.ascontiguousarray(column).tobytes())
-        return told.hexdigest()
 
     def trained_on(self) -> tuple[dict[str, list[str]], frozenset[str]]:
         """What a head's card tells of it, and the SHA-256 of every photo.
@@ -72,16 +49,223 @@ class Material:
         The card tells the car models, so that an evaluation can tell cars of models that were
         trained on from others, and the recordings.
         """
-        models = {m for s in self.sources for m in s.photos.group[~s.held_out] if m}
-        told = {"models": sorted(models)}
-        if self.recordings is not None:
-            told["recordings"] = list(self.recordings.train.sources)
-        return told, frozenset(h for s in self.sources for h in s.hashes[~s.held_out])
+
+    def held_out(self) -> data.HeldOut | None:
+        """What the run is measured on, if anything."""
+
+    def make_run(
+        self,
+        adamw: optax.GradientTransformation,
+        mesh: jax.sharding.Mesh,
+        backbone: nn.Module,
+        frozen: Any,
+    ) -> RunChunk:
+        """Builds the function (state, first step, steps) → (state, losses) of a chunk."""
+
+
+# --- Photos --------------------------------------------------------------------------------------
+
+
+class _FromPhotos:
+    """What is told of photos, whatever is learnt from them."""
+
+    sources: Sequence[data.Source]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        return {
+            "photos": {s.name: int((~s.held_out).sum()) for s in self.sources},
+            "held_out_photos": {s.name: int(s.held_out.sum()) for s in self.sources},
+        }
+
+    def fingerprint(self) -> str:
+        told = hashlib.sha256()
+        for s in self.sources:
+            words = [s.name, *s.photos.names, *(s.photos.sha256 or ()), *s.photos.group.tolist()]
+            _tell(told, words, (*s.photos.labels.values(), s.photos.box, s.held_out))
+        return told.hexdigest()
+
+    def trained_on(self) -> tuple[dict[str, list[str]], frozenset[str]]:
+        kept = [s.photos.take(np.flatnonzero(~s.held_out)) for s in self.sources]
+        models = {m for p in kept for m in p.group if m}
+        return {"models": sorted(models)}, frozenset(h for p in kept for h in p.sha256 or ())
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoMaterial(_FromPhotos):
+    """Single photos, drawn from cached features or, without a cache, decoded at every step."""
+
+    config: ml_collections.ConfigDict
+    task: tasks.PhotoTask
+    sources: Sequence[data.Source]
+
+    def held_out(self) -> data.HeldOut | None:
+        """The held-out photos in the plain view."""
+        if not any(s.held_out.any() for s in self.sources):
+            return None
+        return data.held_out_set(self.sources, self.task)
+
+    def make_run(
+        self,
+        adamw: optax.GradientTransformation,
+        mesh: jax.sharding.Mesh,
+        backbone: nn.Module,
+        frozen: Any,
+    ) -> RunChunk:
+        """See `Material`."""
+        if not self.config.cache:
+            return self._make_live_run(adamw, mesh, backbone, frozen)
+        views = configs.view_numbers(self.config)
+        training_set = replicate(data.training_set(self.sources, self.task, views), mesh)
+        scan = steps.make_run_chunk(self.config, self.task, adamw, mesh)
+        return lambda state, _, length: scan(state, frozen, training_set, length=length)
+
+    def _make_live_run(
+        self,
+        adamw: optax.GradientTransformation,
+        mesh: jax.sharding.Mesh,
+        backbone: nn.Module,
+        frozen: Any,
+    ) -> RunChunk:
+        batch, processes = self.config.batch, jax.process_count()
+        if batch % processes:
+            raise UsageError(f"config.batch: {batch} cannot be shared by {processes} processes")
+        own = batch // processes
+        rows = slice(own * jax.process_index(), own * (jax.process_index() + 1))
+        spread = NamedSharding(mesh, PartitionSpec("data" if batch % mesh.size == 0 else None))
+        live_step = steps.make_live_step(self.config, self.task, adamw, mesh, backbone)
+
+        def run(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
+            losses = []
+            drawn = live.batches(
+                self.sources, self.task, self.config, range(first, first + length), rows
+            )
+            with prefetch(drawn, depth=2) as stream:
+                for batch in stream:
+                    placed = jax.tree.map(
+                        lambda x: jax.make_array_from_process_local_data(spread, x), batch
+                    )
+                    state, loss = live_step(state, frozen, placed)
+                    losses.append(loss)
+            return state, np.array([float(loss) for loss in losses])
+
+        return run
+
+
+# --- Sequences -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class WalkMaterial(_FromPhotos):
+    """Simulated walks around the photos of each car model; `spoilt` are their spoilt views."""
+
+    config: ml_collections.ConfigDict
+    task: sequences.SequenceTask
+    sources: Sequence[data.Source]
+    spoilt: Sequence[data.Source]
+
+    def held_out(self) -> data.HeldOut | None:
+        """Walks around the held-out photos."""
+        if not any(s.held_out.any() for s in self.sources):
+            return None
+        views = walk_data.photo_views(self.sources, self.spoilt, self.task, 2, held_out=True)
+        return walk_data.held_out_walks(views, self.config)
+
+    def make_run(
+        self,
+        adamw: optax.GradientTransformation,
+        mesh: jax.sharding.Mesh,
+        backbone: nn.Module,
+        frozen: Any,
+    ) -> RunChunk:
+        """See `Material`."""
+        views = walk_data.photo_views(
+            self.sources, self.spoilt, self.task, self.config.views, held_out=False
+        )
+        chunk = steps.make_sequence_chunk(self.config, self.task, adamw, mesh)
+        return _sequence_run(
+            chunk,
+            views.features,
+            lambda step: walk_data.draw(views, self.config, step),
+            mesh,
+            frozen,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingMaterial:
+    """Windows of recordings of known azimuth."""
+
+    config: ml_collections.ConfigDict
+    task: sequences.SequenceTask
+    split: recording_data.Split
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Labelled frames by recording."""
+        train, held_out = self.split
+        return {
+            "frames": train.labelled(),
+            "held_out_frames": {} if held_out is None else held_out.labelled(),
+        }
+
+    def fingerprint(self) -> str:
+        """See `Material`."""
+        told = hashlib.sha256()
+        for part in filter(None, self.split):
+            _tell(told, part.sources, (part.starts, part.azimuth_deg, part.time_s, part.frame))
+        return told.hexdigest()
+
+    def trained_on(self) -> tuple[dict[str, list[str]], frozenset[str]]:
+        """No car model, and no photo."""
+        return {"models": [], "recordings": list(self.split.train.sources)}, frozenset()
+
+    def held_out(self) -> data.HeldOut | None:
+        """The held-out recordings, in windows."""
+        if self.split.held_out is None:
+            return None
+        return recording_data.held_out_windows(self.split.held_out, self.config)
+
+    def make_run(
+        self,
+        adamw: optax.GradientTransformation,
+        mesh: jax.sharding.Mesh,
+        backbone: nn.Module,
+        frozen: Any,
+    ) -> RunChunk:
+        """See `Material`."""
+        train = self.split.train
+        chunk = steps.make_sequence_chunk(self.config, self.task, adamw, mesh)
+        return _sequence_run(
+            chunk,
+            train.features,
+            lambda step: recording_data.draw(train, self.config, step),
+            mesh,
+            frozen,
+        )
+
+
+def _sequence_run(
+    chunk: Callable[..., tuple[steps.TrainState, jax.Array]],
+    features: Features,
+    draw: Callable[[int], frame_batch.FrameBatch],
+    mesh: jax.sharding.Mesh,
+    frozen: Any,
+) -> RunChunk:
+    """The features stay on the device; every chunk is told which of their rows its steps see."""
+    placed = replicate(features, mesh)
+
+    def run(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
+        batches = frame_batch.stack(draw(step) for step in range(first, first + length))
+        return chunk(state, frozen, placed, replicate(batches, mesh))
+
+    return run
+
+
+# -------------------------------------------------------------------------------------------------
 
 
 def of_photos(
     config: ml_collections.ConfigDict,
-    task: tasks.Task,
+    task: tasks.PhotoTask | sequences.SequenceTask,
     root: pathlib.Path,
     backbone: nn.Module,
     params: Mapping[str, Any],
@@ -89,7 +273,7 @@ def of_photos(
     *,
     cache_dir: str | os.PathLike[str] | None,
     on_progress: Callable[[int, int], None],
-) -> Material:
+) -> PhotoMaterial | WalkMaterial:
     """Reads photos, and computes the features that the cache lacks; see `data.load_sources`.
 
     Raises:
@@ -102,86 +286,13 @@ def of_photos(
             views=views, cache_dir=cache_dir, on_progress=on_progress,
         )  # fmt: skip
 
-    sources, spoilt = load(config, None), []
-    if isinstance(task, sequences.SequenceTask):
-        spoilt = load(sequences.spoilt_config(config), sequences.SPOILT_VIEWS)
+    sources = load(config, None)
     if not any((~s.held_out).any() for s in sources):
         raise CarjaxError(f"no photo in {', '.join(config.datasets)} has a label to train on")
-    return Material(sources, spoilt)
-
-
-def held_out(
-    config: ml_collections.ConfigDict, task: tasks.Task, material: Material
-) -> data.HeldOut | None:
-    """What the run is measured on: held-out photos, walks around them, windows of recordings."""
-    if material.recordings is not None:
-        own = material.recordings.held_out
-        return None if own is None else recording_data.held_out_windows(own, config)
-    if not any(s.held_out.any() for s in material.sources):
-        return None
-    if isinstance(task, sequences.SequenceTask):
-        views = walk_data.photo_views(material.sources, material.spoilt, task, 2, held_out=True)
-        return walk_data.held_out_walks(views, config)
-    return data.held_out_set(material.sources, task)
-
-
-def make_run(
-    config: ml_collections.ConfigDict,
-    task: tasks.Task,
-    adamw: optax.GradientTransformation,
-    mesh: jax.sharding.Mesh,
-    backbone: nn.Module,
-    material: Material,
-    frozen: Any,
-) -> RunChunk:
-    """Builds the function (state, first step, steps) → (state, losses) of a chunk."""
-    sources = material.sources
-    if isinstance(task, sequences.SequenceTask):
-        walk_chunk = steps.make_walk_chunk(config, task, adamw, mesh)
-        shown: Any
-        chunk_of: Callable[[Any, ml_collections.ConfigDict, range], walk_data.WalkBatch]
-        if material.recordings is not None:
-            shown, chunk_of = material.recordings.train, recording_data.chunk_of
-        else:
-            shown = walk_data.photo_views(
-                sources, material.spoilt, task, config.views, held_out=False
-            )
-            chunk_of = walk_data.chunk_of
-        features = replicate(shown.features, mesh)
-
-        def walk(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
-            batches = chunk_of(shown, config, range(first, first + length))
-            return walk_chunk(state, frozen, features, replicate(batches, mesh))
-
-        return walk
-    if config.cache:
-        training_set = replicate(
-            data.training_set(sources, task, configs.view_numbers(config)), mesh
-        )
-        scan = steps.make_run_chunk(config, task, adamw, mesh)
-        return lambda state, _, length: scan(state, frozen, training_set, length=length)
-    live_step = steps.make_live_step(config, task, adamw, mesh, backbone)
-    if config.batch % jax.process_count():
-        raise UsageError(
-            f"config.batch: {config.batch} cannot be shared by {jax.process_count()} processes"
-        )
-    own = config.batch // jax.process_count()
-    rows = slice(own * jax.process_index(), own * (jax.process_index() + 1))
-    spread = NamedSharding(mesh, PartitionSpec("data" if config.batch % mesh.size == 0 else None))
-
-    def run(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
-        losses = []
-        wanted = range(first, first + length)
-        with prefetch(live.batches(sources, task, config, wanted, rows), depth=2) as stream:
-            for batch in stream:
-                placed = jax.tree.map(
-                    lambda x: jax.make_array_from_process_local_data(spread, x), batch
-                )
-                state, loss = live_step(state, frozen, placed)
-                losses.append(loss)
-        return state, np.array([float(loss) for loss in losses])
-
-    return run
+    if not isinstance(task, sequences.SequenceTask):
+        return PhotoMaterial(config, task, sources)
+    spoilt = load(sequences.spoilt_config(config), sequences.SPOILT_VIEWS)
+    return WalkMaterial(config, task, sources, spoilt)
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -193,3 +304,9 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
         return jax.make_array_from_callback(x.shape, everywhere, lambda index: x[index])
 
     return jax.tree.map(put, tree)
+
+
+def _tell(told: Any, words: Iterable[str], columns: Iterable[np.ndarray]) -> None:
+    told.update("\n".join(words).encode())
+    for column in columns:
+        told.update(np.ascontiguousarray(column).tobytes())

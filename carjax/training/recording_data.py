@@ -26,7 +26,7 @@ from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError, UsageError
 from carjax.training import config as configs
 from carjax.training import data
-from carjax.training.walk_data import WalkBatch, gather
+from carjax.training.frame_batch import FrameBatch, gather
 
 # Frames of which the grid is averaged at once: in float32 they take five times what they take then.
 _POOLED_AT_ONCE = 1024
@@ -67,7 +67,7 @@ class Recordings(NamedTuple):
         start = int(rng.integers(max(first, row - frames + 1), last + 1))
         return range(start, min(start + frames, stop))
 
-    def batch(self, windows: Sequence[range], frames: int) -> WalkBatch:
+    def batch(self, windows: Sequence[range], frames: int) -> FrameBatch:
         """Joins windows, padded at their ends to one length; padding has no azimuth."""
         rows = np.stack([np.minimum(np.arange(frames) + w.start, w.stop - 1) for w in windows])
         mask = np.arange(frames) < np.array([[len(w)] for w in windows])
@@ -75,7 +75,7 @@ class Recordings(NamedTuple):
         time_s = (self.time_s[rows] - self.time_s[rows[:, :1]]).astype(np.float32)
         azimuth_deg = np.where(mask, self.azimuth_deg[rows], np.float32(np.nan))
         view = np.zeros(rows.shape, np.int32)
-        return WalkBatch(view, rows.astype(np.int32), azimuth_deg, time_s, mask)
+        return FrameBatch(view, rows.astype(np.int32), azimuth_deg, time_s, mask)
 
 
 class Split(NamedTuple):
@@ -213,28 +213,22 @@ def _pooled(features: Features, cells: int) -> Features:
     return features._replace(grid=grid)
 
 
-def draw(material: Recordings, config: ml_collections.ConfigDict, step: int) -> WalkBatch:
+def draw(recordings: Recordings, config: ml_collections.ConfigDict, step: int) -> FrameBatch:
     """Draws the windows of one training step, each around a random frame of known azimuth."""
     rng = np.random.default_rng((config.seed, step))
-    known, frames = np.flatnonzero(~np.isnan(material.azimuth_deg)), config.sequence.frames
+    known, frames = np.flatnonzero(~np.isnan(recordings.azimuth_deg)), config.sequence.frames
     rows = known[rng.integers(len(known), size=config.batch)]
-    return material.batch([material.window(row, frames, rng) for row in rows.tolist()], frames)
+    return recordings.batch([recordings.window(row, frames, rng) for row in rows.tolist()], frames)
 
 
-def chunk_of(material: Recordings, config: ml_collections.ConfigDict, steps: range) -> WalkBatch:
-    """The windows of many steps, with a leading axis [steps]."""
-    drawn = [draw(material, config, step) for step in steps]
-    return WalkBatch(*(np.stack(x) for x in zip(*drawn, strict=True)))
-
-
-def held_out_windows(material: Recordings, config: ml_collections.ConfigDict) -> data.HeldOut:
+def held_out_windows(recordings: Recordings, config: ml_collections.ConfigDict) -> data.HeldOut:
     """Every held-out recording in windows, one after another; NaN targets are not counted."""
     frames, windows = config.sequence.frames, []
-    for first, stop in zip(material.starts, material.starts[1:], strict=False):
+    for first, stop in zip(recordings.starts, recordings.starts[1:], strict=False):
         cut = (range(i, min(i + frames, stop)) for i in range(first, stop, frames))
-        windows += [w for w in cut if not np.isnan(material.azimuth_deg[w.start : w.stop]).all()]
-    batch = material.batch(windows, frames)
-    of_row = np.repeat(material.sources, np.diff(material.starts))
-    names = np.array([f"{s}#{f}" for s, f in zip(of_row, material.frame, strict=True)])
-    names = np.where(np.isnan(batch.azimuth_deg), "", names[batch.photo])
-    return data.HeldOut(gather(material.features, batch), batch.azimuth_deg, names)
+        windows += [w for w in cut if not np.isnan(recordings.azimuth_deg[w.start : w.stop]).all()]
+    batch = recordings.batch(windows, frames)
+    of_row = np.repeat(recordings.sources, np.diff(recordings.starts))
+    names = np.array([f"{s}#{f}" for s, f in zip(of_row, recordings.frame, strict=True)])
+    names = np.where(np.isnan(batch.azimuth_deg), "", names[batch.row])
+    return data.HeldOut(gather(recordings.features, batch), batch.azimuth_deg, names)

@@ -203,14 +203,6 @@ class SequenceTask:
         """Photos whose azimuth is known."""
         return ~np.isnan(photos.labels[self.spec.head.attribute.name])
 
-    def weights(self, photos: Photos) -> np.ndarray:
-        """Walks decide which photos are seen: all the same."""
-        return np.ones(len(photos))
-
-    def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
-        """Azimuths float32 [N] in degrees of the plain photos; walks mirror them themselves."""
-        return photos.labels[self.spec.head.attribute.name]
-
     def loss(self, params: Any, features: Frames, targets: jax.Array, key: jax.Array) -> jax.Array:
         """Of targets float32 [B, T] in degrees, NaN where unknown, in nats per radian."""
         densities: Any = self.module.apply(

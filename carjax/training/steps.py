@@ -18,7 +18,8 @@ from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import augment
 from carjax.training import config as configs
-from carjax.training import data, live, optimiser, tasks, walk_data
+from carjax.training import data, live, optimiser, tasks
+from carjax.training.frame_batch import FrameBatch, gather
 
 # Photos are drawn from another key than dropout and mixup.
 _DRAWS = 1 << 20
@@ -121,27 +122,27 @@ def make_run_chunk(
     return run_chunk
 
 
-def make_walk_chunk(
+def make_sequence_chunk(
     config: ml_collections.ConfigDict,
     task: tasks.Task,
     adamw: optax.GradientTransformation,
     mesh: Mesh,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Builds the compiled function that runs a step on the frames of every batch of walks.
+    """Builds the compiled function that runs a step on every batch of stretches.
 
     Returns:
-        (state, frozen, features of all photos and views, WalkBatch [steps, B, T]) → (state, losses
+        (state, frozen, features of all photos and views, FrameBatch [steps, B, T]) → (state, losses
         float32 [steps]).
     """
     update = make_update(config, task, adamw)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def walk_chunk(
-        state: TrainState, frozen: Any, features: Features, batches: walk_data.WalkBatch
+    def sequence_chunk(
+        state: TrainState, frozen: Any, features: Features, batches: FrameBatch
     ) -> tuple[TrainState, jax.Array]:
-        def one_step(state: TrainState, batch: walk_data.WalkBatch) -> tuple[TrainState, jax.Array]:
+        def one_step(state: TrainState, batch: FrameBatch) -> tuple[TrainState, jax.Array]:
             batch = over_rows(batch, mesh, config.batch)
-            frames = walk_data.gather(features, batch)
+            frames = gather(features, batch)
             frames = frames._replace(
                 features=jax.tree.map(lambda x: x.astype(jnp.float32), frames.features)
             )
@@ -149,7 +150,7 @@ def make_walk_chunk(
 
         return jax.lax.scan(one_step, state, batches)
 
-    return walk_chunk
+    return sequence_chunk
 
 
 def make_live_step(

@@ -20,7 +20,7 @@ from carjax.datasets.photos import Photos
 from carjax.evaluation import metrics
 from carjax.temporal.sequence_heads import SequenceSpec
 from carjax.training import config as configs
-from carjax.training import losses, sequences
+from carjax.training import losses
 
 Params = Any
 Predictions = dict[str, np.ndarray]
@@ -44,12 +44,6 @@ class Task(Protocol):
     def known(self, photos: Photos) -> np.ndarray:
         """Which photos have a label, bool [N]."""
 
-    def weights(self, photos: Photos) -> np.ndarray:
-        """How often each labelled photo is drawn, float [N], up to a factor."""
-
-    def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
-        """The targets [N, ...] of one view of labelled photos, or of one view each (int [N])."""
-
     def loss(self, params: Params, features: Any, targets: jax.Array, key: jax.Array) -> jax.Array:
         """The training loss of a batch, a scalar."""
 
@@ -57,7 +51,17 @@ class Task(Protocol):
         """The distribution of a batch, as named arrays [B, ...]."""
 
     def metrics(self, predictions: Predictions, targets: np.ndarray) -> dict[str, float]:
-        """Metrics of predictions against the targets of the plain view."""
+        """Metrics of predictions against the targets of what is held out."""
+
+
+class PhotoTask(Task, Protocol):
+    """What training on single photos needs to know besides."""
+
+    def weights(self, photos: Photos) -> np.ndarray:
+        """How often each labelled photo is drawn, float [N], up to a factor."""
+
+    def targets(self, photos: Photos, window: np.ndarray, view: int | np.ndarray) -> np.ndarray:
+        """The targets [N, ...] of one view of labelled photos, or of one view each (int [N])."""
 
 
 def balanced_weights(group: np.ndarray, counts: np.ndarray, exponent: float) -> np.ndarray:
@@ -293,15 +297,15 @@ class BoxTask:
         return metrics.box_metrics(predictions["box"], targets)
 
 
-def create(config: ml_collections.ConfigDict, part_keys: tuple[tuple[str, int], ...] = ()) -> Task:
-    """Builds the task of a config.
+def create(
+    config: ml_collections.ConfigDict, part_keys: tuple[tuple[str, int], ...] = ()
+) -> PhotoTask:
+    """Builds the task of a config, of a sequence head the one in `sequences`.
 
     Args:
-        config: checked.
+        config: checked; of anything but a sequence head.
         part_keys: the parts of a categorical head: (group of photos, class index) of each.
     """
-    if sequences.is_sequence(config):
-        return sequences.create(config)
     spec = configs.head_spec(config, tuple(label for _, label in part_keys))
     if isinstance(spec, localise.LocaliseSpec):
         return BoxTask(spec, config.dropout)

@@ -16,29 +16,11 @@ import numpy as np
 from carjax.backbones.features import Features
 from carjax.errors import CarjaxError
 from carjax.temporal import walks
-from carjax.temporal.sequence_heads import Frames
 from carjax.training import data, sequences
+from carjax.training.frame_batch import FrameBatch, gather
 
 # The walks that a run is measured on are always the same ones.
 _HELD_OUT_SEED = 20261
-
-
-class WalkBatch(NamedTuple):
-    """B walks of T frames, as the device gathers them.
-
-    Attributes:
-        view: int32 [B, T]; row of `PhotoViews.features`.
-        photo: int32 [B, T].
-        azimuth_deg: float32 [B, T]; of the camera's path.
-        time_s: float32 [B, T].
-        mask: bool [B, T].
-    """
-
-    view: Any
-    photo: Any
-    azimuth_deg: Any
-    time_s: Any
-    mask: Any
 
 
 class PhotoViews(NamedTuple):
@@ -61,7 +43,7 @@ class PhotoViews(NamedTuple):
         """V: the number of plain views."""
         return len(self.features.pooled) - len(sequences.SPOILT_VIEWS)
 
-    def batch(self, found: Sequence[walks.Walk], rng: np.random.Generator | None) -> WalkBatch:
+    def batch(self, found: Sequence[walks.Walk], rng: np.random.Generator | None) -> FrameBatch:
         """Joins walks; `rng` chooses among the plain views, None takes the photo as it is."""
         walk = walks.stack(found)
         mirrored, plain = walk.view % 2, self.plain
@@ -71,7 +53,7 @@ class PhotoViews(NamedTuple):
             else mirrored + 2 * rng.integers(plain // 2, size=mirrored.shape)
         )
         view = np.where(walk.spoilt, plain + mirrored, view).astype(np.int32)
-        return WalkBatch(view, walk.photo, walk.azimuth_deg, walk.time_s, walk.mask)
+        return FrameBatch(view, walk.photo, walk.azimuth_deg, walk.time_s, walk.mask)
 
 
 def photo_views(
@@ -105,22 +87,22 @@ def photo_views(
         )
     return PhotoViews(
         features,
-        np.concatenate([task.targets(p, np.empty(0), 0) for p in chosen]),
+        np.concatenate([p.labels[task.spec.head.attribute.name] for p in chosen]),
         tuple(np.flatnonzero(group == name) for name in np.unique(group)),
         np.array([f"{s.name}/{n}" for s, p in zip(sources, chosen, strict=True) for n in p.names]),
     )
 
 
-def draw_walks(material: PhotoViews, config: ml_collections.ConfigDict, step: int) -> WalkBatch:
+def draw(views: PhotoViews, config: ml_collections.ConfigDict, step: int) -> FrameBatch:
     """Draws the walks of one training step, each around a random model, cut to a random part."""
     rng = np.random.default_rng((config.seed, step))
     spec, frames = sequences.walk_spec(config), config.sequence.frames
     found = []
     for _ in range(config.batch):
-        photos = material.models[rng.integers(len(material.models))]
-        walk = walks.simulate(material.azimuth_deg[photos], spec, rng)
+        photos = views.models[rng.integers(len(views.models))]
+        walk = walks.simulate(views.azimuth_deg[photos], spec, rng)
         found.append(cut(walk._replace(photo=photos[walk.photo]), frames, rng))
-    return material.batch(found, rng)
+    return views.batch(found, rng)
 
 
 def cut(walk: walks.Walk, frames: int, rng: np.random.Generator) -> walks.Walk:
@@ -134,28 +116,16 @@ def cut(walk: walks.Walk, frames: int, rng: np.random.Generator) -> walks.Walk:
     return padded._replace(mask=np.arange(frames) < part.mask.sum())
 
 
-def held_out_walks(material: PhotoViews, config: ml_collections.ConfigDict) -> data.HeldOut:
+def held_out_walks(views: PhotoViews, config: ml_collections.ConfigDict) -> data.HeldOut:
     """Walks around every held-out model, the same for every run; NaN targets are padding."""
     found = []
-    for i, photos in enumerate(material.models):
+    for i, photos in enumerate(views.models):
         for k in range(config.sequence.held_out_walks):
             rng = np.random.default_rng((_HELD_OUT_SEED, i, k))
-            walk = walks.simulate(material.azimuth_deg[photos], sequences.walk_spec(config), rng)
+            walk = walks.simulate(views.azimuth_deg[photos], sequences.walk_spec(config), rng)
             found.append(walk._replace(photo=photos[walk.photo]))
-    batch = material.batch(found, None)
-    frames = gather(material.features, batch)
+    batch = views.batch(found, None)
+    frames = gather(views.features, batch)
     targets = np.where(batch.mask, batch.azimuth_deg, np.nan)
-    names = np.where(batch.mask, material.names[batch.photo], "")
+    names = np.where(batch.mask, views.names[batch.row], "")
     return data.HeldOut(frames, targets, names)
-
-
-def gather(features: Any, batch: Any) -> Frames:
-    """The features of the walks' frames, as they are stored."""
-    rows = jax.tree.map(lambda x: x[batch.view, batch.photo], features)
-    return Frames(rows, batch.time_s, batch.mask)
-
-
-def chunk_of(material: PhotoViews, config: ml_collections.ConfigDict, steps: range) -> WalkBatch:
-    """The walks of many steps, with a leading axis [steps]."""
-    drawn = [draw_walks(material, config, step) for step in steps]
-    return WalkBatch(*(np.stack(x) for x in zip(*drawn, strict=True)))
