@@ -9,10 +9,9 @@ from typing import Any
 
 from absl import flags
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import result_folder, runtime
+from carjax import progress, result_folder, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -94,15 +93,13 @@ def main(argv: list[str]) -> int:
         listed = ", ".join(f"{value} ({count})" for value, count in counts.items())
         _say(f"{name}: unknown to this model, and so not evaluated: {listed}")
 
-    columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("photos", total=len(names))
+    with progress.bars() as bar:
         content, unreadable = run.evaluate(
             model,
             labelled,
             out,
             splits=splits,
-            on_progress=lambda done: bar.update(task, completed=done),
+            on_progress=lambda done: bar("photos", done, len(names)),
         )
     for line in unreadable:
         _say(f"{line} (skipped)")

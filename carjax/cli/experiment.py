@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from absl import flags
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from carjax import result_folder, runtime
+from carjax import progress, result_folder, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -117,29 +107,14 @@ def _held(values: flags.FlagValues) -> Held:
     """Reads everything that was held out, with its progress on the screen."""
     from carjax.experiment import held
 
-    with _progress() as on_progress:
+    with progress.bars() as bar:
         return held.read(
             values.runs,
             values.data_dir,
             model=values.model,
             videos=values.videos,
-            on_progress=on_progress,
+            on_progress=functools.partial(bar, "photos"),
         )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task: TaskID | None = None
-
-        def show(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:  # not before there is something to do
-                task = bar.add_task("photos", total=None)
-            bar.update(task, completed=done, total=total)
-
-        yield show
 
 
 def _hypothesis(values: flags.FlagValues) -> int:
@@ -173,7 +148,7 @@ def _temporal(values: flags.FlagValues) -> int:
     page = pathlib.Path(values.page) if values.page else None
     if page is not None:
         report.check_page(page)
-    with _progress() as on_progress:
+    with progress.bars() as bar:
         measured = temporal_run.measure(
             values.runs[0] if values.runs else None,
             heads=values.heads,
@@ -182,7 +157,7 @@ def _temporal(values: flags.FlagValues) -> int:
             videos=values.videos,
             own=(values.recordings, values.labels) if values.recordings else None,
             data_dir=values.data_dir,
-            on_progress=on_progress,
+            on_progress=functools.partial(bar, "photos"),
         )
     content = report.rounded(measured)
     tables, charts = temporal_page.tables(content), temporal_page.charts(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -10,10 +11,11 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
+from carjax import progress
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -123,7 +125,6 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
 
 def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, quiet: bool) -> None:
     """Writes the records and their index, with a bar per split."""
-    import rich.progress
     import tensorflow_datasets as tfds
 
     from carjax.datasets import prepared
@@ -132,21 +133,7 @@ def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, quiet: bool) -> Non
     download = tfds.download.DownloadConfig(
         manual_dir=str(source.resolve()), try_download_gcs=False
     )
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeRemainingColumn(),
-    )
-    console = rich.console.Console(stderr=True)
-    with rich.progress.Progress(*columns, console=console, disable=quiet) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with progress.bars(quiet=quiet) as show:
         builder.on_progress = show
         try:
             # tfds makes a folder of downloads, even for none, and talks of them.
@@ -154,9 +141,7 @@ def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, quiet: bool) -> Non
                 builder.download_and_prepare(download_dir=none, download_config=download)
         except OSError as error:
             raise CarjaxError(f"{builder.data_dir}: cannot be written ({error})") from None
-        prepared.write_index(
-            pathlib.Path(builder.data_dir), lambda done, total: show("index", done, total)
-        )
+        prepared.write_index(pathlib.Path(builder.data_dir), functools.partial(show, "index"))
 
 
 def _report(folder: pathlib.Path, name: str) -> None:

@@ -9,10 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from carjax import runtime, video
+from carjax import progress, runtime, video
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -189,21 +187,13 @@ def score(
             return on_ray.RayEngine(model, options)
         return local.LocalEngine(model, options)
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sources, {task.fields[rows]:,} frames, {task.fields[failed]} failed"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-    with bar:
-        mine = run.target.share.of(sources)
-        task = bar.add_task("scoring", total=len(mine), rows=0, failed=0)
+    mine = len(run.target.share.of(sources))
+    with progress.bars() as bar:
 
-        def progress(rows: int, done: int, failed: int) -> None:
-            bar.update(task, completed=done + failed, rows=rows, failed=failed)
+        def on_progress(rows: int, done: int, failed: int) -> None:
+            bar("scoring", done + failed, mine, f"sources, {rows:,} frames, {failed} failed")
 
+        on_progress(0, 0, 0)
         return runs.score_sources(
             sources,
             problems,
@@ -211,7 +201,7 @@ def score(
             settings_of(model, fps, columns, values.save_features, values.decoder),
             schema,
             engine,
-            progress,
+            on_progress,
         )
 
 

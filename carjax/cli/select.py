@@ -11,10 +11,9 @@ from typing import Any
 
 from absl import flags
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carjax import pipeline, result_folder, runtime, scan, video
+from carjax import pipeline, progress, result_folder, runtime, scan, video
 from carjax.cli import common
 from carjax.errors import UsageError
 from carjax.listing import known, photos, plan, redaction
@@ -150,24 +149,20 @@ def main(argv: list[str]) -> int:
         known.check(model.spec.schema, options.known, options.attributes)
         check_annotate(model.spec.schema, options)
         model = common.localised(model, values.localise)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task("scoring", total=pipeline.expected_frames(info, options.fps))
-        drawing = None
+    with progress.bars(console=console) as bar:
+        expected = pipeline.expected_frames(info, options.fps)
+        scored = 0
 
-        def drawn(frames: int) -> None:
-            nonlocal drawing
-            if drawing is None:
-                drawing = bar.add_task("drawing", total=bar.tasks[task].completed)
-            total = max(frames, bar.tasks[task].completed)  # the final choice takes some more
-            bar.update(drawing, completed=frames, total=total)
+        def on_scored(frames: int) -> None:
+            nonlocal scored
+            scored = frames
+            bar("scoring", frames, expected, "frames")
 
+        def on_drawn(frames: int) -> None:
+            # The final choice takes some more.
+            bar("drawing", frames, max(frames, scored), "frames")
+
+        on_scored(0)
         content, warnings = pipeline.select(
             model,
             words[0],
@@ -175,11 +170,11 @@ def main(argv: list[str]) -> int:
             options,
             overwrite=values.overwrite,
             ahead=ahead,
-            progress=lambda frames: bar.update(task, completed=frames),
+            progress=on_scored,
             watch=watch,
-            drawing=drawn,
+            drawing=on_drawn,
         )
-        bar.update(task, total=content["video"]["scored_frames"])
+        bar("scoring", scored, content["video"]["scored_frames"], "frames")
     console.print(
         f"{content['video']['scored_frames']} of {content['video']['frames']} frames scored; "
         f"{time.perf_counter() - start:.2f} s: {watch}",

@@ -11,18 +11,16 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import rich.console
-import rich.progress
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import backbones, heads, model, precision
+from carjax import backbones, heads, model, precision, progress
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import photos
@@ -106,10 +104,10 @@ def train_and_evaluate(
     else:
         keys = data.part_keys(config, root)
         task = sequences.create(config) if walks else tasks.create(config, keys)
-        with _progress("features", quiet) as show:
+        with progress.bars(quiet=quiet) as show:
             material = materials.of_photos(
                 config, task, root, backbone, backbone_params, weights_sha256,
-                cache_dir=cache_dir, on_progress=show,
+                cache_dir=cache_dir, on_progress=functools.partial(show, "features"),
             )  # fmt: skip
     folder.claim_data(material.fingerprint())
     started = time.monotonic()
@@ -142,13 +140,13 @@ def train_and_evaluate(
     # --- Train in chunks; each ends with a line of metrics and a checkpoint. ----------------------
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder.path / run_folder.CHECKPOINTS))
-        show = stack.enter_context(_progress("steps", quiet))
+        show = stack.enter_context(progress.bars(quiet=quiet))
         state = checkpoints.restore(state, NamedSharding(mesh, PartitionSpec())) or state
         step = int(state.step)
         curves = stack.enter_context(
             contextlib.closing(run_folder.Curves(folder, step, writes=primary))
         )
-        show(step, config.steps)
+        show("steps", step, config.steps)
         while step < config.steps:
             length = min(config.chunk, config.steps - step)
             state, losses = run_chunk(state, step, length)
@@ -164,7 +162,7 @@ def train_and_evaluate(
                 state = _keep_best(config, state, figures, mesh)
             curves.add(row)
             checkpoints.save(step, state)
-            show(step, config.steps, _told(row))
+            show("steps", step, config.steps, _told(row))
 
     # --- Evaluate exactly what is written, float16 weights included. ------------------------------
     final = state.best if config.keep_best and held_out is not None else None
@@ -257,26 +255,3 @@ def _full(x: np.ndarray) -> jax.Array:
 def _told(row: Mapping[str, float]) -> str:
     """The loss and the first two held-out figures, as they stand beside the bar."""
     return "  ".join(f"{k} {v:.3f}" for k, v in list(row.items())[1:4])
-
-
-@contextlib.contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Callable[..., None]]:
-    """Shows a bar on standard error, with figures beside it, once it is told of work to do."""
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.fields[told]}"),
-    )
-    console = rich.console.Console(stderr=True)
-    with rich.progress.Progress(*columns, console=console, disable=quiet) as bar:
-        task: rich.progress.TaskID | None = None
-
-        def show(done: int, total: int, told: str = "") -> None:
-            nonlocal task
-            if task is None:
-                task = bar.add_task(what, told="")
-            bar.update(task, completed=done, total=total, told=told)
-
-        yield show
