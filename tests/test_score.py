@@ -21,7 +21,7 @@ from carjax import model as models
 from carjax import parquet, scan, scoring, video
 from carjax.backbones import pretrained
 from carjax.cli import main as command
-from carjax.engine import run as runs
+from carjax.engine import run_files
 from carjax.sources import stills
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -440,11 +440,11 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_rows_of_an_unbroken_one(
 def test_a_join_that_was_killed_is_ended(mixed, weights, tmp_path, monkeypatch):
     out = tmp_path / "x.parquet"
     words = [mixed / "a.mp4", f"--out={out}", *weights]
-    ended = runs.Run._end_join
-    monkeypatch.setattr(runs.Run, "_end_join", lambda self: None)
+    ended = run_files.RunFiles._end_join
+    monkeypatch.setattr(run_files.RunFiles, "_end_join", lambda self: None)
     assert score(*words) == 0
     assert not out.exists()
-    monkeypatch.setattr(runs.Run, "_end_join", ended)
+    monkeypatch.setattr(run_files.RunFiles, "_end_join", ended)
     assert score(*words) == 0
     assert len(rows(out)) == 7
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -546,7 +546,7 @@ def test_one_file_and_parts_are_not_mixed_up(mixed, weights, tmp_path, capsys, m
     assert score(*words, "--part_rows=5") == 1
     assert "is one file" in last_line(capsys)
     words = [mixed / "a.mp4", f"--out={tmp_path / 'y.parquet'}", *weights]
-    monkeypatch.setattr(runs.Run, "end", lambda *_: None)  # as if killed before the end
+    monkeypatch.setattr(run_files.RunFiles, "end", lambda *_: None)  # as if killed before the end
     assert score(*words) == 0
     assert score(*words, "--part_rows=5") == 1
     assert "begun as one file" in last_line(capsys)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -15,7 +13,8 @@ from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
 if TYPE_CHECKING:
-    from carjax.engine.run import Run, Summary
+    from carjax.engine.run import Summary
+    from carjax.engine.run_files import RunFiles
     from carjax.model import Model
     from carjax.sources.base import Problem, Source
 
@@ -74,7 +73,7 @@ def main(argv: list[str]) -> int:
     video.load_backend(values.decoder)
 
     # What can be wrong with the call is found before JAX is imported.
-    from carjax.engine import run as runs
+    from carjax.engine import run_files
     from carjax.engine.output import Share
     from carjax.sources import expand
 
@@ -82,13 +81,15 @@ def main(argv: list[str]) -> int:
     sources, missing = expand.existing(sources)
     problems += missing
     if not sources:
-        runs.only_errors(values.out, problems)
+        run_files.only_errors(values.out, problems)
         first = f"{problems[0].source}: {problems[0].reason}" if problems else "no source is named"
         raise CarjaxError(f"nothing to score: {first}")
     share = Share(values.process_id or 0, values.processes or 1)
-    target = runs.Target(values.out, share, values.part_rows, values.checkpoint_s, values.overwrite)
-    runs.check_apart(values.out, sources)
-    runs.Run(target)
+    target = run_files.Target(
+        values.out, share, values.part_rows, values.checkpoint_s, values.overwrite
+    )
+    run_files.check_apart(values.out, sources)
+    run_files.RunFiles(target)
 
     runtime.set_up_jax()
     if values.distributed:
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> int:
     # Features belong to a moment of a source.
     keys = ("source", "frame", "time_s") if values.save_features else ("source", "frame")
     columns = parquet.kept_columns(model.spec.schema, values.columns, keys)
-    run = runs.Run(target)
+    run = run_files.RunFiles(target)
     summary = score(values, fps, model, columns, sources, problems, run)
     return report(summary, values.out, run.errors_name)
 
@@ -133,32 +134,6 @@ def load(values: flags.FlagValues) -> Model:
     return common.localised(model, values.localise)
 
 
-def settings_of(
-    model: Model,
-    fps: video.Fps,
-    columns: list[str],
-    save_features: str | None = None,
-    decoder: str = "pyav",
-) -> dict[str, Any]:
-    """Returns what rows depend on: runs with other settings do not share a file."""
-    from carjax import model as models
-
-    heads = {k: v for k, v in model.params.items() if k != "backbone"}
-    spec = json.dumps(models.spec_to_json(model.spec), sort_keys=True)
-    known = f"{model.card['backbone_sha256']} {models.weights_hash(heads)} {spec}"
-    settings: dict[str, Any] = {
-        "model": hashlib.sha256(known.encode()).hexdigest()[:16],
-        "fps": fps,
-        "columns": columns,
-    }
-    # What earlier versions had no choice of is left out where it is as it was then.
-    if save_features:
-        settings["save_features"] = save_features
-    if decoder != "pyav":
-        settings["decoder"] = decoder
-    return settings
-
-
 def score(
     values: flags.FlagValues,
     fps: video.Fps,
@@ -166,7 +141,7 @@ def score(
     columns: list[str],
     sources: list[Source],
     problems: list[Problem],
-    run: Run,
+    run: RunFiles,
 ) -> Summary:
     """Scores with a progress bar; nothing is shown where standard error is no terminal."""
     from carjax import feature_columns, parquet
@@ -198,7 +173,7 @@ def score(
             sources,
             problems,
             run,
-            settings_of(model, fps, columns, values.save_features, values.decoder),
+            local.settings_of(model, options),
             schema,
             engine,
             on_progress,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
+import json
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from carjax import model as models
 from carjax import parquet, runtime, scoring, video
 from carjax.channel import Channel
 from carjax.engine.batching import Batch, Buffers, batches
@@ -54,6 +57,24 @@ class Options:
     columns: tuple[str, ...] | None = None
     features: FeatureColumns | None = None
     decoder: str = "pyav"
+
+
+def settings_of(model: Model, options: Options) -> dict[str, Any]:
+    """Returns what rows depend on, JSON-like: runs with other settings do not share a file."""
+    heads = {k: v for k, v in model.params.items() if k != "backbone"}
+    spec = json.dumps(models.spec_to_json(model.spec), sort_keys=True)
+    known = f"{model.card['backbone_sha256']} {models.weights_hash(heads)} {spec}"
+    settings: dict[str, Any] = {
+        "model": hashlib.sha256(known.encode()).hexdigest()[:16],
+        "fps": options.fps,
+        "columns": None if options.columns is None else list(options.columns),
+    }
+    # What earlier versions had no choice of is left out where it is as it was then.
+    if options.features:
+        settings["save_features"] = options.features.level
+    if options.decoder != "pyav":
+        settings["decoder"] = options.decoder
+    return settings
 
 
 def threads(options: Options) -> int:

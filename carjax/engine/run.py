@@ -1,37 +1,28 @@
-"""One run of `carjax score`: what is left to do, what comes of it, and the files that say so."""
+"""One run of `carjax score`: what is left to do, the doing, and what came of it."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
-import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from carjax.engine import manifest
 from carjax.engine.feed import End, fingerprint_of
 from carjax.engine.join import rows_of
 from carjax.engine.manifest import Commit, Record
-from carjax.engine.output import Output, PartWriter, Share, remove_leftovers
+from carjax.engine.output import Output, remove_leftovers
 from carjax.engine.rows import UnitRows
-from carjax.engine.store import open_store
-from carjax.errors import CarjaxError, UsageError
-from carjax.files import is_remote
+from carjax.engine.run_files import RunFiles, writable
+from carjax.errors import CarjaxError
 from carjax.sources.base import Problem, Source
-from carjax.sources.local import LocalFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Rows of a part: as many as they come where they stay parts; few where they become one file.
-PART_ROWS, _JOINED_ROWS = 100_000, 2_000
-CHECKPOINT_S = 60.0
 _LOOKUPS = 32
-# What reading a file of JSON meets that was cut or changed.
-_DAMAGED = (ValueError, KeyError, TypeError)
 
 
 class Engine(Protocol):
@@ -45,25 +36,6 @@ class Engine(Protocol):
         progress: Callable[[int], None],
     ) -> None:
         """Scores sources; see `local.LocalEngine.run`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """Where the results of a run go.
-
-    Attributes:
-        out: the path or URL as given.
-        share: which process of how many this one is.
-        part_rows: the most rows of a part; None: one file, if one process writes.
-        checkpoint_s: seconds between commits.
-        overwrite: what is there is removed.
-    """
-
-    out: str
-    share: Share = dataclasses.field(default_factory=Share)
-    part_rows: int | None = None
-    checkpoint_s: float = CHECKPOINT_S
-    overwrite: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,232 +55,10 @@ class Summary:
     problems: list[tuple[str, str]]
 
 
-class Run:
-    """The state of one output, from what earlier runs left to the finished file.
-
-    What is to be overwritten counts as gone from the start, and is removed by `clear`.
-
-    Raises:
-        CarjaxError: the output cannot be written, or belongs to something else.
-    """
-
-    def __init__(self, target: Target) -> None:
-        with _writable(target.out):
-            self.store, self.name = open_store(target.out)
-            self.target = target
-            self.errors_name = f"{self.name}.errors.csv"
-            self.manifest_name = f"{self.name}.manifest.jsonl"
-            self._joining = f"{self.name}.run"
-            self.rolling = (
-                target.part_rows is not None
-                or target.share.processes > 1
-                or (not target.overwrite and self.store.is_folder(self.name))
-            )
-            self.folder = self.name if self.rolling else self._joining
-            self.state = f"{self.name}/_carjax" if self.rolling else self._joining
-            self.base: Commit | None = None
-            self._base_settings: dict[str, Any] | None = None
-            if target.overwrite:
-                self._check_removable()
-            else:
-                self._check()
-
-    def _check_removable(self) -> None:
-        if self.target.share.processes > 1 and self.store.is_folder(self.name):
-            raise CarjaxError(
-                f"{self.target.out}: several processes cannot overwrite one folder: remove it first"
-            )
-        if self.store.is_folder(self.name) and not self._is_ours():
-            raise CarjaxError(
-                f"{self.target.out}: is a folder that carjax did not write: give another --out"
-            )
-
-    def clear(self) -> None:
-        """Removes what is to be overwritten.
-
-        Raises:
-            CarjaxError: another run is writing there.
-        """
-        names = (self._joining, self.manifest_name, self.errors_name, self.name)
-        self.store.remove_idle(names, (self._joining, f"{self.name}/_carjax"))
-
-    def _is_ours(self) -> bool:
-        return self.store.size(f"{self.name}/_carjax/settings.json") is not None
-
-    def _check(self) -> None:
-        out = self.target.out
-        if self.rolling:
-            if self.store.size(self.name) is not None:
-                raise CarjaxError(
-                    f"{out}: is one file, and parts need a folder: give another --out, "
-                    "or --overwrite"
-                )
-            if self.store.is_folder(self._joining):
-                raise CarjaxError(
-                    f"{out}: was begun as one file: go on without --part_rows and --processes, "
-                    "give another --out, or --overwrite"
-                )
-            if self.store.is_folder(self.name) and not self._is_ours():
-                files = self.store.names(self.name)
-                if files and not self.store.is_folder(self.state):
-                    raise CarjaxError(
-                        f"{out}: is a folder that carjax did not write: give another --out"
-                    )
-            return
-        self._end_join()
-        size = self.store.size(self.name)
-        if size is None:
-            return
-        if self.store.size(self.manifest_name) is not None:
-            with self.store.open(self.manifest_name) as file, contextlib.suppress(*_DAMAGED):
-                described, *records = map(json.loads, file.read().splitlines())
-                if described["size"] == size:
-                    known = tuple(Record.from_json(record) for record in records)
-                    self.base = Commit("", ((self.name, described["rows"]),), known)
-                    self._base_settings = described["settings"]
-                    return
-        raise CarjaxError(
-            f"{out}: exists, and no manifest tells what it holds: give another --out, "
-            "or --overwrite"
-        )
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[pathlib.Path]:
-        """Yields a local folder for unfinished files; only one run at a time has it.
-
-        Raises:
-            CarjaxError: another run has it.
-        """
-        name = f"{self.state}/scratch-{self.target.share.process:05d}"
-        with self.store.scratch(name) as scratch:
-            yield scratch
-
-    def output(self, scratch: pathlib.Path, schema: pa.Schema) -> Output:
-        """The parts of this process."""
-        return Output(
-            self.store,
-            self.folder,
-            self.state,
-            scratch,
-            self.target.share,
-            schema,
-            part_rows=self.target.part_rows or (PART_ROWS if self.rolling else _JOINED_ROWS),
-            checkpoint_s=self.target.checkpoint_s,
-        )
-
-    def commits(self) -> list[tuple[str, Commit]]:
-        """What is written so far, each with the folder of its parts."""
-        base = [("", self.base)] if self.base else []
-        return base + [(self.folder, c) for c in manifest.read_commits(self.store, self.state)]
-
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Compares what the rows depend on with what earlier runs wrote.
-
-        Raises:
-            CarjaxError: they differ.
-        """
-        if self._base_settings is not None:
-            manifest.compare_settings(self._base_settings, settings, self.target.out)
-        name = f"{self.state}/settings.json"
-        manifest.check_settings(self.store, name, settings, self.target.out)
-
-    def current(self, commits: Sequence[tuple[str, Commit]]) -> dict[str, Record]:
-        """The record that counts of every source; see `manifest.current`."""
-        return manifest.current((c for _, c in commits), one_writer=not self.rolling)
-
-    def end(self, settings: Mapping[str, Any], schema: pa.Schema) -> None:
-        """Makes the one file, if this run changes it, and removes the run's folder."""
-        before = {r.source for r in self.base.records} if self.base else set()
-        fresh = [r for c in manifest.read_commits(self.store, self.state) for r in c.records]
-        if any(r.source in before or not r.failed for r in fresh):
-            self.join(settings, schema)
-        else:
-            self.store.remove(self.state)
-
-    def join(self, settings: Mapping[str, Any], schema: pa.Schema) -> None:
-        """Makes one file of all parts; a run that is killed here goes on here."""
-        commits = self.commits()
-        counting = self.current(commits)
-        commits = [(folder, manifest.without(commit, counting)) for folder, commit in commits]
-        records: list[Record] = []
-        with self.store.scratch(f"{self._joining}/scratch-00000") as scratch:
-            writer = PartWriter(scratch / "joined.parquet", schema)
-            for record, tables in rows_of(self.store, commits):
-                records.append(record)
-                for table in tables:
-                    writer.write(table)
-            writer.close()
-            size = writer.path.stat().st_size
-            head = {"format": manifest.FORMAT, "settings": settings}
-            head |= {"rows": writer.rows, "size": size}
-            lines = [json.dumps(head), *(json.dumps(record.to_json()) for record in records)]
-            self.store.put(writer.path, f"{self._joining}/joined.parquet")
-        # From here on the joined file counts, whatever happens.
-        text = "\n".join(lines) + "\n"
-        self.store.write(f"{self._joining}/joined.jsonl", text.encode())
-        self._end_join()
-
-    def _end_join(self) -> None:
-        """Does what is left of a join whose file is complete."""
-        listed = f"{self._joining}/joined.jsonl"
-        if self.store.size(listed) is None:
-            return
-        joined = f"{self._joining}/joined.parquet"
-        if self.store.size(joined) is not None:
-            self.store.move(joined, self.name)
-        self.store.move(listed, self.manifest_name)
-        self.store.remove(self._joining)
-
-    def write_errors(
-        self, known: Sequence[tuple[str, str]], wanted: Sequence[str]
-    ) -> list[tuple[str, str]]:
-        """Writes the errors of all processes so far, and returns them.
-
-        Read again after writing: of two processes that write at once the last one sees both.
-        """
-        written = None
-        while True:
-            counting = self.current(self.commits())
-            told = (counting[name].problems for name in wanted if name in counting)
-            rows = sorted({*known, *(problem for some in told for problem in some)})
-            if rows == written:
-                return rows
-            self.store.write(self.errors_name, manifest.errors_csv(rows))
-            written = rows
-
-
-def only_errors(out: str, problems: Sequence[Problem]) -> None:
-    """Writes the errors file of a run that has nothing to score, and changes nothing else."""
-    store, name = open_store(out)
-    rows = sorted((problem.source, problem.reason) for problem in problems)
-    with _writable(out):
-        store.write(f"{name}.errors.csv", manifest.errors_csv(rows))
-
-
-def check_apart(out: str, sources: Sequence[Source]) -> None:
-    """Raises a UsageError if the output would take the place of a source."""
-    here = out if is_remote(out) else os.path.realpath(out)
-    for source in sources:
-        there = os.path.realpath(source.path) if isinstance(source, LocalFile) else source.name
-        if here == there:
-            raise UsageError(f"--out={out} is a source itself: give another --out")
-
-
-@contextlib.contextmanager
-def _writable(out: str) -> Iterator[None]:
-    """Whatever the disk or the bucket refuses is one clear line."""
-    try:
-        yield
-    except OSError as error:
-        raise CarjaxError(
-            f"cannot write {out}: {error.strerror or error}; give another --out"
-        ) from error
-
-
 def score_sources(
     sources: Sequence[Source],
     problems: Sequence[Problem],
-    run: Run,
+    run: RunFiles,
     settings: Mapping[str, Any],
     schema: pa.Schema,
     engine: Callable[[], Engine],
@@ -331,14 +81,14 @@ def score_sources(
     Raises:
         CarjaxError: the output cannot be written, or was begun with other settings or sources.
     """
-    with _writable(run.target.out):
+    with writable(run.target.out):
         return _score_sources(sources, problems, run, settings, schema, engine, progress)
 
 
 def _score_sources(
     sources: Sequence[Source],
     problems: Sequence[Problem],
-    run: Run,
+    run: RunFiles,
     settings: Mapping[str, Any],
     schema: pa.Schema,
     engine: Callable[[], Engine],
@@ -398,7 +148,7 @@ def _changed(sources: Sequence[Source], done: Mapping[str, Record]) -> set[str]:
 
 
 def _rewrite(
-    run: Run,
+    run: RunFiles,
     output: Output,
     commits: Sequence[tuple[str, Commit]],
     done: Mapping[str, Record],
