@@ -9,13 +9,11 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from carjax import heads, model
 
 NEIGHBOURS = 10
-_ROWS = 256
 
 
 def scores(run: pathlib.Path, config: Any, values: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -32,6 +30,7 @@ def scores(run: pathlib.Path, config: Any, values: Any) -> tuple[np.ndarray, dic
     """
     from carjax.datasets import photos
     from carjax.training import data, tasks
+    from carjax.training.prediction import predict_all
 
     root = photos.data_root(values.data_dir)
     task = tasks.create(config, data.part_keys(config, root))
@@ -45,18 +44,12 @@ def scores(run: pathlib.Path, config: Any, values: Any) -> tuple[np.ndarray, dic
     own = params["trunk_0"] if spec.members > 1 else params["trunk"]
 
     @jax.jit
-    def read(features: Any) -> tuple[jax.Array, jax.Array]:
-        features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
+    def read(params: Any, features: Any) -> tuple[jax.Array, jax.Array]:
         logits: Any = head.apply({"params": params}, features, method="part_logits")
         return trunk.apply({"params": own}, features), -jax.nn.logsumexp(logits, -1).mean(0)
 
     def read_all(features: Any) -> tuple[np.ndarray, np.ndarray]:
-        count = len(features.pooled)
-        parts = []
-        for start in range(0, count, _ROWS):
-            rows = np.minimum(np.arange(start, start + _ROWS), count - 1)
-            parts.append(read(jax.tree.map(lambda x, r=rows: x[r], features)))
-        hidden, energy = (np.concatenate([np.asarray(p[i]) for p in parts])[:count] for i in (0, 1))
+        hidden, energy = predict_all(read, features, params)
         return hidden.astype(np.float64), energy
 
     trained = data.training_set(sources, task, (0,))

@@ -57,7 +57,7 @@ def flipped(run: pathlib.Path, config: Any, values: Any) -> np.ndarray:
     """Log-probabilities of the held-out photos' mirrored views, [m, K]."""
     from carjax import backbones
     from carjax.datasets import photos
-    from carjax.training import data, loop, tasks
+    from carjax.training import data, prediction, tasks
 
     root = photos.data_root(values.data_dir)
     task = tasks.create(config, data.part_keys(config, root))
@@ -68,7 +68,7 @@ def flipped(run: pathlib.Path, config: Any, values: Any) -> np.ndarray:
         cache_dir=values.cache_dir,
     )  # fmt: skip
     params = head.params["heads"][config.attribute]
-    found = loop.predict_all(
+    found = prediction.predict_all(
         jax.jit(task.predict), data.held_out_set(sources, task, view=1).features, params
     )
     return found["log_probs"]

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import pathlib
 import sys
@@ -41,7 +40,9 @@ from absl import flags
 from carjax import calibration, certainty, files, runtime, selection
 from carjax.attributes import CAR, VIEWS, Categorical, find
 from carjax.cli import common
+from carjax.datasets.folds import fold_of, number_of
 from carjax.errors import CarjaxError, UsageError
+from carjax.evaluation import metrics
 
 FOLDS, INNER_FOLDS = 5, 10
 DATA_SET, LENT = "stanford_cars", "phone_photos"
@@ -93,13 +94,9 @@ def view_weights(azimuth: np.ndarray) -> np.ndarray:
     """
     from carjax.training import tasks
 
-    view = np.round(azimuth / (360 / len(VIEWS))).astype(int) % len(VIEWS)
+    view = metrics.view_bin(azimuth)
     weights = tasks.balanced_weights(view, np.bincount(view, minlength=len(VIEWS)), 1.0)
     return weights / weights.mean()
-
-
-def _sha1(text: str) -> int:
-    return int(hashlib.sha1(text.encode()).hexdigest(), 16)
 
 
 def model_folds(cars: Cars, folds: int = FOLDS) -> np.ndarray:
@@ -107,8 +104,8 @@ def model_folds(cars: Cars, folds: int = FOLDS) -> np.ndarray:
     fold = {}
     for name, make in {*zip(cars.data_set.tolist(), cars.make.tolist(), strict=True)}:
         own = (cars.data_set == name) & (cars.make == make)
-        models = sorted(set(cars.model[own]), key=_sha1)
-        fold |= {(name, model): (_sha1(make) + i) % folds for i, model in enumerate(models)}
+        models = sorted(set(cars.model[own]), key=number_of)
+        fold |= {(name, model): (number_of(make) + i) % folds for i, model in enumerate(models)}
     keys = zip(cars.data_set.tolist(), cars.model.tolist(), strict=True)
     return np.array([fold[key] for key in keys])
 
@@ -145,7 +142,7 @@ def split(
 
     def hold_out(fold: int, folds: int) -> None:
         free = (kind == TRAIN) & ~lent
-        by_photo = np.array([_sha1(f) % folds for f in cars.file])
+        by_photo = np.array([fold_of(f, folds) for f in cars.file])
         kind[free & (by_photo == fold)] = KNOWN
         kind[free & (model_folds(cars, folds) == fold)] = UNSEEN
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,8 @@ from carjax.calibration import (
 # exp(log κ) stays in the range where float32 statistics are exact (see circular).
 _LOG_KAPPA_RANGE = (-4.0, 9.0)
 _EMPTY_CLASS = 20.0
+# Images of which kept grids are averaged at once: in float32 they take five times as much then.
+_POOLED_AT_ONCE = 1024
 # The infinite mixture: size of its latent variable, and of the layers that read it.
 _LATENT = 8
 _LATENT_HIDDEN = 64
@@ -101,6 +103,21 @@ def compact(features: Features, cells: int) -> Features:
     """
     grid = pool_grid(features.grid, cells) if cells else features.grid
     return Features(features.pooled.astype(jnp.float16), grid.astype(jnp.float16))
+
+
+def pool_kept(features: Features, cells: int) -> Features:
+    """Returns kept features of B images, float16 on the host, with a smaller grid.
+
+    Args:
+        features: as of `compact`, B ≥ 1.
+        cells: the grid is area-averaged to cells × cells; 0 keeps it as it is.
+    """
+    if not cells or features.grid.shape[1] == cells:
+        return features
+    steps = range(0, len(features.grid), _POOLED_AT_ONCE)
+    parts = (jnp.asarray(features.grid[i : i + _POOLED_AT_ONCE], jnp.float32) for i in steps)
+    grid: Any = np.concatenate([np.asarray(pool_grid(part, cells), np.float16) for part in parts])
+    return features._replace(grid=grid)
 
 
 class Trunk(nn.Module):

@@ -9,19 +9,16 @@ agree within 40 of 256 bits form a group, and the group's first file name gives 
 """
 
 import csv
-import hashlib
 import pathlib
 import sys
 
 import cv2
 import numpy as np
 
+from carjax.datasets.folds import fold_of
+
 FOLDS = 5
 SAME_BITS = 40
-
-
-def fold_of(name: str) -> int:
-    return int(hashlib.sha1(name.encode()).hexdigest(), 16) % FOLDS
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
@@ -48,8 +45,8 @@ def write(name: str, files: list[str], keys: list[str]) -> None:
     with path.open("w", newline="") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["file", "fold"])
-        writer.writerows((file, fold_of(key)) for file, key in zip(files, keys, strict=True))
-    print(name, np.bincount([fold_of(k) for k in keys], minlength=FOLDS))
+        writer.writerows((file, fold_of(key, FOLDS)) for file, key in zip(files, keys, strict=True))
+    print(name, np.bincount([fold_of(k, FOLDS) for k in keys], minlength=FOLDS))
 
 
 def main(root: pathlib.Path) -> None:

@@ -28,6 +28,7 @@ from carjax.backbones.features import Features
 from carjax.cli import experiment
 from carjax.cli.main import main as command_line
 from carjax.datasets import frame_sequences
+from carjax.datasets.folds import fold_of
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
 from carjax.experiment import methods, recordings, temporal_run
@@ -169,7 +170,7 @@ def test_the_documented_commands_train_and_measure_a_head(
 
 
 def test_recordings_of_one_group_share_a_fold(clips, weights):  # noqa: F811
-    folds = recording_data.fold_of
+    folds = fold_of
     alone = recording_data.find(settings(clips, weights))
     assert [alone.frames.sources[i] for i in alone.held_out] == [B, D]
     assert not set(alone.train) & set(alone.held_out)

@@ -94,6 +94,10 @@ class View(NamedTuple):
     saturation: np.ndarray
     backdrop: np.ndarray
 
+    def window(self, scale: np.ndarray) -> np.ndarray:
+        """The boxes in pixels of other photos, `scale` (x, y) float [B, 2] times as large."""
+        return (self.box * np.tile(scale, (1, 2))).astype(np.float32)
+
 
 def is_mirrored(view: int | np.ndarray) -> bool | np.ndarray:
     """Whether that view of a photo is mirrored: every odd one, so that azimuths are balanced."""

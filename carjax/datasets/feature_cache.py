@@ -322,8 +322,7 @@ def _build_view(
                 )
                 if pending is not None:
                     write(*pending)
-                window = drawn.box * np.tile(batch.scale, (1, 2))
-                pending = (batch.start, rows, features, window.astype(np.float32))
+                pending = (batch.start, rows, features, drawn.window(batch.scale))
         if pending is not None:
             write(*pending)
         for array in out:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from carjax import backbones, calibration, circular, heads, precision
+from carjax import backbones, calibration, circular, heads
 from carjax import model as models
 from carjax.attributes import CAR, Categorical
 from carjax.backbones.features import Features
@@ -22,13 +22,13 @@ from carjax.datasets import photos
 from carjax.errors import CarjaxError
 from carjax.experiment.temporal import WALK, Footage
 from carjax.temporal import walks
-from carjax.temporal.grids import apart_deg
+from carjax.temporal.grids import apart_deg, difference_deg
 from carjax.training import config as configs
 from carjax.training import data, run_folder, tasks
+from carjax.training.prediction import predict_all
 from carjax.training.sequences import SPOILT_VIEWS
 
 PLAIN_VIEWS = (0, 1)
-_BATCH = 512
 _FEWEST_NEIGHBOURS = 3
 
 
@@ -165,18 +165,8 @@ def _predict(path: pathlib.Path, name: str, features: Features) -> Any:
 
     shape = features.pooled.shape[:2]
     flat = Features(*(level.reshape(-1, *level.shape[2:]) for level in features))
-    said = []
-    for start in range(0, len(flat.pooled), _BATCH):
-        batch = Features(*(level[start : start + _BATCH].astype(np.float32) for level in flat))
-        rows = len(batch.pooled)
-        padded = jax.tree.map(
-            lambda x, r=rows: np.concatenate([x, np.repeat(x[-1:], _BATCH - r, axis=0)]), batch
-        )
-        with precision.exact_products():
-            out = apply(model.params["heads"][name], padded)
-        said.append(jax.tree.map(lambda x, r=rows: np.asarray(x)[:r], out))
-    joined = jax.tree.map(lambda *x: np.concatenate(x), *said)
-    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), joined)
+    said = predict_all(apply, flat, model.params["heads"][name])
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), said)
 
 
 def fit_calibrations(cast: Cast) -> Calibrations:
@@ -266,7 +256,7 @@ def shared_error(cast: Cast, reach_deg: float = 10.0) -> dict[str, float]:
     plain = list(PLAIN_VIEWS)
     truth = np.stack([cast.azimuth_deg, -cast.azimuth_deg])
     said = np.asarray(circular.azimuth_deg(jax.tree.map(lambda x: x[plain], cast.density)))
-    error = ((said - truth + 180.0) % 360.0 - 180.0).ravel()
+    error = difference_deg(said, truth).ravel()
     azimuth, group = truth.ravel(), np.tile(cast.group, 2)
     photo = np.tile(np.arange(len(cast.group)), 2)
     sound = np.abs(error) < 30.0

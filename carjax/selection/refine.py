@@ -268,7 +268,7 @@ def _between(values: np.ndarray, left: np.ndarray, share: np.ndarray) -> np.ndar
 def _azimuth_between(azimuth: np.ndarray, left: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Degrees, the shorter way around."""
     right = np.minimum(left + 1, len(azimuth) - 1)
-    step = (azimuth[right] - azimuth[left] + 180) % 360 - 180
+    step = grids.difference_deg(azimuth[right], azimuth[left])
     return (azimuth[left] + share * step) % 360
 
 

@@ -12,6 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 
+def difference_deg(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
+    """Signed difference a − b of angles in degrees, float64 [...] in [−180, 180).
+
+    Example:
+        >>> difference_deg([10.0, 90.0], [350.0, 100.0]).tolist()
+        [20.0, -10.0]
+    """
+    apart = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return (apart + 180.0) % 360.0 - 180.0
+
+
 def apart_deg(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
     """Absolute difference of angles in degrees, float64 [...] in [0, 180].
 
@@ -19,8 +30,7 @@ def apart_deg(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
         >>> apart_deg([350.0, 90.0], [10.0, 80.0]).tolist()
         [20.0, 10.0]
     """
-    apart = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    return np.abs((apart + 180.0) % 360.0 - 180.0)
+    return np.abs(difference_deg(a, b))
 
 
 def wrapped_deg(degrees: npt.ArrayLike) -> np.ndarray:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -236,10 +235,7 @@ def read_view(
     cached = source.cache.load(view)
     rows = source.rows[chosen]
     features = jax.tree.map(lambda x: np.asarray(x[rows]), cached.features)
-    if cells and cells != features.grid.shape[1]:
-        pooled = heads.pool_grid(jnp.asarray(features.grid, jnp.float32), cells)
-        features = features._replace(grid=np.asarray(pooled, np.float16))
-    return features, cached.window[rows]
+    return heads.pool_kept(features, cells), cached.window[rows]
 
 
 def training_set(sources: Sequence[Source], task: PhotoTask, views: Sequence[int]) -> TrainingSet:

@@ -89,5 +89,4 @@ def _render_later(
     canvas, valid = photos.to_canvas(images, feature_cache.CANVAS)
     view = augment.draw(augmentation, list(drawn.names), valid, views)
     scale = np.array([image.shape[1::-1] for image in images], np.float32) / valid[:, ::-1]
-    window = (view.box * np.tile(scale, (1, 2))).astype(np.float32)
-    return LiveBatch(canvas, valid, view, task.targets(drawn, window, views))
+    return LiveBatch(canvas, valid, view, task.targets(drawn, view.window(scale), views))

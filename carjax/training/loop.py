@@ -11,7 +11,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,19 +20,18 @@ import ml_collections
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import backbones, heads, model, precision, progress
+from carjax import backbones, heads, model, progress
 from carjax.backbones import registry
-from carjax.backbones.features import Features
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 from carjax.evaluation import metrics
 from carjax.temporal import sequence_heads
-from carjax.temporal.sequence_heads import Frames
 from carjax.training import config as configs
 from carjax.training import (
     data,
     head_file,
     optimiser,
+    prediction,
     recording_data,
     run_folder,
     sequences,
@@ -41,7 +40,8 @@ from carjax.training import (
 )
 from carjax.training import material as materials
 
-_EVALUATION_BATCH, _EVALUATION_WALKS = 256, 8
+# Walks that are predicted at once.
+_EVALUATION_WALKS = 8
 
 
 def train_and_evaluate(
@@ -134,8 +134,8 @@ def train_and_evaluate(
     )
     state, frozen = materials.replicate((state, frozen), mesh)
     run_chunk = material.make_run(adamw, mesh, backbone, frozen)
-    batch = _EVALUATION_WALKS if walks else _EVALUATION_BATCH
-    predict_rows = functools.partial(predict_all, jax.jit(task.predict), batch=batch)
+    batch = _EVALUATION_WALKS if walks else prediction.BATCH
+    predict_rows = functools.partial(prediction.predict_all, jax.jit(task.predict), batch=batch)
 
     # --- Train in chunks; each ends with a line of metrics and a checkpoint. ----------------------
     with contextlib.ExitStack() as stack:
@@ -228,28 +228,6 @@ def _init(config: ml_collections.ConfigDict, task: tasks.Task) -> dict[str, Any]
 def _head(state: steps.TrainState, config: ml_collections.ConfigDict) -> Any:
     """The head's parameters: the moving average where the run keeps one."""
     return steps.subtree(state.average if config.ema else state.trained, config.attribute)
-
-
-def predict_all(
-    predict: Callable[[Any, Any], dict[str, jax.Array]],
-    features: Features | Frames,
-    params: Any,
-    batch: int = _EVALUATION_BATCH,
-) -> tasks.Predictions:
-    """Predicts all rows in batches of one shape; the last one is padded."""
-    rows = len(jax.tree.leaves(features)[0])
-    parts = []
-    for start in range(0, rows, batch):
-        index = np.minimum(np.arange(start, start + batch), rows - 1)
-        chosen = jax.tree.map(lambda x, i=index: _full(x[i]), features)
-        with precision.exact_products():
-            parts.append(jax.tree.map(np.asarray, predict(params, chosen)))
-    return jax.tree.map(lambda *x: np.concatenate(x)[:rows], *parts)
-
-
-def _full(x: np.ndarray) -> jax.Array:
-    """Half precision is for storage alone."""
-    return jnp.asarray(x, jnp.float32 if x.dtype == np.float16 else x.dtype)
 
 
 def _told(row: Mapping[str, float]) -> str:

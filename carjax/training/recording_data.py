@@ -8,28 +8,24 @@ that its fold stays the same whatever is recorded later.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from carjax import heads, parquet
 from carjax.backbones.features import Features
 from carjax.datasets import frame_sequences
+from carjax.datasets.folds import fold_of
 from carjax.datasets.frame_sequences import FrameSequences
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError, UsageError
 from carjax.training import config as configs
 from carjax.training import data
 from carjax.training.frame_batch import FrameBatch, gather
-
-# Frames of which the grid is averaged at once: in float32 they take five times what they take then.
-_POOLED_AT_ONCE = 1024
 
 
 class Recordings(NamedTuple):
@@ -142,16 +138,6 @@ def find(config: ml_collections.ConfigDict) -> Found:
     return Found(str(own.scores), found, train, held_out)
 
 
-def fold_of(name: str, folds: int) -> int:
-    """Returns the fold of a recording, or of a group of them: the SHA-1 of its name.
-
-    Example:
-        >>> [fold_of(name, 5) for name in ("a.mp4", "b.mp4", "c.mp4")]
-        [3, 0, 4]
-    """
-    return int(hashlib.sha1(name.encode()).hexdigest(), 16) % folds
-
-
 def _group(config: ml_collections.ConfigDict, found: FrameSequences, index: int) -> str:
     """What a recording is held out with: its value in the column of groups, or its own name."""
     name = config.recordings.group
@@ -191,7 +177,7 @@ def _read(frames: FrameSequences, chosen: Sequence[int], cells: int) -> Recordin
     parts = []
     for i in chosen:
         one = frames[i]
-        parts.append(one._replace(features=_pooled(one.features, cells)))
+        parts.append(one._replace(features=heads.pool_kept(one.features, cells)))
     features: Any = jax.tree.map(lambda *x: np.concatenate(x)[None], *[p.features for p in parts])
     return Recordings(
         sources=tuple(part.source for part in parts),
@@ -201,16 +187,6 @@ def _read(frames: FrameSequences, chosen: Sequence[int], cells: int) -> Recordin
         time_s=np.concatenate([part.time_s for part in parts]),
         frame=np.concatenate([part.frame for part in parts]),
     )
-
-
-def _pooled(features: Features, cells: int) -> Features:
-    """The grid averaged to cells × cells; as it is where the head reads none."""
-    if not cells or features.grid.shape[1] == cells:
-        return features
-    steps = range(0, len(features.grid), _POOLED_AT_ONCE)
-    parts = (jnp.asarray(features.grid[i : i + _POOLED_AT_ONCE], jnp.float32) for i in steps)
-    grid: Any = np.concatenate([np.asarray(heads.pool_grid(p, cells), np.float16) for p in parts])
-    return features._replace(grid=grid)
 
 
 def draw(recordings: Recordings, config: ml_collections.ConfigDict, step: int) -> FrameBatch:

@@ -199,7 +199,7 @@ class AngularTask:
         """By the frequency of the photo's view bin, mirrored views counted as well if shown."""
         azimuth = photos.labels[self.spec.attribute.name]
         bins = len(VIEWS)
-        group = np.round(azimuth / (360.0 / bins)).astype(int) % bins
+        group = metrics.view_bin(azimuth)
         counts = np.bincount(group, minlength=bins)
         if self.mirror:
             counts = counts + counts[-np.arange(bins)]

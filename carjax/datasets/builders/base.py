@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import io
 import math
 import pathlib
@@ -17,6 +16,7 @@ import tensorflow_datasets as tfds
 from carjax.attributes import Categorical, Schema, attribute_to_json
 from carjax.datasets.builders import encoded
 from carjax.datasets.builders.encoded import Fault
+from carjax.datasets.folds import fold_of
 from carjax.errors import CarjaxError, UsageError
 
 Box = tuple[float, float, float, float]
@@ -36,8 +36,7 @@ def model_split(model: str) -> str:
     """
     if not model:
         return ""
-    digest = int(hashlib.sha1(model.encode()).hexdigest(), 16)
-    return "val" if digest % MODEL_FOLDS == 0 else "train"
+    return "val" if fold_of(model, MODEL_FOLDS) == 0 else "train"
 
 
 def degrees(text: str, name: str) -> float:
