@@ -10,11 +10,14 @@ from carjax.errors import CarjaxError
 
 def test_a_byte_order_mark_blanks_and_short_rows(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_bytes("\ufefffile,type,doors\r\na.jpg, Käfer ,4\r\nb.jpg\r\n".encode())
-    columns, rows = csv_table.read(path, ["file"])
-    assert columns == ("file", "type", "doors")
-    assert rows[0] == {"file": "a.jpg", "type": "Käfer", "doors": "4"}
-    assert rows[1] == {"file": "b.jpg", "type": "", "doors": ""}
+    path.write_bytes("\ufefffile,type,doors\r\na.jpg, Käfer ,4\r\n\r\nb.jpg\r\n".encode())
+    table = csv_table.read(path, ["file"])
+    assert table.columns == ("file", "type", "doors")
+    assert table.rows[0] == {"file": "a.jpg", "type": "Käfer", "doors": "4"}
+    assert table.rows[1] == {"file": "b.jpg", "type": "", "doors": ""}
+    assert table.number(0, "doors") == 4
+    with pytest.raises(CarjaxError, match=r"t\.csv: line 4: doors is '', not a number"):
+        table.number(1, "doors")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,7 @@ def test_training_labels_may_be_short_and_no_angle_is_infinite(tmp_path):
     assert read.labels["orientation"][0] == np.float32(12.5)
     assert np.isnan(read.labels["orientation"][1])
     table.write_text("file,azimuth_deg,doors\na.jpg,inf,4\n")
-    with pytest.raises(CarjaxError, match="'inf' is not an angle in degrees"):
+    with pytest.raises(CarjaxError, match="line 2: azimuth_deg: 'inf' is not an angle in degrees"):
         photos.read_labels(tmp_path, schema)
     with pytest.raises(CarjaxError, match="no column type, make"):
         photos.read_labels(tmp_path, CAR)

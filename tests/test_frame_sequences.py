@@ -155,10 +155,10 @@ def test_batches_are_padded_and_masked(tmp_path, scores):
     [
         ("source,time_s,brand\nz.mp4,0,Audi\n", "line 2: 'z.mp4' is not in"),
         ("source,azimuth_deg\na.mp4,0\n", "no column time_s; it has: source, azimuth_deg"),
-        ("azimuth_deg\n3\n", "no column source or time_s"),
+        ("azimuth_deg\n3\n", "no column source, time_s"),
         ("source,time_s\na.mp4,0\n", "no column of labels"),
         ("source,time_s,brand\n", "no row below"),
-        ("", "no column source or time_s; it has: nothing"),
+        ("", "is empty; expected a header with column source, time_s"),
         ("source,time_s,brand\na.mp4,soon,Audi\n", "line 2: time_s is 'soon', not a number"),
         ("source,time_s,brand\na.mp4\n", "line 2: time_s is '', not a number"),
         ("source,time_s,azimuth_deg\na.mp4,0,1\na.mp4,1,left\n", "line 3: azimuth_deg is 'left'"),

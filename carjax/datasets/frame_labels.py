@@ -10,9 +10,7 @@ Each label goes to the scored frame that is nearest in time.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from carjax.datasets import csv_table
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
 
@@ -103,22 +102,26 @@ def read(path: str | os.PathLike[str]) -> FrameLabels:
     Raises:
         CarjaxError: it is missing, unreadable or empty; a column is missing, or a number is none.
     """
-    path = pathlib.Path(path)
-    names, lines = _read_lines(path)
+    table = csv_table.read(path, ["source", "time_s"])
+    names = tuple(name for name in table.columns if name and name not in ("source", "time_s"))
+    if not names:
+        raise CarjaxError(f"{path}: no column of labels beside source and time_s")
+    if not table.rows:
+        raise CarjaxError(f"{path}: has a header, and no row below it")
     by_source: dict[str, list[LabelRow]] = {}
-    for line, row in lines:
-        values = {name: (row[name] or "").strip() for name in names}
-        time_s = _number(path, line, "time_s", row["time_s"] or "")
-        if AZIMUTH in names and values[AZIMUTH]:
-            _number(path, line, AZIMUTH, values[AZIMUTH])
-        by_source.setdefault(row["source"] or "", []).append(LabelRow(line, time_s, values))
+    for i, row in enumerate(table.rows):
+        if AZIMUTH in names and row[AZIMUTH]:
+            table.number(i, AZIMUTH)
+        values = {name: row[name] for name in names}
+        own = LabelRow(table.lines[i], table.number(i, "time_s"), values)
+        by_source.setdefault(row["source"], []).append(own)
     rows = [row for own in by_source.values() for row in own]
     classes = {
         name: tuple(sorted({row.values[name] for row in rows} - {""}))
         for name in names
         if name != AZIMUTH
     }
-    return FrameLabels(path, tuple(names), classes, by_source)
+    return FrameLabels(table.path, names, classes, by_source)
 
 
 def match(time_s: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -133,36 +136,3 @@ def match(time_s: np.ndarray, at: np.ndarray) -> np.ndarray:
     reach = float(np.median(np.diff(time_s))) / 2 if len(time_s) > 1 else 0.0
     # Times that were written with six decimals still match.
     return np.where(np.abs(time_s[nearest] - at) <= reach + 1e-6, nearest, -1)
-
-
-def _read_lines(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
-    """Returns the columns that are labels, and the numbered lines."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            lines = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise CarjaxError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CarjaxError(f"{path}: not a CSV table ({error})") from None
-    missing = [name for name in ("source", "time_s") if name not in columns]
-    if missing:
-        there = ", ".join(columns) or "nothing"
-        raise CarjaxError(f"{path}: no column {' or '.join(missing)}; it has: {there}")
-    names = [name for name in columns if name and name not in ("source", "time_s")]
-    if not names:
-        raise CarjaxError(f"{path}: no column of labels beside source and time_s")
-    if not lines:
-        raise CarjaxError(f"{path}: has a header, and no row below it")
-    return names, lines
-
-
-def _number(path: pathlib.Path, line: int, column: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise CarjaxError(f"{path}: line {line}: {column} is {text!r}, not a number")
-    return number

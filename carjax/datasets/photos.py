@@ -11,24 +11,21 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import cv2
 import numpy as np
 
 from carjax import pictures
-from carjax.attributes import CONTENT, Attribute, Categorical, Schema
+from carjax.attributes import CONTENT, Categorical, Schema
 from carjax.datasets import csv_table
+from carjax.datasets.label_columns import column_of, encode_labels, model_column, read_column
 from carjax.errors import CarjaxError
 
 # What a folder of photos is read from, beside `images/`.
 BOX_TABLE, LABEL_TABLE = "boxes.csv", "labels.csv"
 SIDES = ("left", "top", "right", "bottom")
-# What the car's tables call an attribute, where it is not the attribute's own name.
-COLUMNS = {"brand": "make", "orientation": "azimuth_deg"}
-# Who names the model, for splits by model.
-MODEL_COLUMNS = ("class_name", "model")
 
 
 class Encoded(Protocol):
@@ -145,18 +142,14 @@ def read_labels(
     """
     root = pathlib.Path(folder)
     path = pathlib.Path(table or root / LABEL_TABLE)
-    header, rows = csv_table.read(path, ["file"])
-    columns = {attribute.name: column_of(attribute, header) for attribute in schema}
-    csv_table.require(path, header, columns.values())
+    read = csv_table.read(path, ["file"])
+    header, rows = read.columns, read.rows
+    csv_table.require(path, header, [column_of(attribute, header) for attribute in schema])
     labels: dict[str, np.ndarray] = {}
     unheard_of: dict[str, collections.Counter[str]] = {}
     for attribute in schema:
-        values = [row[columns[attribute.name]] for row in rows]
-        try:
-            labels[attribute.name] = encode_labels(attribute, values)
-        except ValueError as error:
-            raise CarjaxError(f"{path}: {attribute.name}: {error}") from None
-        if foreign := foreign_classes(attribute, values):
+        labels[attribute.name], foreign = read_column(read, attribute)
+        if foreign:
             unheard_of[attribute.name] = foreign
     model = model_column(header)
     return Photos(
@@ -170,17 +163,6 @@ def read_labels(
     )
 
 
-def column_of(attribute: Attribute, header: Collection[str]) -> str:
-    """The column of an attribute's labels: its own name, or what the car's tables call it."""
-    name = attribute.name
-    return name if name in header else COLUMNS.get(name, name)
-
-
-def model_column(header: Collection[str]) -> str | None:
-    """The column that names the model of a photo's car; None if there is none."""
-    return next((name for name in MODEL_COLUMNS if name in header), None)
-
-
 def _sides(path: pathlib.Path, rows: Sequence[Mapping[str, str]], what: str) -> np.ndarray:
     """Returns the four sides in every row, float32 [N, 4]; empty is NaN."""
     try:
@@ -188,49 +170,6 @@ def _sides(path: pathlib.Path, rows: Sequence[Mapping[str, str]], what: str) -> 
     except ValueError as error:
         raise CarjaxError(f"{path}: a side of {what}: {error}") from None
     return np.array(sides, np.float32).reshape(-1, 4)
-
-
-def encode_labels(attribute: Attribute, values: Sequence[str | float]) -> np.ndarray:
-    """Returns class indices int32 [N] (−1: no class of the attribute), or degrees float32 [N].
-
-    A class 42 may be written 42.0.
-
-    Raises:
-        ValueError: an angle is not a number.
-
-    Example:
-        >>> encode_labels(Categorical("doors", ("2", "4")), ["4", "", "3"])
-        array([ 1, -1, -1], dtype=int32)
-    """
-    if isinstance(attribute, Categorical):
-        index = {c: i for i, c in enumerate(attribute.classes)}
-        return np.array([index.get(class_name(v, index), -1) for v in values], np.int32)
-    degrees = np.array([np.nan if v == "" else float(v) for v in values], np.float32)
-    for value, number in zip(values, degrees, strict=True):
-        if value != "" and not np.isfinite(number):
-            raise ValueError(f"{value!r} is not an angle in degrees")
-    return degrees
-
-
-def foreign_classes(
-    attribute: Attribute, values: Iterable[str | float]
-) -> collections.Counter[str]:
-    """Counts the labels that are no class of the attribute; none of an angle, nor the empty one.
-
-    Example:
-        >>> foreign_classes(Categorical("doors", ("2", "4")), ["4", "", "3", "3"])
-        Counter({'3': 2})
-    """
-    if not isinstance(attribute, Categorical):
-        return collections.Counter()
-    known = {*attribute.classes}
-    return collections.Counter(str(v) for v in values if v and class_name(v, known) not in known)
-
-
-def class_name(value: str | float, classes: Container[str]) -> str:
-    """The class that a label names, if it is one: 42 of 42.0, as spreadsheets write numbers."""
-    name = str(value)
-    return name if name in classes else name.removesuffix(".0")
 
 
 def correct(
@@ -247,11 +186,11 @@ def correct(
     Raises:
         CarjaxError: no such table, or a value that is no class or no angle.
     """
-    header, table = csv_table.read(path, ["file"])
-    rows = {row["file"]: row for row in table}
+    table = csv_table.read(path, ["file"])
+    rows = {row["file"]: row for row in table.rows}
     labels = dict(photos.labels)
     for attribute in schema:
-        column = column_of(attribute, header)
+        column = column_of(attribute, table.columns)
         values = labels[attribute.name] = labels[attribute.name].copy()
         for i in np.nonzero(which)[0]:
             if given := rows.get(photos.names[i], {}).get(column, ""):
@@ -272,7 +211,7 @@ def read_boxes(folder: str | os.PathLike[str]) -> Photos:
     """
     root = pathlib.Path(folder)
     path = root / BOX_TABLE
-    _, rows = csv_table.read(path, ["file", *SIDES])
+    rows = csv_table.read(path, ["file", *SIDES]).rows
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
@@ -298,8 +237,8 @@ def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         CarjaxError: no such table, a missing column, a side that is not a number.
     """
     root = pathlib.Path(folder)
-    _, table = csv_table.read(path, ["dataset", "file", *SIDES, CONTENT.name])
-    rows = [row for row in table if row["dataset"] == root.name]
+    table = csv_table.read(path, ["dataset", "file", *SIDES, CONTENT.name])
+    rows = [row for row in table.rows if row["dataset"] == root.name]
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
@@ -316,7 +255,7 @@ def read_fold_table(path: str | os.PathLike[str]) -> dict[str, int]:
     Raises:
         CarjaxError: no such table, or a fold that is not a number.
     """
-    _, rows = csv_table.read(path, ["file", "fold"])
+    rows = csv_table.read(path, ["file", "fold"]).rows
     try:
         return {row["file"]: int(row["fold"]) for row in rows}
     except ValueError as error:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from carjax import files
 from carjax.attributes import Schema, attribute_from_json
 from carjax.datasets import photos
+from carjax.datasets.label_columns import encode_labels, foreign_classes
 from carjax.errors import CarjaxError
 
 INDEX, METADATA = "index.parquet", "metadata.json"
@@ -170,8 +171,8 @@ def read(folder: pathlib.Path, schema: Schema, *, cropped: bool) -> PreparedSet:
     for attribute in schema:
         known = attribute.name in table.column_names
         values = table.column(attribute.name).to_pylist() if known else [""] * n
-        labels[attribute.name] = photos.encode_labels(attribute, values)
-        if foreign := photos.foreign_classes(attribute, values):
+        labels[attribute.name] = encode_labels(attribute, values)
+        if foreign := foreign_classes(attribute, values):
             unheard_of[attribute.name] = foreign
     records = (
         Record(sources[split], row, f"{folder.parent}/{name}")

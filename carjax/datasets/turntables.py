@@ -5,10 +5,10 @@ from __future__ import annotations
 import pathlib
 
 from carjax.datasets import csv_table
+from carjax.datasets.photos import LABEL_TABLE
 
 # The pictures are taken as so many a second.
 FPS = 4.0
-LABELS_FILE = "labels.csv"
 
 
 def read(folder: pathlib.Path) -> dict[str, list[dict[str, str]]]:
@@ -23,6 +23,6 @@ def read(folder: pathlib.Path) -> dict[str, list[dict[str, str]]]:
     Raises:
         CarjaxError: the table is missing, or lacks a column.
     """
-    _, rows = csv_table.read(folder / LABELS_FILE, ["file", "make", "azimuth_deg"])
+    rows = csv_table.read(folder / LABEL_TABLE, ["file", "make", "azimuth_deg"]).rows
     names = sorted({row["file"].split("/")[0] for row in rows})
     return {name: [r for r in rows if r["file"].split("/")[0] == name] for name in names}

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from carjax.attributes import Categorical, Schema
+from carjax.attributes import Schema
 from carjax.datasets import csv_table
-from carjax.datasets.photos import Photos, column_of, encode_labels, foreign_classes, model_column
+from carjax.datasets.label_columns import column_of, model_column, read_column
+from carjax.datasets.photos import Photos
 from carjax.errors import CarjaxError
 
 
@@ -47,7 +48,8 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
             azimuth that is not a number.
     """
     table, folder = pathlib.Path(path), pathlib.Path(images)
-    columns, rows = _read(table)
+    read_table = _read(table)
+    columns, rows = read_table.columns, read_table.rows
     if not folder.is_dir():
         raise CarjaxError(f"{folder}: no such folder of images: give --images=DIR")
     wanted = {a.name: column_of(a, columns) for a in schema}
@@ -60,18 +62,13 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
     for attribute in schema:
         if attribute.name in missing:
             continue
-        values = [row[wanted[attribute.name]] for row in rows]
-        for line, value in enumerate(values, start=2):
-            if not isinstance(attribute, Categorical) and not _is_angle(value):
-                raise CarjaxError(f"{table}: row {line}: {value!r} is not an azimuth in degrees")
-        labels[attribute.name] = encode_labels(attribute, values)
-        if foreign := foreign_classes(attribute, values):
+        labels[attribute.name], foreign = read_column(read_table, attribute)
+        if foreign:
             unknown[attribute.name] = dict(sorted(foreign.items()))
     model = model_column(columns)
     names = tuple(row["file"] for row in rows)
-    for line, name in enumerate(names, start=2):
-        if not name:
-            raise CarjaxError(f"{table}: row {line} names no file")
+    if "" in names:
+        raise read_table.fault(names.index(""), "names no file")
     photos = Photos(
         paths=tuple(folder / name for name in names),
         names=names,
@@ -96,27 +93,20 @@ def read_split(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
         CarjaxError: no such file, not a table, a missing column, or no name in common.
     """
     table = pathlib.Path(path)
-    columns, rows = _read(table)
-    column = next((c for c in ("split", "fold") if c in columns), None)
+    found_rows = _read(table)
+    column = next((c for c in ("split", "fold") if c in found_rows.columns), None)
     if column is None:
         raise CarjaxError(f"{table}: no column split or fold")
-    parts = {row["file"]: row[column] for row in rows}
+    parts = {row["file"]: row[column] for row in found_rows.rows}
     found = np.array([parts.get(name, "") for name in names])
     if not (found != "").any():
         raise CarjaxError(f"{table}: holds no file of the label table")
     return found
 
 
-def _read(path: pathlib.Path) -> tuple[tuple[str, ...], csv_table.Rows]:
+def _read(path: pathlib.Path) -> csv_table.Table:
     """Reads a CSV that has a column `file` and at least one row."""
-    columns, rows = csv_table.read(path, ["file"])
-    if not rows:
+    table = csv_table.read(path, ["file"])
+    if not table.rows:
         raise CarjaxError(f"{path}: has a header, and no row below it")
-    return columns, rows
-
-
-def _is_angle(value: str) -> bool:
-    try:
-        return not value or bool(np.isfinite(np.float32(value)))
-    except ValueError:
-        return False
+    return table

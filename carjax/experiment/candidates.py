@@ -156,7 +156,7 @@ def videos(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list
     """
     root = photos.data_root(data_dir)
     found = []
-    if (root / "spins" / turntables.LABELS_FILE).is_file():
+    if (root / "spins" / photos.LABEL_TABLE).is_file():
         found += _spins(model, root / "spins")
     if (root / SAMPLE).is_file():
         found += _sample(model, root / SAMPLE)

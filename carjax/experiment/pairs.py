@@ -267,7 +267,7 @@ def read_key(path: str | os.PathLike[str]) -> list[Pair]:
     try:
         return [
             Pair(**{name: kind(row[name]) for name, kind in columns.items()})
-            for row in csv_table.read(path, list(columns))[1]
+            for row in csv_table.read(path, list(columns)).rows
         ]
     except ValueError as error:
         raise CarjaxError(f"{path}: not a key of pairs ({error})") from None
@@ -287,15 +287,15 @@ def read_judgements(
     """
     known = {pair.pair for pair in pairs}
     found: dict[str, dict[int, str]] = {}
-    _, rows = csv_table.read(path, ["pair", "viewer", "choice"])
-    for line, row in enumerate(rows, start=2):
+    table = csv_table.read(path, ["pair", "viewer", "choice"])
+    for i, row in enumerate(table.rows):
         number, choice = row["pair"], row["choice"]
         if not number.isdigit() or int(number) not in known:
-            raise CarjaxError(f"{path}: row {line}: the key has no pair {number!r}")
+            raise table.fault(i, f"the key has no pair {number!r}")
         if choice not in CHOICES:
-            raise CarjaxError(f"{path}: row {line}: {choice!r} is none of {', '.join(CHOICES)}")
+            raise table.fault(i, f"{choice!r} is none of {', '.join(CHOICES)}")
         own = found.setdefault(row["viewer"], {})
         if int(number) in own:
-            raise CarjaxError(f"{path}: row {line}: a second judgement of pair {number}")
+            raise table.fault(i, f"a second judgement of pair {number}")
         own[int(number)] = choice
     return found

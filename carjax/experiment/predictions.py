@@ -171,8 +171,7 @@ def read_facts(
     root = photos.data_root(data_dir)
     model, azimuth = {}, {}
     for dataset in sorted({name.split("/", 1)[0] for name in names}):
-        _, rows = csv_table.read(root / dataset / "labels.csv", ["file"])
-        for row in rows:
+        for row in csv_table.read(root / dataset / photos.LABEL_TABLE, ["file"]).rows:
             name = f"{dataset}/{row['file']}"
             model[name] = row.get("class_name", "")
             azimuth[name] = float(row.get("azimuth_deg") or "nan")

@@ -46,7 +46,7 @@ def read(model: Model, data_dir: str | os.PathLike[str] | None = None) -> list[F
     found = []
     if (root / SAMPLE).is_file():
         found.append(_sample(model, root / SAMPLE))
-    if (root / "spins" / turntables.LABELS_FILE).is_file():
+    if (root / "spins" / photos.LABEL_TABLE).is_file():
         found += _spins(model, root / "spins")
     if (root / BEND).is_file():
         table, _ = scan.score_video(model, root / BEND, fps="all", features="grid")
@@ -153,7 +153,7 @@ def _one_class(
 
 def _sample(model: Model, path: pathlib.Path) -> Footage:
     table, _ = scan.score_video(model, path, fps="all", features="grid")
-    _, rows = csv_table.read(path.with_suffix(".csv"), ["azimuth_deg", "degraded"])
+    rows = csv_table.read(path.with_suffix(".csv"), ["azimuth_deg", "degraded"]).rows
     azimuth = np.array([float(rows[i]["azimuth_deg"]) for i in table.frame])
     spoilt = np.array([rows[i]["degraded"] != "0" for i in table.frame])
     return _footage("sample", table, azimuth, spoilt, SAMPLE_LABELS)

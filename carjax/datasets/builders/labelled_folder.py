@@ -21,13 +21,8 @@ from carjax.attributes import Angular, Attribute, Schema
 from carjax.datasets import csv_table, schema_file
 from carjax.datasets.builders import base, encoded
 from carjax.datasets.builders.encoded import Fault
-from carjax.datasets.photos import (
-    SIDES,
-    class_name,
-    column_of,
-    foreign_classes,
-    model_column,
-)
+from carjax.datasets.label_columns import class_name, column_of, foreign_classes, model_column
+from carjax.datasets.photos import LABEL_TABLE, SIDES
 from carjax.errors import CarjaxError, UsageError
 
 
@@ -64,7 +59,7 @@ class LabelledFolder(base.PhotoBuilder):
     @classmethod
     def missing(cls, source: pathlib.Path) -> list[str]:
         """The three parts."""
-        needed = ("images", "labels.csv", "schema.json")
+        needed = ("images", LABEL_TABLE, schema_file.NAME)
         return [path for path in needed if not (source / path).exists()]
 
     @classmethod
@@ -79,26 +74,27 @@ class LabelledFolder(base.PhotoBuilder):
         """An item is a photo: 'images/001.jpg'."""
         self.source = source
         try:
-            self.header, rows = csv_table.read(source / "labels.csv", ["file"])
+            table = csv_table.read(source / LABEL_TABLE, ["file"])
         except CarjaxError as error:
             raise Fault(str(error)) from None
+        self.header = table.columns
         missing = [a.name for a in self.kinds() if column_of(a, self.header) not in self.header]
         if missing:
-            raise Fault(f"labels.csv: no column {', '.join(missing)}")
+            raise Fault(f"{LABEL_TABLE}: no column {', '.join(missing)}")
         self.rows: dict[str, dict[str, str]] = {}
         splits: dict[str, list[str]] = {}
-        for at, row in enumerate(rows, 2):
+        for at, row in zip(table.lines, table.rows, strict=True):
             item = f"images/{row['file']}"
             split = row.get("split") or "train"
             if not split.isidentifier():
-                self.skip(f"labels.csv:{at}", f"{split!r} cannot be the name of a split")
+                self.skip(f"{LABEL_TABLE}:{at}", f"{split!r} cannot be the name of a split")
             elif item in self.rows:
-                self.skip(f"labels.csv:{at}", f"{item} has a row already")
+                self.skip(f"{LABEL_TABLE}:{at}", f"{item} has a row already")
             else:
                 self.rows[item] = row
                 splits.setdefault(split, []).append(item)
         if not splits:
-            raise Fault("labels.csv: no row that can be used")
+            raise Fault(f"{LABEL_TABLE}: no row that can be used")
         return self.kinds(), splits
 
     def examples(self, split: str, item: str) -> Iterator[base.Example]:

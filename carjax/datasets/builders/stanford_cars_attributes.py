@@ -20,6 +20,7 @@ from carjax.attributes import CAR, DOORS, SEATS, TYPES, Angular, Categorical, Sc
 from carjax.datasets import csv_table
 from carjax.datasets.builders import base, encoded, matlab
 from carjax.datasets.builders.encoded import Fault
+from carjax.datasets.photos import LABEL_TABLE
 from carjax.errors import CarjaxError
 
 _TABLE = "stanford_cars_classes.csv"
@@ -119,7 +120,7 @@ class StanfordCarsAttributes(base.PhotoBuilder):
 
     def _read_azimuth(self, source: pathlib.Path) -> dict[str, float]:
         """Photo → azimuth in degrees, from an optional labels.csv."""
-        path = source / "labels.csv"
+        path = source / LABEL_TABLE
         if not path.is_file():
             return {}
         azimuth = {}
@@ -129,7 +130,7 @@ class StanfordCarsAttributes(base.PhotoBuilder):
                 if row["azimuth_deg"]:
                     azimuth[file] = base.degrees(row["azimuth_deg"], file)
             except Fault as fault:
-                self.skip("labels.csv", str(fault))
+                self.skip(LABEL_TABLE, str(fault))
         return azimuth
 
 
@@ -152,6 +153,6 @@ def _read_table(source: pathlib.Path) -> dict[str, dict[str, str]]:
 
 def _read_csv(path: pathlib.Path, columns: tuple[str, ...]) -> csv_table.Rows:
     try:
-        return csv_table.read(path, columns)[1]
+        return csv_table.read(path, columns).rows
     except CarjaxError as error:
         raise Fault(str(error)) from None
