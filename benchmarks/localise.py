@@ -49,9 +49,9 @@ def boxes(model: models.Model, data: pathlib.Path) -> dict:
 
     @jax.jit
     def find(image):
-        return localise.find_box(
+        return localise.find(
             model.params["localise"], backbone, params, image[None], model.spec.localise
-        )[0]
+        ).box[0]
 
     @jax.jit
     def activation(image):

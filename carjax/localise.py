@@ -143,18 +143,6 @@ class Found(NamedTuple):
     features: Features
 
 
-def find_box(
-    params: Mapping[str, Any],
-    backbone: nn.Module,
-    backbone_params: Mapping[str, Any],
-    frames: jax.Array,
-    spec: LocaliseSpec,
-    valid: jax.Array | None = None,
-) -> jax.Array:
-    """The boxes of `find` alone."""
-    return find(params, backbone, backbone_params, frames, spec, valid).box
-
-
 def find(
     params: Mapping[str, Any],
     backbone: nn.Module,

@@ -101,11 +101,6 @@ def test_another_car_is_not_eligible_and_does_not_vote():
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
-def test_boxes_at_the_border():
-    box = np.array([[0.1, 0.1, 0.9, 0.9], [0.0, 0.1, 0.9, 0.9], [0.1, 0.1, 0.9, 0.995]])
-    assert eligibility.at_border(box).tolist() == [False, True, True]
-
-
 def test_old_tables_are_judged_as_before():
     table = walk(blurred=range(10, 14))
     assert table.content_probs is None

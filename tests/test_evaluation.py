@@ -221,7 +221,10 @@ def test_a_split_table(tmp_path):
         (b"photo,type\na.jpg,sedan\n", "no column file; it has: photo, type"),
         (b"file,colour\na.jpg,red\n", "no column to evaluate; expected some of type, make"),
         (b"file,type\n,sedan\n", "line 2: names no file"),
-        (b"file,azimuth_deg\na.jpg,12\nb.jpg,left\n", "line 3: azimuth_deg: 'left' is not an angle"),
+        (
+            b"file,azimuth_deg\na.jpg,12\nb.jpg,left\n",
+            "line 3: azimuth_deg: 'left' is not an angle",
+        ),
         (b"file,azimuth_deg\na.jpg,nan\n", "line 2: azimuth_deg: 'nan' is not an angle"),
         (b"\xff\xfe\x00f\x00i", "not a CSV table"),
     ],

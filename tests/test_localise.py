@@ -94,7 +94,7 @@ def finder(tiny_model):
 
     @jax.jit
     def find(params, frames):
-        return localise.find_box(params, backbone, tiny_model.params["backbone"], frames, spec)
+        return localise.find(params, backbone, tiny_model.params["backbone"], frames, spec).box
 
     return find
 

@@ -29,8 +29,6 @@ MIN_GLOBAL_SHARPNESS = 0.8
 # The car's brightness as a share of what is usual in the video. Its shaded side has more than half
 # of the sunny one's.
 MIN_RELATIVE_BRIGHTNESS = 0.35
-# A box that ends this near to the frame's border is cut off by it.
-BORDER = 0.01
 _LEAST_WEIGHT = 1e-12
 _WHOLE, _PART, _NONE = (CONTENT.classes.index(name) for name in ("whole", "part", "none"))
 
@@ -94,11 +92,6 @@ def content_of(table: ScoreTable, row: int) -> str | None:
     if table.content_probs is None:
         return None
     return CONTENT.classes[_WHOLE if whole_frames(table)[row] else _PART]
-
-
-def at_border(box: np.ndarray) -> np.ndarray:
-    """Returns which boxes [N, 4], as fractions of the frame, its border cuts off, bool [N]."""
-    return np.any((box[:, :2] <= BORDER) | (box[:, 2:] >= 1 - BORDER), axis=1)
 
 
 def eligible_frames(

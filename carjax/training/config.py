@@ -21,6 +21,7 @@ from carjax.heads import ANGULAR_HEADS, HeadSpec
 from carjax.localise import LocaliseSpec
 
 LOCALISE = "localise"
+_KNOWN: dict[str, Attribute] = {a.name: a for a in (*CAR, CONTENT)}
 # Where an attribute's classes come from, and the split of a prepared data set by car model.
 CAR_SCHEMA, DATA_SCHEMA = "car", "data"
 BY_MODEL = "by_model"
@@ -45,7 +46,7 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
         'data'
     """
     boxes = attribute == LOCALISE
-    car = {a.name: a for a in (*CAR, CONTENT)}.get(attribute)
+    car = _KNOWN.get(attribute)
     head = LocaliseSpec() if boxes else HeadSpec(car or Angular(attribute))
     fields = {k: v for k, v in dataclasses.asdict(head).items() if k in _head_fields(attribute)}
     config = ml_collections.ConfigDict(
@@ -118,8 +119,7 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
 
 def _is_direction(attribute: str) -> bool:
     """Whether it is an angle, or may be one: the data set will tell."""
-    known = {a.name: a for a in (*CAR, CONTENT)}.get(attribute)
-    return attribute != LOCALISE and not isinstance(known, Categorical)
+    return attribute != LOCALISE and not isinstance(_KNOWN.get(attribute), Categorical)
 
 
 def _head_fields(attribute: str) -> set[str]:
@@ -146,7 +146,7 @@ def head_spec(
 def attribute_of(config: ml_collections.ConfigDict) -> Attribute:
     """Returns the attribute that a config trains, once resolved; not for the car box."""
     if config.schema == CAR_SCHEMA:
-        return find((*CAR, CONTENT), config.attribute)
+        return _KNOWN[config.attribute]
     if config.classes:
         return Categorical(config.attribute, tuple(config.classes))
     return Angular(config.attribute)
@@ -247,18 +247,13 @@ def _project_folder(given: str) -> pathlib.Path | None:
     return next((p for p in (pathlib.Path(given), beside / given) if p.is_dir()), None)
 
 
-def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None = None) -> None:
-    """Checks a config, and the folders that it names, without reading any photo.
-
-    Args:
-        config: from a config file, overrides applied.
-        root: the folder of data sets; None checks the config alone.
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks the settings of a config, from a file, overrides applied; see `check_data`.
 
     Raises:
         UsageError: a setting is wrong; the line names it and what it may be.
-        CarjaxError: a folder or file is missing; the line shows the expected tree.
     """
-    names = [a.name for a in (*CAR, CONTENT)] + [LOCALISE]
+    names = [*_KNOWN, LOCALISE]
     if config.schema not in (CAR_SCHEMA, DATA_SCHEMA):
         raise UsageError(f"config.schema: must be car or data, not {config.schema!r}")
     if config.schema == CAR_SCHEMA and config.attribute not in names:
@@ -291,8 +286,6 @@ def check(config: ml_collections.ConfigDict, root: str | os.PathLike[str] | None
     if _is_direction(config.attribute):
         _check_density(config)
     _check_split_names(config)
-    if root is not None:
-        _check_tree(config, pathlib.Path(root))
 
 
 def _check_keep_best(config: ml_collections.ConfigDict, attribute: Attribute | None) -> None:
@@ -364,7 +357,7 @@ def _check_sizes(head: ml_collections.ConfigDict) -> None:
 
 def _check_ignored(config: ml_collections.ConfigDict) -> None:
     """What only heads of classes read is left as it is elsewhere."""
-    known: Attribute | None = {a.name: a for a in CAR}.get(config.attribute)
+    known = _KNOWN.get(config.attribute)
     if config.attribute != LOCALISE and not isinstance(known, Angular):
         return
     default = default_config(config.attribute)
@@ -411,8 +404,20 @@ def _check_density(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def _check_tree(config: ml_collections.ConfigDict, root: pathlib.Path) -> None:
-    """Every data set is there, in either form, and has what the config asks of it."""
+def check_data(config: ml_collections.ConfigDict, root: str | os.PathLike[str]) -> None:
+    """Checks the folders that a config names, without reading any photo.
+
+    Every data set is there, in either form, and has what the config asks of it.
+
+    Args:
+        config: checked.
+        root: the folder of data sets.
+
+    Raises:
+        UsageError: a setting does not fit them; the line names it and what it may be.
+        CarjaxError: a folder or file is missing; the line shows the expected tree.
+    """
+    root = pathlib.Path(root)
     folders = {name: prepared.find(root, name) for name in config.datasets}
     for name, folder in folders.items():
         if folder is None:

@@ -79,7 +79,7 @@ def train_and_evaluate(
     recorded = recording_data.find(config) if sequences.from_recordings(config) else None
     if recorded is None:
         root = photos.data_root(data_dir)
-        configs.check(config, root)
+        configs.check_data(config, root)
         config = configs.resolve(config, root)
     primary = jax.process_index() == 0
     folder = run_folder.RunFolder(workdir, writes=primary)

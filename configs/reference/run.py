@@ -75,7 +75,7 @@ def faults(settings: dict[str, Any], data_dir: str | None) -> list[str]:
         except CarjaxError as error:
             found[str(error)] = None
         try:
-            configs.check(config, root)
+            configs.check_data(config, root)
         except CarjaxError as error:
             found[str(error)] = None
     return list(found)
