@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carjax import certainty, circular
+from carjax import certainty, circular, plugins
 from carjax.attributes import Attribute, Categorical
 from carjax.backbones.features import Features
 from carjax.calibration import (
@@ -22,6 +23,7 @@ from carjax.calibration import (
     state_classes,
     state_direction,
 )
+from carjax.errors import UsageError
 
 # exp(log κ) stays in the range where float32 statistics are exact (see circular).
 _LOG_KAPPA_RANGE = (-4.0, 9.0)
@@ -43,7 +45,8 @@ class HeadSpec:
         grid: the feature grid is area-averaged to grid × grid cells (0: pooled features only).
         channels: each cell is first projected to this many channels (0: no projection).
         hidden: width of the hidden layer.
-        density: of a direction: a key of `ANGULAR_HEADS`; classes ignore it and the next two.
+        density: of a direction: a key of `ANGULAR_HEADS`; classes ignore it and the next three.
+        module: the Python module that registers it, if it is not one of carjax.
         components: of a 'mixture', or samples of the latent variable that a 'cvae' is scored by.
         kappa: the concentration that a 'biternion' head states for every image; 0 learns that of
             highest likelihood on the training set.
@@ -60,6 +63,7 @@ class HeadSpec:
     channels: int = 0
     hidden: int = 256
     density: str = "vonmises"
+    module: str = ""
     components: int = 1
     kappa: float = 0.0
     parts: tuple[int, ...] = ()
@@ -264,7 +268,8 @@ def kappa_of(log_kappa: jax.Array) -> jax.Array:
     return jnp.exp(jnp.clip(log_kappa, *_LOG_KAPPA_RANGE))
 
 
-def _stated(density: circular.Density, spec: HeadSpec) -> circular.Density:
+def stated(density: circular.Density, spec: HeadSpec) -> circular.Density:
+    """What the head states: its density, as the spec's calibration makes it."""
     if isinstance(spec.calibration, DirectionCalibration):
         return state_direction(density, spec.calibration)
     return density
@@ -295,7 +300,7 @@ class VonMisesHead(nn.Module):
         floor = self.param("floor", _floor_init(), ())
         floor = jnp.broadcast_to(nn.sigmoid(floor), log_kappa.shape)
         density = circular.from_single(angle_of(direction), kappa_of(log_kappa), floor)
-        return _stated(density, self.spec)
+        return stated(density, self.spec)
 
 
 class BiternionHead(nn.Module):
@@ -314,9 +319,9 @@ class BiternionHead(nn.Module):
         x = _trunk(self.spec, self.dropout)(features, train=train)
         mu = angle_of(nn.Dense(2, name="direction")(x))
         if self.spec.kappa:
-            return _stated(circular.from_single(mu, self.spec.kappa), self.spec)
+            return stated(circular.from_single(mu, self.spec.kappa), self.spec)
         log_kappa = self.param("log_kappa", nn.initializers.constant(2.0), ())
-        return _stated(circular.from_single(mu, kappa_of(log_kappa)), self.spec)
+        return stated(circular.from_single(mu, kappa_of(log_kappa)), self.spec)
 
 
 class VonMisesMixtureHead(nn.Module):
@@ -346,7 +351,7 @@ class VonMisesMixtureHead(nn.Module):
             kappa_of(log_kappa),
             jnp.broadcast_to(nn.sigmoid(floor), weights.shape[:1]),
         )
-        return _stated(density, self.spec)
+        return stated(density, self.spec)
 
 
 class LatentTerms(NamedTuple):
@@ -411,7 +416,7 @@ class LatentMixtureHead(nn.Module):
         noise = normal_points(self.spec.components, _LATENT)
         mu, kappa = self._decode(x, mean[:, None] + jnp.exp(log_scale)[:, None] * noise)
         weights = jnp.full_like(mu, 1.0 / self.spec.components)
-        return _stated(circular.Density(weights, mu, kappa, self._floor(mu[:, 0])), self.spec)
+        return stated(circular.Density(weights, mu, kappa, self._floor(mu[:, 0])), self.spec)
 
     def latent_terms(
         self, features: Features, azimuth: jax.Array, samples: int, *, train: bool = True
@@ -489,17 +494,46 @@ ANGULAR_HEADS: dict[str, type[nn.Module]] = {
     "mixture": VonMisesMixtureHead,
     "cvae": LatentMixtureHead,
 }
+Head = TypeVar("Head", bound=type[nn.Module])
+
+
+def register(density: str) -> Callable[[Head], Head]:
+    """Registers a head of directions under the name of its density; for use as a decorator.
+
+    The class is a Flax module with the fields `spec`, a `HeadSpec`, and `dropout`. It is called
+    with (Features of B images, train=bool) and returns a `circular.Density` of batch shape [B]. It
+    learns by the negative log-likelihood of that (`losses.angular_loss`). What held-out photos ask
+    of the stated density is `stated(density, spec)`.
+    """
+
+    def add(head: Head) -> Head:
+        ANGULAR_HEADS[density] = head
+        return head
+
+    return add
+
+
+def find_density(spec: HeadSpec) -> type[nn.Module]:
+    """Returns the class of a direction's head, importing the module that registers it.
+
+    Raises:
+        UsageError: there is no such module or density.
+    """
+    plugins.load(spec.module, "config.head.module")
+    if spec.density not in ANGULAR_HEADS:
+        raise UsageError(
+            f"config.head.density: no {spec.density!r}; there are: {', '.join(ANGULAR_HEADS)}"
+        )
+    return ANGULAR_HEADS[spec.density]
 
 
 def create(spec: HeadSpec, *, dropout: float = 0.0) -> nn.Module:
     """Builds the module of a head: `CategoricalHead`, or what `spec.density` names.
 
     Raises:
-        ValueError: a direction has no such density.
+        UsageError: a direction has no such density.
     """
     if isinstance(spec.attribute, Categorical):
         return CategoricalHead(spec, dropout)
-    if spec.density not in ANGULAR_HEADS:
-        raise ValueError(f"no density {spec.density!r}; there are: {', '.join(ANGULAR_HEADS)}")
-    head: type = ANGULAR_HEADS[spec.density]
+    head: type = find_density(spec)
     return head(spec, dropout)

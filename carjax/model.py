@@ -30,7 +30,7 @@ from carjax.attributes import (
 )
 from carjax.backbones import pretrained, registry
 from carjax.calibration import ClassCalibration, DirectionCalibration
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 from carjax.heads import HeadSpec
 from carjax.localise import LocaliseSpec
 
@@ -163,14 +163,13 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
 
 def head_to_json(head: HeadSpec) -> dict[str, Any]:
     """Returns the JSON form of a head's spec; `head_from_json` inverts it."""
-    return {**dataclasses.asdict(head), "attribute": attribute_to_json(head.attribute)}
+    row = {**dataclasses.asdict(head), "attribute": attribute_to_json(head.attribute)}
+    # As it was before there were densities of one's own: older versions read it.
+    return row if head.module else {k: v for k, v in row.items() if k != "module"}
 
 
 def head_from_json(row: Mapping[str, Any]) -> HeadSpec:
     """Builds a head's spec from its JSON form."""
-    # Bundles of before there were several densities name none.
-    if row.get("density", "vonmises") not in heads.ANGULAR_HEADS:
-        raise ValueError(f"no density {row['density']!r}: made by a newer carjax?")
     return HeadSpec(
         **{
             **row,
@@ -211,6 +210,16 @@ def _check_spec(spec: Spec) -> None:
             not 0 <= part < len(head.attribute.classes) for part in head.parts
         ):
             raise ValueError(f"{head.attribute.name}: parts of classes that there are not")
+
+
+def check_density(head: HeadSpec, path: str | os.PathLike[str]) -> None:
+    """Raises a CarjaxError if the head in a file states a density that is not at hand."""
+    try:
+        if isinstance(head.attribute, Angular):
+            heads.find_density(head)
+    except UsageError as error:
+        hint = "" if head.module else " (made by a newer carjax?)"
+        raise CarjaxError(f"{path}: {error}{hint}") from None
 
 
 def check_directions(schema: Iterable[Attribute]) -> None:
@@ -336,6 +345,8 @@ def load(
     with reading(path, (_KIND, BUNDLE_VERSION), "bundle") as (flat, row, card, hashes):
         spec = spec_from_json(row)
         _check_spec(spec)
+        for head in spec.heads:
+            check_density(head, path)
         backbone_sha256 = card["backbone_sha256"]
         tree = pretrained.to_device(flat)
         # What ships is checked by the tests: tracing the heads takes 0.4 s.

@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import signal
 import struct
+import sys
 
 import cv2
 import flax.traverse_util
@@ -635,6 +636,22 @@ def test_a_direction_trains(tiny, root, density):
     assert math.isfinite(result["held_out"]["loglik_nats_per_rad"])
 
 
+def test_a_density_of_ones_own_trains_and_loads_in_another_process(tiny, root, monkeypatch):
+    config = settings(root, "orientation", steps=4, chunk=2)
+    config.head.density, config.head.module = "twofold", "toy_density"
+    result = run(config, root)
+    assert math.isfinite(result["held_out"]["loglik_nats_per_rad"])
+    # As in a process that has never heard of it.
+    monkeypatch.delitem(heads.ANGULAR_HEADS, "twofold")
+    monkeypatch.delitem(sys.modules, "toy_density")
+    (spec,) = model.load(root / "run").spec.heads
+    assert (spec.density, spec.module) == ("twofold", "toy_density")
+    monkeypatch.delitem(heads.ANGULAR_HEADS, "twofold")
+    monkeypatch.setitem(sys.modules, "toy_density", None)
+    with pytest.raises(CarjaxError, match=r"cannot import toy_density \(config.head.module\)"):
+        model.load(root / "run")
+
+
 # --- Prepared data sets ---------------------------------------------------------------------------
 
 
@@ -864,14 +881,16 @@ def test_a_run_that_never_began_leaves_its_folder(root):
 
 def test_a_run_of_before_a_setting_existed_goes_on(root):
     folder, path = run_folder.RunFolder(root / "run"), root / "run" / "config.json"
-    folder.claim(settings(root))
+    config = settings(root, "orientation")
+    folder.claim(config)
     (root / "run" / "metrics.csv").touch()
     old = json.loads(path.read_text())
-    del old["mirror"]
+    del old["mirror"], old["head"]["module"]
     path.write_text(json.dumps(old))
-    folder.claim(settings(root))
-    with pytest.raises(CarjaxError, match=r"other settings \(mirror\)"):
-        folder.claim(settings(root, mirror=False))
+    folder.claim(config)
+    config.mirror, config.head.module, config.head.hidden = False, "mine", 3
+    with pytest.raises(CarjaxError, match=r"settings \(head.hidden, head.module, mirror\)"):
+        folder.claim(config)
 
 
 def test_what_is_corrected_is_a_label(root):

@@ -33,7 +33,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from carjax import circular, heads
+from carjax import circular, heads, plugins
 from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.errors import UsageError
@@ -109,14 +109,8 @@ def find(spec: SequenceSpec) -> type[nn.Module]:
     Raises:
         UsageError: there is no such module, model or option.
     """
-    try:
-        for module in filter(None, (_OWN, spec.module)):
-            importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            f"cannot import {spec.module} (config.sequence.module): put its folder on PYTHONPATH "
-            f"({error})"
-        ) from None
+    importlib.import_module(_OWN)
+    plugins.load(spec.module, "config.sequence.module")
     if spec.model not in MIXERS:
         raise UsageError(
             f"config.sequence.model: no {spec.model!r}; there are: {', '.join(sorted(MIXERS))}"

@@ -17,7 +17,7 @@ from carjax.datasets import photos, prepared, schema_file
 from carjax.datasets.augment import Augmentation
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
-from carjax.heads import ANGULAR_HEADS, HeadSpec
+from carjax.heads import HeadSpec, find_density
 from carjax.localise import LocaliseSpec
 
 LOCALISE = "localise"
@@ -27,7 +27,7 @@ CAR_SCHEMA, DATA_SCHEMA = "car", "data"
 BY_MODEL = "by_model"
 # Fields of a HeadSpec that follow from the attribute and the data, and those of directions.
 _NOT_SET = ("attribute", "parts", "calibration")
-_OF_DIRECTIONS = ("density", "components", "kappa")
+_OF_DIRECTIONS = ("density", "module", "components", "kappa")
 _OF_CLASSES = ("members",)
 
 
@@ -384,10 +384,7 @@ def _check_split_names(config: ml_collections.ConfigDict) -> None:
 def _check_density(config: ml_collections.ConfigDict) -> None:
     """A direction's density is one that there is, with the settings that it reads."""
     head = config.head
-    if head.density not in ANGULAR_HEADS:
-        raise UsageError(
-            f"config.head.density: no {head.density!r}; there are: {', '.join(ANGULAR_HEADS)}"
-        )
+    find_density(HeadSpec(Angular(config.attribute), **head))
     if head.components < 1 or config.latent_samples < 1 or head.kappa < 0:
         raise UsageError(
             "config.head.components and config.latent_samples must be at least 1, "

@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from carjax import files
 from carjax.errors import CarjaxError, one_line
@@ -23,7 +24,7 @@ CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 DATA_FILE = "data.sha256"
 # What earlier versions had no choice of, as it was then.
-_AS_IT_WAS = {"mirror": True}
+_AS_IT_WAS = {"mirror": True, "head.module": ""}
 
 
 class RunFolder:
@@ -48,16 +49,18 @@ class RunFolder:
         """
         path = self.path / CONFIG_FILE
         mine = json.loads(json.dumps(config.to_dict()))
+        wanted = flatten_dict(mine, sep=".")
         try:
             if not (path.exists() and self._begun()):
                 if self._writes:
                     self.path.mkdir(parents=True, exist_ok=True)
                     self.write(CONFIG_FILE, json.dumps(mine, indent=1).encode() + b"\n")
                 return
-            theirs = _AS_IT_WAS | dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            known = {k: v for k, v in _AS_IT_WAS.items() if k in wanted}
+            theirs = known | flatten_dict(json.loads(path.read_text()), sep=".")
+        except (OSError, ValueError, TypeError, AssertionError) as error:
             raise CarjaxError(f"{self.path}: cannot be the run's folder ({error})") from None
-        changed = [k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)]
+        changed = [k for k in wanted.keys() | theirs.keys() if wanted.get(k) != theirs.get(k)]
         if changed:
             raise CarjaxError(
                 f"{self.path}: holds a run with other settings ({', '.join(sorted(changed))}): "
