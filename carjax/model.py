@@ -196,8 +196,6 @@ def spec_from_json(tree: Mapping[str, Any]) -> Spec:
 
 def _check_spec(spec: Spec) -> None:
     """Raises ValueError for what no carjax writes."""
-    if spec.backbone not in registry.BACKBONES:
-        raise ValueError(f"no backbone {spec.backbone!r}: made by a newer carjax?")
     sizes = [spec.input_size, *([spec.localise.input_size] if spec.localise else [])]
     if not all(isinstance(size, int) and size >= _LEAST_INPUT for size in sizes):
         raise ValueError(f"its inputs have sides of {sizes} pixels")
@@ -212,13 +210,15 @@ def _check_spec(spec: Spec) -> None:
             raise ValueError(f"{head.attribute.name}: parts of classes that there are not")
 
 
-def check_density(head: HeadSpec, path: str | os.PathLike[str]) -> None:
-    """Raises a CarjaxError if the head in a file states a density that is not at hand."""
+def _check_registered(spec: Spec, path: str | os.PathLike[str]) -> None:
+    """Raises a CarjaxError if the backbone or a density of a file is not at hand."""
     try:
-        if isinstance(head.attribute, Angular):
-            heads.find_density(head)
+        registry.spec_of(spec.backbone)
+        for head in spec.heads:
+            if isinstance(head.attribute, Angular):
+                heads.find_density(head)
     except UsageError as error:
-        hint = "" if head.module else " (made by a newer carjax?)"
+        hint = "" if "cannot import" in str(error) else " (made by a newer carjax?)"
         raise CarjaxError(f"{path}: {error}{hint}") from None
 
 
@@ -345,8 +345,7 @@ def load(
     with reading(path, (_KIND, BUNDLE_VERSION), "bundle") as (flat, row, card, hashes):
         spec = spec_from_json(row)
         _check_spec(spec)
-        for head in spec.heads:
-            check_density(head, path)
+        _check_registered(spec, path)
         backbone_sha256 = card["backbone_sha256"]
         tree = pretrained.to_device(flat)
         # What ships is checked by the tests: tracing the heads takes 0.4 s.

@@ -1,4 +1,4 @@
-"""Modules of one's own that register what carjax does not have: sequence models, densities."""
+"""Modules of one's own that register what carjax does not have: densities, backbones, mixers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def load(module: str, setting: str) -> None:
 
     Args:
         module: its name, as for `import`.
-        setting: of a config; what names the module, in an error.
+        setting: what names the module, in an error.
 
     Raises:
         UsageError: it cannot be imported.

@@ -4,10 +4,12 @@ tests/reference holds the outputs of torch, so most of this runs without it; see
 the three sets of weights. `slow` tests run torch itself.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import pathlib
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -298,6 +300,23 @@ def test_half_precision_lies_between_layers_too(name):
     assert set(products) == {"bf16"}
     # Nor is a bias or a residual added in float32.
     assert re.findall(r"stablehlo\.add .* tensor<\d+x\d+x\d+x\d+xf32>", text) == []
+
+
+def test_a_backbone_of_ones_own_is_found_by_its_name(tmp_path, monkeypatch):
+    name = "toy_backbone:tiny"
+    monkeypatch.setattr(registry, "BACKBONES", dict(registry.BACKBONES))
+    monkeypatch.delitem(sys.modules, "toy_backbone", raising=False)
+    module = backbones.create(name)
+    params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    pretrained.save(params, tmp_path / "toy.safetensors", np.float32)
+    module, loaded = backbones.load_pretrained(name, tmp_path / "toy.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    frames = np.full((2, 40, 60, 3), 127, np.uint8)
+    assert backbones.features(module, loaded, frames).grid.shape == (2, 4, 4, 8)
+    with pytest.raises(UsageError, match=r"cannot import no_such \(backbone 'no_such:net'\)"):
+        backbones.create("no_such:net")
+    with pytest.raises(ValueError, match="named MODULE:NAME, not 'net'"):
+        backbones.register(dataclasses.replace(backbones.spec_of(name), name="net"))
 
 
 def test_unknown_backbone_is_a_usage_error():

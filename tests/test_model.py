@@ -181,6 +181,17 @@ def test_damaged_metadata(change, message, bundle, weights, tmp_path):
     assert message in refused(path, backbone_weights=weights)
 
 
+def test_a_density_that_is_not_at_hand(bundle, tiny_model, tmp_path):
+    spec = model.spec_to_json(tiny_model.spec)
+    for own, message in (
+        ({"density": "kent"}, "no 'kent'; there are: vonmises"),
+        ({"density": "kent", "module": "no_such"}, "cannot import no_such (config.head.module)"),
+    ):
+        rows = [h if "classes" in h["attribute"] else {**h, **own} for h in spec["heads"]]
+        path = rewrite(bundle, tmp_path / "b", spec=json.dumps({**spec, "heads": rows}))
+        assert message in refused(path)
+
+
 def test_a_backbone_that_is_not_in_the_registry(bundle, tiny_model, tmp_path):
     spec = model.spec_to_json(tiny_model.spec) | {"backbone": "resnet"}
     path = rewrite(bundle, tmp_path / "b.safetensors", spec=json.dumps(spec))

@@ -12,6 +12,15 @@ Example:
 
 from carjax.backbones.features import Features
 from carjax.backbones.pretrained import load_pretrained
-from carjax.backbones.registry import BACKBONES, Backbone, create, features, spec_of
+from carjax.backbones.registry import BACKBONES, Backbone, create, features, register, spec_of
 
-__all__ = ["BACKBONES", "Backbone", "Features", "create", "features", "load_pretrained", "spec_of"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Features",
+    "create",
+    "features",
+    "load_pretrained",
+    "register",
+    "spec_of",
+]

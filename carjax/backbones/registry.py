@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carjax import crops
+from carjax import crops, plugins
 from carjax.backbones import efficientnet_lite, inception_resnet_v2
 from carjax.backbones.features import Features
 from carjax.errors import UsageError
@@ -31,7 +31,7 @@ class Backbone:
     """What a name in the registry stands for.
 
     Attributes:
-        name: key in `BACKBONES`.
+        name: key in `BACKBONES`, and of the module that `build` makes.
         input_size: side of the square input in pixels.
         mean, scale: an input is (pixel − mean) / scale, pixel in 0..255.
         build: makes the Flax module; takes `dtype`.
@@ -80,12 +80,32 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-def spec_of(name: str) -> Backbone:
-    """Returns the registry entry of that name.
+def register(backbone: Backbone) -> Backbone:
+    """Adds a backbone of one's own; its name is 'MODULE:NAME', with the module that calls this.
+
+    Its Flax module has a field `dtype`; maps normalised images float32 [B, S, S, 3] to `Features`;
+    and has the methods `feature_shapes(input_size)` → the shapes of one image's (pooled, grid), and
+    `classify(Features)` and `logits(images)` → ImageNet logits [B, 1000], zeros if it has none.
 
     Raises:
-        UsageError: no such backbone.
+        ValueError: the name is not of that form.
     """
+    module, _, name = backbone.name.partition(":")
+    if not (module and name):
+        raise ValueError(f"a backbone of one's own is named MODULE:NAME, not {backbone.name!r}")
+    BACKBONES[backbone.name] = backbone
+    return backbone
+
+
+def spec_of(name: str) -> Backbone:
+    """Returns the registry entry of that name; a module that it names is imported.
+
+    Raises:
+        UsageError: no such backbone, or no such module.
+    """
+    module, colon, _ = name.partition(":")
+    if colon and name not in BACKBONES:
+        plugins.load(module, f"backbone {name!r}")
     if name not in BACKBONES:
         raise UsageError(f"no backbone {name!r}; there are: {', '.join(BACKBONES)}")
     return BACKBONES[name]
