@@ -308,6 +308,8 @@ def test_a_backbone_of_ones_own_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "toy_backbone", raising=False)
     module = backbones.create(name)
     params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    with pytest.raises(CarjaxError, match=r"pretrained.save` wrote \(backbone_weights\)"):
+        backbones.load_pretrained(name)
     pretrained.save(params, tmp_path / "toy.safetensors", np.float32)
     module, loaded = backbones.load_pretrained(name, tmp_path / "toy.safetensors")
     jax.tree.map(np.testing.assert_array_equal, loaded, params)

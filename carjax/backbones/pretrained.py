@@ -93,7 +93,9 @@ def locate(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Pat
         convert = f"`carjax weights import --backbone={name} --source=FILE --out=FILE.safetensors`"
         if path is not None:
             raise CarjaxError(f"{path}: no weights for {name}: check the path")
-        if spec.published:
+        if ":" in name:
+            hint = "give the file that `carjax.backbones.pretrained.save` wrote (backbone_weights)"
+        elif spec.published:
             hint = f"download them with `carjax weights fetch {name}`, or convert a file: {convert}"
         else:
             hint = f"the package ships weights for efficientnet_lite2 only; make a file: {convert}"
