@@ -108,6 +108,7 @@ def select(
     from carjax import parquet, report
 
     target = pathlib.Path(out)
+    result_folder.check_apart(target, path)
     result_folder.check_out(target, overwrite)
     watch = watch or Stopwatch()
     boxes = _regions(path, options.redact)

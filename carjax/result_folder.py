@@ -10,9 +10,8 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from carjax.errors import CarjaxError
-from carjax.files import unique
-from carjax.listing.photos import FORMATS
+from carjax.errors import CarjaxError, UsageError
+from carjax.files import replacing, unique
 from carjax.selection import photographed
 
 # The manifest: written last, so that a folder which holds it is complete.
@@ -21,7 +20,17 @@ SCORES = "scores.parquet"
 REPORT = "report.html"
 ANNOTATED = "annotated.mp4"
 PHOTOS = "photos"
+# While results move in: which files of the folder are carjax's, those of a stopped run among them.
+_JOURNAL = ".carjax.json"
 _PART = re.compile(r"\.carjax\.[0-9a-f]+\.part")
+
+
+def check_apart(target: pathlib.Path, source: str | os.PathLike[str]) -> None:
+    """Raises a UsageError if the source lies where what `carjax select` writes would replace it."""
+    here, there = (pathlib.Path(os.path.realpath(path)) for path in (target, source))
+    written = {here / name for name in (SELECTION, SCORES, REPORT, ANNOTATED)}
+    if there in written or there.parent == here / PHOTOS:
+        raise UsageError(f"{source}: results of {target} would take its place: give another --out")
 
 
 def check_out(target: pathlib.Path, overwrite: bool, manifest: str = SELECTION) -> None:
@@ -32,9 +41,18 @@ def check_out(target: pathlib.Path, overwrite: bool, manifest: str = SELECTION) 
         overwrite: a folder of other files will do.
         manifest: the file that marks a folder as one that the same command wrote.
     """
+    try:
+        _check_out(target, overwrite, manifest)
+    except OSError as error:
+        raise CarjaxError(
+            f"{target}: cannot be written ({error.strerror}): give another --out"
+        ) from None
+
+
+def _check_out(target: pathlib.Path, overwrite: bool, manifest: str) -> None:
     if target.is_dir():
         files = (path for path in target.iterdir() if not _PART.fullmatch(path.name))
-        ours = (target / manifest).is_file() or not any(files)
+        ours = any((target / name).is_file() for name in (manifest, _JOURNAL)) or not any(files)
         if not (ours or overwrite):
             raise CarjaxError(
                 f"{target}: holds files that carjax did not write: "
@@ -55,8 +73,9 @@ def check_out(target: pathlib.Path, overwrite: bool, manifest: str = SELECTION) 
 def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a hidden folder whose files move into `target` when the block ends without an error.
 
-    What an earlier run wrote there is replaced, and nothing else; the manifest goes first and comes
-    back last. The folder lies inside `target`, which may be a disk of its own, if that exists.
+    What an earlier run wrote there is replaced, and nothing else, even after a run that was stopped
+    here; the manifest goes first and comes back last. The folder lies inside `target`, which may be
+    a disk of its own, if that exists.
     """
     target = target.absolute()
     folder = unique(target / "carjax" if target.is_dir() else target)
@@ -65,17 +84,17 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
             (folder / PHOTOS).mkdir(parents=True)
             yield folder
             target.mkdir(exist_ok=True)
-            old = _photos_of(target / SELECTION)
-            # Those of a run that was stopped before it had written its manifest.
-            old |= {f"{new.stem}.{kind}" for new in (folder / PHOTOS).iterdir() for kind in FORMATS}
+            new = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+            old = _ours(target)
+            with replacing(target / _JOURNAL) as temporary:
+                temporary.write_text(json.dumps(sorted(old | new)), encoding="utf-8")
             (target / SELECTION).unlink(missing_ok=True)
             (target / PHOTOS).mkdir(exist_ok=True)
-            (target / ANNOTATED).unlink(missing_ok=True)
-            for photo in old:
-                (target / PHOTOS / photo).unlink(missing_ok=True)
-            for new in sorted(folder.rglob("*"), key=lambda p: p.name == SELECTION):
-                if new.is_file():
-                    os.replace(new, target / new.relative_to(folder))
+            for path in old - new:
+                (target / path).unlink(missing_ok=True)
+            for path in sorted(new, key=lambda path: path == SELECTION):
+                os.replace(folder / path, target / path)
+            (target / _JOURNAL).unlink()
         except OSError as error:
             raise CarjaxError(
                 f"cannot write {target}: {error.strerror or error}; give another --out"
@@ -84,10 +103,15 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _photos_of(manifest: pathlib.Path) -> set[str]:
-    """The names of the photos of an earlier run; none where that cannot be read."""
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        return {pathlib.PurePath(path).name for path in photographed(content)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return set()
+def _ours(target: pathlib.Path) -> set[str]:
+    """What earlier runs may have written: paths inside the folder, such as 'photos/type.jpg'."""
+    found = {ANNOTATED} if (target / SELECTION).is_file() else set()
+    for name, paths in ((SELECTION, photographed), (_JOURNAL, list)):
+        # Of a file that cannot be read nothing is known, and nothing is removed.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            content = json.loads((target / name).read_text(encoding="utf-8"))
+            # By name: whatever the file says, nothing outside of the folder is meant.
+            listed = [pathlib.PurePath(path) for path in paths(content)]
+            found |= {f"{PHOTOS}/{path.name}" for path in listed if path.parent.name == PHOTOS}
+            found |= {path.name for path in listed if path.name == ANNOTATED}
+    return found

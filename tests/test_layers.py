@@ -9,7 +9,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "carjax"
 
 # Each line may use those before it, and its own. A part is a module or folder right in carjax.
 LAYERS = (
-    ("errors", "wording", "stopwatch", "channel", "certainty", "circular", "crops", "pictures"),
+    ("errors", "wording", "stopwatch", "progress", "plugins", "channel"),
+    ("certainty", "circular", "crops", "pictures"),
     ("files", "attributes", "prefetch", "calibration", "precision"),
     ("download", "programs", "runtime", "table"),
     ("backbones", "video", "feature_columns"),

@@ -388,7 +388,8 @@ def test_photos_of_an_earlier_run_do_not_stay(tmp_path):
             (folder / "photos" / f"type.{kind}").write_bytes(b"x")
             if kind == "png":
                 (folder / result_folder.ANNOTATED).write_bytes(b"x")
-            (folder / "selection.json").write_text("{}")
+            choice = {"photo": f"photos/type.{kind}"}
+            (folder / "selection.json").write_text(json.dumps({"attributes": {"type": choice}}))
     found = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
     assert found == {"photos/type.jpg", "selection.json"}
 

@@ -290,11 +290,46 @@ def test_only_photos_of_an_earlier_run_are_replaced(tmp_path):
     run_of(tmp_path / "out", "type.png")
     names = {p.name for p in (tmp_path / "out" / "photos").iterdir()}
     assert names == {"mine.jpg", "type.png"}
-    # Of a run that was stopped before its manifest only the same photos can be told.
+    # Nobody tells whose it is.
     (tmp_path / "out" / "selection.json").unlink()
+    (tmp_path / "out" / "annotated.mp4").write_bytes(b"mine")
     run_of(tmp_path / "out", "type.jpg")
     names = {p.name for p in (tmp_path / "out" / "photos").iterdir()}
-    assert names == {"mine.jpg", "type.jpg"}
+    assert names == {"mine.jpg", "type.jpg", "type.png"}
+    assert (tmp_path / "out" / "annotated.mp4").read_bytes() == b"mine"
+
+
+def test_what_a_stopped_run_left_goes_with_the_next(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_of(out, "type.jpg", "view_left.jpg")
+    replace = os.replace
+
+    def stops(source, target):
+        if pathlib.Path(target) == out / "selection.json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run_of(out, "type.png", "brand.png")
+    assert not (out / "selection.json").exists()
+    result_folder.check_out(out, overwrite=False)  # it is known as carjax's all the same
+    run_of(out, "type.jpg")
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == {
+        "selection.json",
+        "photos/type.jpg",
+    }
+
+
+def test_a_video_is_not_replaced_by_its_own_results(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for name in ("annotated.mp4", "photos/walk.mp4"):
+        copy = tmp_path / name
+        copy.write_bytes(SAMPLE.read_bytes())
+        assert command.main(["select", str(copy), f"--out={tmp_path}", "--overwrite"]) == 2
+        assert "would take its place: give another --out" in capsys.readouterr().err
+        assert copy.is_file()
 
 
 def test_the_folder_may_be_the_current_one_or_on_a_disk_of_its_own(tmp_path, monkeypatch):

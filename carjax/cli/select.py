@@ -128,6 +128,7 @@ def main(argv: list[str]) -> int:
     info = video.probe(words[0])
     for box in options.redact:
         redaction.fractions(box, info.width, info.height)
+    result_folder.check_apart(out, words[0])
     result_folder.check_out(out, values.overwrite)
     console = Console(stderr=True)
     console.print(
