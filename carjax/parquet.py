@@ -317,8 +317,9 @@ def write(table: ScoreTable, source: str, path: str | os.PathLike[str]) -> None:
 
     rows = to_arrow(table, source)
     try:
-        with replacing(path) as temporary:
-            pq.write_table(rows, temporary, compression="zstd")
+        # PyArrow opens no path that is not UTF-8.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            pq.write_table(rows, file, compression="zstd")
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise CarjaxError(f"cannot write {path}: {reason}; choose another --out") from error

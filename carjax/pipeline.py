@@ -14,7 +14,7 @@ import numpy as np
 from carjax import result_folder, selection, video
 from carjax.errors import UsageError
 from carjax.files import readable, replacing
-from carjax.listing import redaction
+from carjax.listing import known, redaction
 from carjax.listing.photos import cropped, encode
 from carjax.scan import Ahead, score_video
 from carjax.selection import VIEW_THRESHOLD, refine
@@ -108,6 +108,7 @@ def select(
     from carjax import parquet, report
 
     target = pathlib.Path(out)
+    check_options(model, options)
     result_folder.check_apart(target, path)
     result_folder.check_out(target, overwrite)
     watch = watch or Stopwatch()
@@ -167,6 +168,23 @@ def select(
     if failure is not None:
         raise failure
     return content, source.warnings
+
+
+def check_options(model: Model, options: Options) -> None:
+    """Raises a UsageError if the options name an attribute that the model does not have.
+
+    Or one that is not chosen, to state its value or to draw it.
+    """
+    names = [attribute.name for attribute in model.spec.schema]
+    for name in options.attributes or ():
+        if name not in names:
+            raise UsageError(f"attributes: no {name!r}; this model has: {', '.join(names)}")
+    known.check(model.spec.schema, options.known, options.attributes)
+    shown = options.attributes or names
+    if options.annotate not in (None, "all", *shown):
+        raise UsageError(
+            f"annotate: no {options.annotate!r}; it is none, all, or one of: {', '.join(shown)}"
+        )
 
 
 def _regions(path: str | os.PathLike[str], boxes: tuple[redaction.Box, ...]) -> list[redaction.Box]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def clock(seconds: float) -> str:
     """A moment of the video as m:ss.s.
@@ -13,10 +15,11 @@ def clock(seconds: float) -> str:
         Minutes, seconds and tenths, rounded to the nearest tenth.
 
     Example:
-        >>> clock(9.75), clock(59.96), clock(754.2)
-        ('0:09.8', '1:00.0', '12:34.2')
+        >>> clock(0.25), clock(59.96), clock(754.2)
+        ('0:00.3', '1:00.0', '12:34.2')
     """
-    minutes, tenths = divmod(round(max(seconds, 0.0) * 10), 600)
+    # Half a tenth goes up, as in the page's script.
+    minutes, tenths = divmod(math.floor(max(seconds, 0.0) * 10 + 0.5), 600)
     return f"{minutes}:{tenths // 10:02d}.{tenths % 10}"
 
 

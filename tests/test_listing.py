@@ -18,6 +18,7 @@ import walk
 from hypothesis import given
 from hypothesis import strategies as st
 
+import carjax
 from carjax import parquet, pipeline, result_folder, selection, video
 from carjax.attributes import CAR, VIEWS, find
 from carjax.cli import main as command
@@ -290,7 +291,7 @@ def exported(tmp_path_factory):
     walk.write(source, 40, metadata=walk.PRIVATE)
     table = walk.table(40, seed=3)
     card = {"backbone": "none", "bundle": "none", "version": "0"}
-    shell = SimpleNamespace(spec=SimpleNamespace(unknown_above=None), card=card)
+    shell = SimpleNamespace(spec=SimpleNamespace(unknown_above=None, schema=CAR), card=card)
     options = pipeline.Options(
         annotate="all",
         strip_paths=True,
@@ -381,6 +382,13 @@ def test_the_region_is_gone_from_photos_and_annotated_video(exported):
     assert content["attributes"]["brand"]["value"] == "BMW"
 
 
+@pytest.mark.parametrize("text", ["0.6,0.7,1.05,0.1", "10,20,30,0.5", "0.5,20,30,40"])
+def test_a_region_is_of_pixels_or_of_fractions(text):
+    with pytest.raises(UsageError, match="neither whole pixels nor fractions"):
+        redaction.parse(text)
+    assert redaction.parse("10,20,30.0,40") == (10, 20, 30, 40)
+
+
 def test_photos_of_an_earlier_run_do_not_stay(tmp_path):
     target = tmp_path / "out"
     for kind in ("png", "jpg"):
@@ -453,6 +461,7 @@ def test_annotating_scores_every_frame(tmp_path, capsys):
     words = ["select", str(tmp_path / "walk.mp4"), f"--out={tmp_path / 'out'}", "--annotate=all"]
     assert command.main([*words, "--fps=2"]) == 2
     assert "leave out --fps" in capsys.readouterr().err
-    options = pipeline.Options(attributes=("brand",), annotate="type")
     with pytest.raises(UsageError, match="one of: brand"):
-        select_command.check_annotate(CAR, options)
+        pipeline.check_options(
+            carjax.load_model(), pipeline.Options(attributes=("brand",), annotate="type")
+        )

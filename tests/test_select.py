@@ -227,6 +227,56 @@ def test_the_table_tells_a_side_that_no_frame_shows_clearly_from_one_never_seen(
     assert "not in the video" in rows["rear"]
 
 
+def test_a_home_folder_is_meant_by_its_sign(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command.main(["select", "~/no.mp4", "--out=~/out"]) == 1
+    assert f"{tmp_path}/no.mp4" in capsys.readouterr().err
+    words = ["--heads=~/a,b~,~/c", "~user", "--out=a~/b"]
+    assert [command._at_home(word) for word in words] == [
+        f"--heads={tmp_path}/a,b~,{tmp_path}/c",
+        "~user",
+        "--out=a~/b",
+    ]
+
+
+def test_a_folder_that_may_not_be_entered_is_one_line(monkeypatch, capsys, tmp_path):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(pathlib.Path, "is_dir", refuse)
+    assert command.main(["select", str(SAMPLE), f"--out={tmp_path / 'out'}"]) == 1
+    assert "out: cannot be written (Permission denied)" in capsys.readouterr().err
+    assert command.main(["bundle", f"--heads={tmp_path}", "--out=x.safetensors"]) == 1
+    assert capsys.readouterr().err == "carjax: .: Permission denied\n"
+
+
+def test_what_is_asked_to_end_ends_as_if_interrupted(tmp_path):
+    """A service manager or `timeout` sends SIGTERM: nothing hidden may stay."""
+    code = f"""
+import os, signal, sys
+from carjax import pipeline, result_folder
+from carjax.cli import main as command
+
+def dies(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+pipeline._write_photos = dies
+sys.argv = ["carjax", "select", {str(SAMPLE)!r}, "--out=out", "--fps=1", "--attributes=doors"]
+command.run()
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 143, process.stderr
+    assert process.stderr.endswith("carjax: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupt_that_python_drops_comes_again():
     """As in a callback of the garbage collector, where exceptions go nowhere."""
     code = """

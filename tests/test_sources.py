@@ -62,6 +62,19 @@ def test_folders_patterns_and_files(tree):
     assert names("*.avi", "none.mp4") == (["none.mp4"], ["*.avi"])
 
 
+def test_a_folder_that_cannot_be_listed_is_told_and_the_rest_counts(tree, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path) == "b/d":
+            raise PermissionError(13, "Permission denied", "b/d")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names("b") == (["b/c.JPG"], ["b/d"])
+    assert names("b/d") == ([], ["b/d"])
+
+
 def test_a_link_to_a_folder_around_it_adds_nothing(tree):
     pathlib.Path("b/latest").symlink_to(".")
     pathlib.Path("b/d/up").symlink_to("../..")

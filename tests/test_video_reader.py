@@ -1,5 +1,6 @@
 """Frames by index, decoded from the key frame before them, against decoding from the start."""
 
+import collections
 import shutil
 import subprocess
 from fractions import Fraction
@@ -220,6 +221,22 @@ def test_a_file_whose_pictures_are_damaged_is_not_believed(folder):
     path.write_bytes(data)
     with video.Reader(path) as reader, pytest.raises(video.UnprovenIndexError):
         list(reader.read(range(24, 40)))
+
+
+def test_a_cut_file_that_seeks_says_so_as_a_whole_pass_does(folder):
+    whole = written(folder, "whole.mkv", **x264(g="12"))
+    with video.Reader(whole) as reader:
+        assert reader.warnings == []
+    data = whole.read_bytes()
+    path = folder / "cut.mkv"
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with video.Reader(path) as reader:
+        assert reader.seeks
+        (line,) = reader.warnings
+        assert line.startswith("the picture ends at")
+    decoder = video.Decoder(path, fps="all")
+    collections.deque(decoder, maxlen=0)
+    assert line in decoder.warnings
 
 
 def test_a_cut_file_has_the_frames_that_are_left(folder):

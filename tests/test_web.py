@@ -275,6 +275,7 @@ def test_another_site_cannot_send_a_visitor_here(server):
         ({"views": "5"}, "8 or 4"),
         ({"known": "brand"}, "attribute:value"),
         ({"known": "wheels:4"}, "wheels"),
+        ({"known": "brand:BMW", "attributes": "type"}, "no photo of brand is chosen; it is: type"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -282,6 +283,29 @@ def test_a_wrong_field_is_refused(server, job, fields, says):
     answer = server.post(SAMPLE.read_bytes(), **fields)
     assert answer.status_code == 422
     assert says in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("photos/type", {"frame": -1}, "frame: Input should be greater than or equal to 0"),
+        ("photos/type", {}, "frame: Field required"),
+        ("crop", {"crop": "5:3"}, "crop: Input should be"),
+        ("frames/{frame}/blur", {"boxes": [[1.5, 0.7, 0.1, 0.1]]}, "lies outside of the frame"),
+    ],
+)
+def test_what_is_refused_is_told_in_one_line(server, job, path, body, says):
+    frame = chosen(server, job[0])["attributes"]["type"]["frame"]
+    answer = server.client.put(f"/jobs/{job[0]}/{path.format(frame=frame)}", json=body)
+    assert answer.status_code == 422
+    assert says in answer.json()["detail"]
+    assert "1×1" not in answer.json()["detail"]
+
+
+def test_whoever_asks_for_the_head_alone_gets_it(server):
+    for path in ("/", "/about"):
+        answer = server.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_the_server_connected_to_nothing(server, job):

@@ -46,7 +46,10 @@ def fetch(
     published = registry.spec_of(name).published
     if published is None:
         names = ", ".join(b.name for b in registry.BACKBONES.values() if b.published)
-        raise UsageError(f"{name} cannot be fetched, only {names}: use `carjax weights import`")
+        hint = "use `carjax weights import`"
+        if pretrained.shipped_path(name).is_file():
+            hint = "the package ships its weights"
+        raise UsageError(f"{name} cannot be fetched, only {names}: {hint}")
     file = pathlib.PurePosixPath(urllib.parse.urlsplit(published.url).path).name
     source = files.cache_dir() / "weights" / file
     readers.require_h5py(source)  # before 200 MB are downloaded in vain

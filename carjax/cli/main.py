@@ -7,6 +7,7 @@ for, so that `carjax --help` and a mistyped path answer at once.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ def usage() -> str:
 
 def main(argv: list[str]) -> int:
     """Runs a command line without the program's name, and returns the exit status."""
+    argv = [_at_home(word) for word in argv]
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     try:
@@ -59,13 +61,37 @@ def main(argv: list[str]) -> int:
     except CarjaxError as error:
         print(f"carjax: {' '.join(str(error).split())}", file=sys.stderr)
         return error.status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("carjax: interrupted", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:
         # Whoever read the output has gone: not a fault of the run.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except PermissionError as error:
+        print(f"carjax: {error.filename}: {error.strerror}", file=sys.stderr)
+        return CarjaxError.status
+
+
+class Terminated(KeyboardInterrupt):
+    """The process is asked to end, by `timeout`, a container or a service manager."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _at_home(word: str) -> str:
+    """A word with `~` as the home folder, which a shell leaves alone in `--out=~/DIR`."""
+    flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return (
+        flag
+        + equals
+        + ",".join(
+            os.path.expanduser(part) if part == "~" or part.startswith("~/") else part
+            for part in value.split(",")
+        )
+    )
 
 
 def _again(ignored: Any) -> None:
@@ -83,4 +109,9 @@ def _again(ignored: Any) -> None:
 def run() -> None:
     """The console script's entry."""
     sys.unraisablehook = _again
+    signal.signal(signal.SIGTERM, _terminate)
+    # What cannot be written as the terminal wants it is no reason to fail at the end.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.table import Table
 from carjax import pipeline, progress, result_folder, runtime, scan, video
 from carjax.cli import common
 from carjax.errors import UsageError
+from carjax.files import readable
 from carjax.listing import known, photos, plan, redaction
 from carjax.selection import VIEW_THRESHOLD
 from carjax.stopwatch import Stopwatch
@@ -130,13 +130,6 @@ def main(argv: list[str]) -> int:
         redaction.fractions(box, info.width, info.height)
     result_folder.check_apart(out, words[0])
     result_folder.check_out(out, values.overwrite)
-    console = Console(stderr=True)
-    console.print(
-        f"{os.fspath(words[0])}: {info.duration_s:.1f} s, {info.width}×{info.height}, "
-        f"{info.average_rate:.4g} frames a second",
-        highlight=False,
-        markup=False,
-    )
 
     watch = Stopwatch()
     start = time.perf_counter()
@@ -146,10 +139,15 @@ def main(argv: list[str]) -> int:
         from carjax import model as models
 
         model = models.load(values.model, backbone_weights=values.backbone_weights)
-        check_attributes(model.spec.schema, options.attributes)
-        known.check(model.spec.schema, options.known, options.attributes)
-        check_annotate(model.spec.schema, options)
+        pipeline.check_options(model, options)
         model = common.localised(model, values.localise)
+    console = Console(stderr=True)
+    console.print(
+        f"{readable(words[0])}: {info.duration_s:.1f} s, {info.width}×{info.height}, "
+        f"{info.average_rate:.4g} frames a second",
+        highlight=False,
+        markup=False,
+    )
     with progress.bars(console=console) as bar:
         expected = pipeline.expected_frames(info, options.fps)
         scored = 0
@@ -192,27 +190,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def check_attributes(schema: Any, wanted: tuple[str, ...] | None) -> None:
-    """Raises a UsageError for the first attribute that the model does not have."""
-    names = [attribute.name for attribute in schema]
-    for name in wanted or ():
-        if name not in names:
-            raise UsageError(f"--attributes: no {name!r}; this model has: {', '.join(names)}")
-
-
-def check_annotate(schema: Any, options: pipeline.Options) -> None:
-    """Raises a UsageError if the annotated video asks for what is not chosen."""
-    names = options.attributes or [attribute.name for attribute in schema]
-    if options.annotate not in (None, "all", *names):
-        raise UsageError(
-            f"--annotate: no {options.annotate!r}; it is none, all, or one of: {', '.join(names)}"
-        )
-
-
 def _caveat(choice: dict[str, Any]) -> str:
     """What to know of a photo: that no frame showed the whole car, or the listing says other."""
     remarks = ["part of the car"] if choice.get("content") == "part" else []
-    remarks += filter(None, [known.notice(choice)])
+    # A class that the model does not know is the reason already.
+    if choice.get("known", {}).get("verdict") != "outside":
+        remarks += filter(None, [known.notice(choice)])
     return f" ({'; '.join(remarks)})" if remarks else ""
 
 

@@ -102,13 +102,15 @@ def fetch(name: str, values: flags.FlagValues) -> None:
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns) as shown:
-        task = shown.add_task(name, total=None)
+        tasks: list[progress.TaskID] = []
+
+        def on_progress(done: int, total: int) -> None:
+            if not tasks:  # not before there is something to fetch
+                tasks.append(shown.add_task(name, total=None))
+            shown.update(tasks[0], completed=done, total=total or None)
+
         written = fetch.fetch(
-            name,
-            out,
-            url=values.source,
-            dtype=np.dtype(values.dtype),
-            on_progress=lambda done, total: shown.update(task, completed=done, total=total or None),
+            name, out, url=values.source, dtype=np.dtype(values.dtype), on_progress=on_progress
         )
     _say_written(written, name, values)
 

@@ -26,7 +26,8 @@ def parse(text: str) -> Box:
     """Reads `x,y,w,h`: fractions of the frame if all are at most 1, else pixels.
 
     Raises:
-        UsageError: these are not four numbers, or a side is not above 0.
+        UsageError: these are not four numbers, some are pixels and some fractions, or a side is
+            not above 0.
 
     Example:
         >>> parse("0.1,0.5,0.2,0.1")
@@ -41,6 +42,11 @@ def parse(text: str) -> Box:
         ) from None
     if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
         raise UsageError(f"redact: {text!r} has no width or no height")
+    # Else a fraction that is too large would make pixels of all, and nothing would be hidden.
+    if max(x, y, w, h) > 1 and not all(v.is_integer() for v in (x, y, w, h)):
+        raise UsageError(
+            f"redact: {text!r} is neither whole pixels nor fractions of the frame, at most 1 each"
+        )
     return x, y, w, h
 
 
@@ -66,9 +72,10 @@ def fractions(box: Box, width: int, height: int) -> Box:
         x, y, w, h = x / width, y / height, w / width, h / height
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, 1.0), min(y + h, 1.0)
     if left >= right or top >= bottom:
+        # Regions over HTTP are fractions, of a frame of one pixel.
+        size = f", {width}×{height} pixels" if max(width, height) > 1 else ""
         raise UsageError(
-            f"redact: {','.join(f'{v:g}' for v in box)} lies outside of the frame, "
-            f"{width}×{height} pixels"
+            f"redact: {','.join(f'{v:g}' for v in box)} lies outside of the frame{size}"
         )
     return left, top, round(right - left, 9), round(bottom - top, 9)
 

@@ -430,7 +430,7 @@ class _Axes:
                 parts.append(
                     f'<rect class="nocar" x="{_num(left)}" y="{_num(_TOP)}" '
                     f'width="{_num(right - left)}" height="{_num(self.bottom - _TOP)}">'
-                    "<title>no car in these frames</title></rect>"
+                    "<title>no car recognised in these frames</title></rect>"
                 )
         return "".join(parts)
 

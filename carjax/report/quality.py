@@ -32,8 +32,8 @@ def notes(table: ScoreTable, video: Mapping[str, Any]) -> list[str]:
     if not (eligible & whole).any():
         whole = np.ones_like(whole)
     reasons = (
-        ("show no car", ~car),
-        ("show another car", car & ~main),
+        ("show no car that is recognised", ~car),
+        ("show another car, or it is taken for one", car & ~main),
         ("show the car too dark or too small", main & ~lit),
         ("are blurred", lit & ~eligible),
         ("show only a part of the car", eligible & ~whole),

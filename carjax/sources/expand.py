@@ -7,7 +7,7 @@ import os
 import pathlib
 
 from carjax.errors import CarjaxError
-from carjax.files import is_remote
+from carjax.files import is_remote, readable
 from carjax.sources import remote
 from carjax.sources.base import Problem, Source
 from carjax.sources.local import LocalFile
@@ -52,13 +52,17 @@ def expand(words: list[str]) -> tuple[list[Source], list[Problem]]:
     problems: dict[str, Problem] = {}
     for word in _words(words):
         found: list[Source]
+        faults: list[OSError] = []
         try:
-            listing = remote.expand(word, KNOWN) if is_remote(word) else _local(word)
+            listing = remote.expand(word, KNOWN) if is_remote(word) else _local(word, faults)
             found = [source(path) for path in listing]
         except OSError as error:
             problems[word] = Problem(word, f"cannot be listed: {error.strerror or error}")
             continue
-        if not found:
+        for fault in faults:
+            folder = readable(fault.filename)
+            problems[folder] = Problem(folder, f"cannot be listed: {fault.strerror}")
+        if not found and not faults:
             problems[word] = Problem(word, "no video or image there")
         for one in found:
             place = os.path.abspath(one.path) if isinstance(one, LocalFile) else one.name
@@ -101,22 +105,27 @@ def _words(words: list[str]) -> list[str]:
     return replaced
 
 
-def _local(word: str) -> list[str]:
+def _local(word: str, faults: list[OSError]) -> list[str]:
     if os.path.isdir(word):
-        return _walk(word)
+        return _walk(word, faults)
     if os.path.lexists(word) or not glob.has_magic(word):
         return [word]
     found: list[str] = []
     for path in glob.glob(word, recursive=True):
-        found += _walk(path, only_files=True) if os.path.isdir(path) and "**" not in word else []
-        found += [path] if not os.path.isdir(path) else []
+        if not os.path.isdir(path):
+            found.append(path)
+        elif "**" not in word:
+            found += _walk(path, faults, only_files=True)
     return found
 
 
-def _walk(folder: str, only_files: bool = False) -> list[str]:
-    """Videos, images and tars in a folder and those below it; nothing hidden."""
+def _walk(folder: str, faults: list[OSError], only_files: bool = False) -> list[str]:
+    """Videos, images and tars in a folder and those below it; nothing hidden.
+
+    What of it cannot be listed is added to `faults`.
+    """
     found = []
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=faults.append):
         folders[:] = sorted(
             name
             for name in folders

@@ -17,8 +17,8 @@ import numpy as np
 
 from carjax import runtime
 from carjax.errors import CarjaxError
-from carjax.video.container import Path, opened, pixel_aspect
-from carjax.video.decoder import Decoder, Frame, VideoInfo
+from carjax.video.container import Losses, Path, opened, pixel_aspect
+from carjax.video.decoder import Decoder, Frame, VideoInfo, damage
 from carjax.video.picture import Renderer
 from carjax.video.timeline import Timeline, read_timeline
 
@@ -106,9 +106,12 @@ class Reader:
         """One line for each kind of damage that was met."""
         if self._timeline is None:
             return self._decoder.warnings
-        if self._damaged:
-            return [f"damaged frames were left out ({len(self._damaged)})"]
-        return []
+        losses = Losses()
+        losses.frames = len(self._damaged)
+        stated = self._decoder.info
+        # An index that lists every frame is the video's length, whatever its header says.
+        length = None if stated.exact_frames else stated.duration_s
+        return damage(losses, len(self._timeline), self._timeline.duration_s, None, length)
 
     @property
     def damaged(self) -> frozenset[int]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import fastapi_offline
 from fastapi import Depends, FastAPI, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
@@ -126,6 +127,7 @@ def create_app(jobs: Jobs) -> FastAPI:
     app.add_middleware(SmallBodies, idle_seconds=jobs.limits.idle_seconds)
     app.middleware("http")(_guard)
     app.exception_handler(CarjaxError)(_refuse)
+    app.exception_handler(RequestValidationError)(_refuse_words)
     app.mount("/swagger", StaticFiles(directory=_SWAGGER))
     _add_page(app)
     _add_jobs(app, jobs)
@@ -137,7 +139,7 @@ def create_app(jobs: Jobs) -> FastAPI:
 async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Headers for every answer; and no other site may send a visitor's browser here."""
     foreign = request.headers.get("sec-fetch-site") == "cross-site"
-    if foreign and request.method != "GET":
+    if foreign and request.method not in ("GET", "HEAD"):
         return JSONResponse({"detail": "requests from other sites are refused"}, 403, _HEADERS)
     response = await call_next(request)
     for name, value in _HEADERS.items():
@@ -154,8 +156,19 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, _STATUS.get(type(error), 422), headers)
 
 
+async def _refuse_words(request: Request, error: Exception) -> JSONResponse:
+    """One line in the place of pydantic's list."""
+    assert isinstance(error, RequestValidationError)
+    told = [
+        f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}"
+        for fault in error.errors()
+    ]
+    return JSONResponse({"detail": "; ".join(told)}, 422)
+
+
 def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
+    @app.head("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(_STATIC / "index.html")
 
@@ -175,6 +188,7 @@ def _add_page(app: FastAPI) -> None:
 
 def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
     @app.get("/about", tags=["server"])
+    @app.head("/about", include_in_schema=False)
     async def about() -> answers.About:
         """What this server can do, and what it takes."""
         limits = jobs.limits
@@ -357,6 +371,9 @@ def _options(
         for name in given:
             if names[field] and name not in names[field]:
                 raise UsageError(f"{field}: no {name!r}; there are: {', '.join(names[field])}")
+    for name in known:
+        if wanted and name not in wanted:
+            raise UsageError(f"known: no photo of {name} is chosen; it is: {', '.join(wanted)}")
     views = fields.get("views", ["8"])[-1]
     if views not in ("8", "4"):
         raise UsageError(f"views is {views[:20]!r}; it must be 8 or 4")
