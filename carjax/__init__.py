@@ -6,11 +6,13 @@ The names below are the library's public entry; importing the package alone impo
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers see; at run time a name is imported when it is asked for
     from carjax.model import Model as Model
     from carjax.model import load as load_model  # noqa: F401, another name
+    from carjax.pipeline import choose as choose_photos  # noqa: F401, another name
     from carjax.scan import score_video as score_video
     from carjax.scoring import FrameScores as FrameScores
     from carjax.scoring import Scorer as Scorer
@@ -32,17 +34,20 @@ _PUBLIC = {
     "ScoreTable": ("carjax.table", "ScoreTable"),
     "to_table": ("carjax.scoring", "to_table"),
     "select_photos": ("carjax.selection", "select_photos"),
+    "choose_photos": ("carjax.pipeline", "choose"),
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name on its first use (PEP 562)."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'carjax' has no attribute {name!r}")
-    module, attribute = _PUBLIC[name]
-    return getattr(importlib.import_module(module), attribute)
+    """Imports a public name, or a module of the package, on its first use (PEP 562)."""
+    if name in _PUBLIC:
+        module, attribute = _PUBLIC[name]
+        return getattr(importlib.import_module(module), attribute)
+    if not name.startswith("_") and importlib.util.find_spec(f"carjax.{name}"):
+        return importlib.import_module(f"carjax.{name}")
+    raise AttributeError(f"module 'carjax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -151,12 +151,16 @@ def fit_classes(
         part_novelty: float [N]; novelty among the parts; None: its slope stays 0.
 
     Raises:
-        ValueError: there is no photo, a number is not finite, a label is no class, or weights are
-            negative or all 0.
+        ValueError: there is no photo, labels are not one integer for each, a number is not finite,
+            a label is no class, or weights are negative or all 0.
     """
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
+    labels = np.asarray(labels)
+    if len(labels) != len(log_probs) or labels.dtype.kind not in "iu":
+        got = f"{labels.dtype} {labels.shape}"
+        raise ValueError(f"labels must be {len(log_probs)} integers, not {got}")
     share = _shares(len(log_probs), weights)
     _check_finite(np.exp(log_probs))
     # A probability may be 0; no loss is infinite.
@@ -211,6 +215,9 @@ def fit_direction(
     from scipy.optimize import minimize
     from scipy.special import expit
 
+    azimuth_deg = np.asarray(azimuth_deg, np.float64)
+    if azimuth_deg.shape != density.floor.shape:
+        raise ValueError(f"{density.floor.shape} densities and {azimuth_deg.shape} azimuths")
     share = jnp.asarray(_shares(len(azimuth_deg), weights), jnp.float32)
     _check_finite(azimuth_deg, *density)
     angle = jnp.asarray(np.deg2rad(azimuth_deg), jnp.float32)

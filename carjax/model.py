@@ -83,8 +83,15 @@ class Spec:
         return limits
 
     def head(self, name: str) -> HeadSpec:
-        """Returns the head of an attribute."""
-        return next(h for h in self.heads if h.attribute.name == name)
+        """Returns the head of an attribute.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for head in self.heads:
+            if head.attribute.name == name:
+                return head
+        raise KeyError(f"no head for {name!r}; there are: {', '.join(a.name for a in self.schema)}")
 
 
 class Contents(NamedTuple):

@@ -27,7 +27,7 @@ from carjax.attributes import (
 )
 from carjax.errors import CarjaxError, UsageError, one_line
 from carjax.feature_columns import FeatureColumns
-from carjax.files import replacing
+from carjax.files import readable, replacing
 from carjax.table import ScoreTable
 
 if TYPE_CHECKING:  # imported where it is used: most commands write no Parquet
@@ -300,8 +300,11 @@ def header_of(schema: pa.Schema) -> dict[str, Any]:
     return described
 
 
-def write(table: ScoreTable, source: str, path: str | os.PathLike[str]) -> None:
-    """Writes the scores of one source as a Parquet file.
+def write(table: ScoreTable, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Writes the scores of one source as a Parquet file, as `carjax select` does.
+
+    Features stay out of it (`carjax score --save_features` keeps them), and so does the density of
+    a smoothed table, of which the moments are kept: smooth again what is read.
 
     The file appears under its name only when it is complete; one that is there is replaced.
 
@@ -315,7 +318,7 @@ def write(table: ScoreTable, source: str, path: str | os.PathLike[str]) -> None:
     """
     import pyarrow.parquet as pq
 
-    rows = to_arrow(table, source)
+    rows = to_arrow(table, readable(source))
     try:
         # PyArrow opens no path that is not UTF-8.
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -326,14 +329,17 @@ def write(table: ScoreTable, source: str, path: str | os.PathLike[str]) -> None:
 
 
 def read(
-    path: str | os.PathLike[str], *, features: bool = False, sources: Collection[str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    features: bool = False,
+    sources: str | Collection[str] | None = None,
 ) -> tuple[ScoreTable, list[str]]:
     """Reads a score file, or a folder of `part-*.parquet` files in order of name.
 
     Args:
         path: the file or the folder.
         features: also read the features that it may hold: 3 to 20 KB for each row.
-        sources: keep only the rows of these; None: all.
+        sources: keep only the rows of these, or of this one; None: all.
 
     Returns:
         The table, and the source of each of its rows.
@@ -344,6 +350,7 @@ def read(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    sources = [sources] if isinstance(sources, str) else sources
     with errors_of(path):
         tables = [_read_part(pq.ParquetFile(part), features, sources) for part in parts(path)]
         if any(not t.schema.equals(tables[0].schema, check_metadata=True) for t in tables):

@@ -195,8 +195,43 @@ def _regions(path: str | os.PathLike[str], boxes: tuple[redaction.Box, ...]) -> 
     return [redaction.fractions(box, info.width, info.height) for box in boxes]
 
 
+def choose(
+    model: Model,
+    table: ScoreTable,
+    *,
+    duration_s: float | None = None,
+    options: Options | None = None,
+) -> selection.Selection:
+    """Chooses the best photos of a scored video as `carjax select` does, and writes nothing.
+
+    Directions know of their neighbours, classes are a consensus, and a brand may be none that the
+    model knows: `selection.select_photos` with what the model says on that.
+
+    Args:
+        model: that scored it.
+        table: of `score_video`; with features on the grid for a `temporal_model`.
+        duration_s: of the video; None: until the last frame.
+        options: what is asked for; fields that say how to score or to write are not read.
+
+    Raises:
+        NoCarError: no frame shows a car.
+        UsageError: an option has no such value.
+
+    Example:
+        >>> import carjax
+        >>> model = carjax.load_model()
+        >>> table, video = carjax.score_video(model, "data/prius_walkaround.mp4", fps=2)
+        >>> chosen = carjax.choose_photos(model, table, duration_s=video.info.duration_s)
+        >>> chosen.attributes["doors"].value in ("2", "4")
+        True
+    """
+    options = options or Options()
+    check_options(model, options)
+    return _choose(model, _smoother(model, options)(table), duration_s, options)
+
+
 def _choose(
-    model: Model, table: ScoreTable, duration_s: float, options: Options
+    model: Model, table: ScoreTable, duration_s: float | None, options: Options
 ) -> selection.Selection:
     return selection.select_photos(
         table,

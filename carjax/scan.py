@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from carjax import video
+from carjax import selection, video
 from carjax.selection import refine
 from carjax.stopwatch import Stopwatch
 from carjax.table import ScoreTable, concatenate
@@ -40,6 +40,9 @@ class Source(Protocol):
 
     def grab(self, indices: Any, *, max_sides: Any = None) -> dict[int, np.ndarray]:
         """The frames of these indices at full size."""
+
+    def close(self) -> None:
+        """Closes what is open; nothing can be grabbed any more."""
 
 
 class Ahead:
@@ -99,7 +102,9 @@ def score_video(
 
     Raises:
         CarjaxError: the file is missing, not a video, or has no frame that can be decoded.
+        UsageError: no such attribute, or other views.
     """
+    selection.check_choice(model.spec.schema, attributes, views)
     watch = watch or Stopwatch()
     for seek in (True, False):
         if ahead is None:
@@ -173,7 +178,7 @@ class _Scan:
         self._pending: tuple[Any, video.Batch] | None = None
         self._scoring = scoring
         with watch("score"):
-            self._scorer = scoring.Scorer(model, BATCH_SIZE, features=features)
+            self._scorer = scoring.kept_scorer(model, BATCH_SIZE, features)
         self.batch_size = self._scorer.batch_size
 
     def table(self) -> ScoreTable:

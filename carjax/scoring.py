@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from carjax import certainty, circular, content, crops, heads, localise, precision, programs
@@ -203,7 +205,14 @@ def score(
 
     Returns:
         FrameScores with B rows.
+
+    Raises:
+        ValueError: the frames are not uint8 [B, H, W, 3], or there are no such features.
     """
+    _check_frames(frames)
+    if features not in (None, "pooled", "grid"):
+        raise ValueError(f"features must be 'pooled', 'grid' or None, not {features!r}")
+    mask = jnp.asarray(mask, bool)
     with precision.exact_products():
         return _score(params, frames, mask, valid, spec, dtype, features)
 
@@ -217,7 +226,7 @@ def _score(
     dtype: Any,
     features: Level | None,
 ) -> FrameScores:
-    valid = crops.frame_sizes(frames) if valid is None else valid.astype(jnp.float32)
+    valid = crops.frame_sizes(frames) if valid is None else jnp.asarray(valid, jnp.float32)
     variables = {"params": params["backbone"]}
     exact: Any = registry.create(spec.backbone)
     whole = crops.whole_boxes(valid)
@@ -365,6 +374,8 @@ class Scorer:
                 check_vma=False,
             )
         )
+        # Several threads may use one scorer: it is kept between calls.
+        self._lock = threading.Lock()
         self._programs: dict[tuple[int, ...], Callable[..., FrameScores]] = {}
         self._buffers: list[tuple[np.ndarray, Any]] = []
 
@@ -394,7 +405,8 @@ class Scorer:
         target = canvas(height, width)
         buffer = None
         if target != (height, width):
-            buffer = self._take_buffer((len(frames), *target, 3))
+            with self._lock:
+                buffer = self._take_buffer((len(frames), *target, 3))
             buffer[:, :height, :width] = frames
             frames = buffer
         inputs = (frames, mask, valid.astype(np.float32))
@@ -404,7 +416,8 @@ class Scorer:
             self._programs[frames.shape] = programs.cached(self._score, args, static)
         scores = self._programs[frames.shape](*args)
         if buffer is not None:
-            self._buffers.append((buffer, scores))
+            with self._lock:
+                self._buffers.append((buffer, scores))
         return scores
 
     def _take_buffer(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -421,12 +434,13 @@ class Scorer:
             del self._buffers[0]
         return np.zeros(shape, np.uint8)
 
-    def __call__(self, frames: np.ndarray) -> FrameScores:
+    def __call__(self, frames: npt.ArrayLike) -> FrameScores:
         """Scores frames uint8 [N, H, W, 3], N ≥ 1, and returns N rows as NumPy arrays.
 
         Raises:
             ValueError: there is no frame, or they are not uint8 [N, H, W, 3].
         """
+        frames = np.asarray(frames)
         _check_frames(frames)
         if not len(frames):
             raise ValueError("there must be at least one frame")
@@ -447,7 +461,7 @@ class Scorer:
         return concatenate(parts)
 
 
-def _check_frames(frames: np.ndarray) -> None:
+def _check_frames(frames: np.ndarray | jax.Array) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         got = f"{frames.dtype} {frames.shape}"
         raise ValueError(f"frames must be uint8 [B, H, W, 3], not {got}")
@@ -495,6 +509,7 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
     Raises:
         ValueError: scores, frames and times are not equally many.
     """
+    frame, time_s = np.asarray(frame, np.int64), np.asarray(time_s, np.float64)
     counts = len(scores.car_probability), len(frame), len(time_s)
     if len(set(counts)) > 1:
         raise ValueError("{} scores, {} frames and {} times".format(*counts))
@@ -528,10 +543,14 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
     )
 
 
+def kept_scorer(model: Model, batch_size: int, features: Level | None = None) -> Scorer:
+    """Returns a `Scorer`, the same one as lately: its programs are compiled once per process."""
+    return _scorer(model, batch_size, features)
+
+
 @functools.lru_cache(maxsize=4)
-def _scorer(model: Model, batch_size: int) -> Scorer:
-    """A scorer that was used lately: its programs are compiled once."""
-    return Scorer(model, batch_size)
+def _scorer(model: Model, batch_size: int, features: Level | None) -> Scorer:
+    return Scorer(model, batch_size, features=features)
 
 
 def score_frames(model: Model, frames: np.ndarray) -> FrameScores:
@@ -554,11 +573,12 @@ def score_frames(model: Model, frames: np.ndarray) -> FrameScores:
         >>> scores.probs["doors"].shape
         (2, 4)
     """
+    frames = np.asarray(frames)
     if not len(frames):
         raise ValueError("there must be at least one frame")
     # The next power of two: few programs, and little padding.
     batch = min(1 << (len(frames) - 1).bit_length(), _device_batch(jax.devices()))
-    return _scorer(model, batch)(np.asarray(frames))
+    return kept_scorer(model, batch)(frames)
 
 
 def _device_batch(devices: Sequence[jax.Device]) -> int:

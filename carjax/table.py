@@ -31,9 +31,9 @@ def certainty(entropy: ArrayLike, classes: int) -> np.ndarray:
     return np.clip(1 - entropy / math.log(classes), 0, 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """Scores of N frames in presentation order, as NumPy arrays.
+    """Scores of N frames in presentation order, as NumPy arrays. Compares by identity.
 
     Attributes:
         schema: the attributes that were scored.
@@ -127,7 +127,12 @@ def concatenate(tables: Sequence[ScoreTable]) -> ScoreTable:
 
     Args:
         tables: at least one; no frame is in two of them.
+
+    Raises:
+        ValueError: there is no table.
     """
+    if not tables:
+        raise ValueError("there must be at least one table to join")
 
     def of(values: list[Any]) -> Any:
         if isinstance(values[0], np.ndarray):

@@ -21,7 +21,7 @@ from carjax.annotate import annotate, bars, layout, paint, render, ring, running
 from carjax.annotate.encode import Mp4Writer
 from carjax.annotate.scene import Scene
 from carjax.attributes import CAR, VIEWS
-from carjax.errors import CarjaxError, NoCarError
+from carjax.errors import CarjaxError, NoCarError, UsageError
 from carjax.selection import eligibility
 
 NAMES = tuple(a.name for a in CAR)
@@ -238,7 +238,7 @@ def shell():
     from types import SimpleNamespace
 
     card = {"backbone": "none", "bundle": "none", "version": "0"}
-    return SimpleNamespace(spec=SimpleNamespace(unknown_above=None), card=card)
+    return SimpleNamespace(spec=SimpleNamespace(unknown_above=None, schema=CAR), card=card)
 
 
 def test_with_causal_policies_the_last_state_is_the_selection(tmp_path, monkeypatch, shell):
@@ -333,6 +333,19 @@ def test_the_last_frame_names_what_the_selection_names(tmp_path, monkeypatch, sh
     want = f"unknown {attribute.name}" if unknown else rare
     assert (choice["value"] or choice["reason"]) == want
     assert seen[-1].best[attribute.name].value == want
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path):
+    table = walk.table(4)
+    for shown, wrong in (
+        (table, {"attributes": ["wheels"]}),
+        (table, {"attributes": "type"}),
+        (table, {"attributes": []}),
+        (table, {"attributes": ["type"], "views": 5}),
+        (table.take(slice(0)), {"attributes": ["type"]}),
+    ):
+        with pytest.raises(UsageError):
+            annotate("no such file", shown, tmp_path / "x.mp4", **wrong)
 
 
 def test_if_drawing_fails_the_photos_are_kept(tmp_path, monkeypatch, shell):

@@ -33,6 +33,15 @@ def drawn(count, stated, part_novelty=None):
     return log_probs, labels, true
 
 
+def test_labels_are_one_integer_for_each_photo():
+    log_probs = np.log(np.full((2, 2), 0.5))
+    for labels in ([0], [0.0, 1.0], [[0], [1]][:1]):
+        with pytest.raises(ValueError, match="labels must be 2 integers"):
+            calibration.fit_classes(log_probs, labels)
+    with pytest.raises(ValueError, match=r"\(3,\) densities and \(2,\) azimuths"):
+        calibration.fit_direction(circular.from_single(jnp.zeros(3), 5.0), [1.0, 2.0])
+
+
 def test_fitted_classes_recover_what_was_done_to_them():
     log_probs, labels, true = drawn(40_000, calibration.ClassCalibration(0.9, -1.2))
     fitted = calibration.fit_classes(log_probs, labels)

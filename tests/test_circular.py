@@ -631,3 +631,15 @@ def test_hdr_mass_of_mixtures_is_the_mass_above_the_density_of_the_angle():
     above = np.where(p > level[:, None], p, 0.0)
     want = np.trapezoid(above, grid, axis=1)
     np.testing.assert_allclose(circular.hdr_mass(density, angle), want, atol=5e-3)
+
+
+def test_fields_may_be_integers_or_lists():
+    plain = circular.from_single(3.0, 2.0, 0.0)
+    for mu in (jnp.array([3]), [3], np.array([3], np.int64)):
+        odd = circular.Density([1], mu, [2], 0)
+        np.testing.assert_allclose(circular.view_probs(odd), circular.view_probs(plain), atol=1e-7)
+        np.testing.assert_allclose(circular.on_grid(odd), circular.on_grid(plain), atol=1e-6)
+        np.testing.assert_allclose(circular.entropy(odd), circular.entropy(plain), atol=1e-6)
+        np.testing.assert_allclose(
+            circular.interval_prob(odd, 0, 1), circular.interval_prob(plain, 0, 1), atol=1e-7
+        )

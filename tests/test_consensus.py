@@ -114,3 +114,18 @@ def test_one_frame_states_what_it_stated():
 def test_a_consensus_of_no_video_is_refused():
     with pytest.raises(ValueError, match="at least one video"):
         consensus.fit([])
+
+
+def test_what_cannot_be_pooled_is_refused():
+    probs = np.full((2, 2), 0.5)
+    for times, weights, says in (
+        ([1.0, 0.0], [1, 1], "must not decrease"),
+        ([0.0, np.nan], [1, 1], "must be finite"),
+        ([0.0, 1.0], [0, 0], "nor all be 0"),
+        ([0.0, 1.0], [1, -1], "must not be negative"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            consensus.pool(probs, np.array(times), np.array(weights), consensus.Repetition())
+    for wrong in ({"shared": 1.5}, {"time_s": 0.0}, {"floor": 1.0}, {"shared": np.nan}):
+        with pytest.raises(ValueError, match="shared is in"):
+            consensus.Repetition(**wrong)

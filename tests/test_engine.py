@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carjax.channel import Channel
-from carjax.engine import join, manifest, output, rows, run, store
+from carjax.engine import join, manifest, output, rows, run_files, store
 from carjax.engine.batching import Buffers, batches
 from carjax.engine.feed import Decoded, End, Feed
 from carjax.engine.manifest import Commit, Record
@@ -300,20 +300,20 @@ def test_shares_are_disjoint_and_whole():
 
 
 def test_one_run_at_a_time_writes_an_output(tmp_path):
-    target = run.Target(str(tmp_path / "x.parquet"))
+    target = run_files.Target(str(tmp_path / "x.parquet"))
     with (
-        run.Run(target).writing(),
+        run_files.RunFiles(target).writing(),
         pytest.raises(CarjaxError, match="another carjax score"),
-        run.Run(target).writing(),
+        run_files.RunFiles(target).writing(),
     ):
         pass
 
 
 @pytest.mark.parametrize("part_rows", [None, 5])
 def test_what_another_run_is_writing_is_not_overwritten(tmp_path, part_rows):
-    target = run.Target(str(tmp_path / "x.parquet"), part_rows=part_rows)
-    again = run.Run(dataclasses.replace(target, overwrite=True))
-    live = run.Run(target)
+    target = run_files.Target(str(tmp_path / "x.parquet"), part_rows=part_rows)
+    again = run_files.RunFiles(dataclasses.replace(target, overwrite=True))
+    live = run_files.RunFiles(target)
     with live.writing() as scratch:
         (scratch / "rows").write_bytes(b"1")
         with pytest.raises(CarjaxError, match="another carjax score"):
@@ -339,7 +339,7 @@ def test_what_a_bucket_raises_is_one_line(tmp_path):
     _, problems = expand.expand(["refuses://bucket/*.mp4"])
     assert problems == [Problem("refuses://bucket/*.mp4", "cannot be listed: no credentials")]
     with pytest.raises(CarjaxError, match=r"write refuses://b/x\.parquet: no credentials"):
-        run.Run(run.Target("refuses://b/x.parquet"))
+        run_files.RunFiles(run_files.Target("refuses://b/x.parquet"))
 
 
 def test_a_bucket_holds_what_a_folder_holds(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 import carjax
 from carjax import scoring, selection, video
+from carjax.errors import CarjaxError, UsageError
 from carjax.selection import live, smoothing
 from carjax.table import ScoreTable
 from carjax.temporal import circular_filter
@@ -117,6 +118,22 @@ def test_a_frame_before_the_last_is_refused(model, filmed):
     chooser.push(filmed[0][1:2], [1.5])  # what was refused left nothing behind
     assert set(chooser.images) == {0, 1}
     assert chooser.finish() is not None
+
+
+def test_what_is_finished_stays_so(model, filmed):
+    images, time_s = filmed
+    chooser = live.LiveSelection(model, lag=2, batch_size=BATCH)
+    chooser.push(list(images[:BATCH]), time_s[:BATCH])
+    chosen = chooser.finish()
+    assert chooser.finish() == chosen
+    with pytest.raises(CarjaxError, match="was finished"):
+        chooser.push(images[BATCH:], time_s[BATCH:])
+
+
+def test_what_cannot_be_chosen_is_refused_before_anything_is_computed(model):
+    for wrong in ({"attributes": ["wheels"]}, {"attributes": "doors"}, {"views": 5}):
+        with pytest.raises(UsageError):
+            live.LiveSelection(model, **wrong)
 
 
 def test_the_callers_array_may_be_used_again_and_batches_change_nothing(model, filmed):

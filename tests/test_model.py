@@ -4,12 +4,15 @@ import ast
 import dataclasses
 import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
+import carjax
 from carjax import attributes, heads, localise, model
 from carjax.backbones import pretrained
 from carjax.errors import CarjaxError
@@ -42,6 +45,16 @@ def rewrite(bundle, path, tensors=None, drop=(), **metadata):
     facts = {k: v for k, v in facts.items() if k not in drop}
     safetensors.numpy.save_file(content, path, facts)
     return path
+
+
+def test_modules_are_found_on_the_package_and_a_missing_head_is_named(tiny_model):
+    code = "import carjax; print(carjax.scoring.score.__name__, carjax.selection.schema()['title'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("score "), done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'wheels'"):
+        _ = carjax.wheels
+    with pytest.raises(KeyError, match="no head for 'wheels'; there are: "):
+        tiny_model.spec.head("wheels")
 
 
 def test_round_trip(tiny_model, bundle, weights):

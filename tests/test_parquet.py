@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pyarrow as pa
@@ -169,13 +170,24 @@ def test_a_slice_of_rows_reads_as_the_slice():
     np.testing.assert_array_equal(table.probs["brand"], make_table().probs["brand"][2:5])
 
 
+def test_one_source_may_be_named_by_its_name_or_its_path(tmp_path):
+    parquet.write(make_table(), pathlib.Path("a.mp4"), tmp_path / "x.parquet")
+    for sources in ("a.mp4", ["a.mp4"]):
+        table, names = parquet.read(tmp_path / "x.parquet", sources=sources)
+        assert set(names) == {"a.mp4"}
+        assert len(table) == len(make_table())
+    odd = tmp_path / "K\udce4fer"  # a folder whose name is not UTF-8
+    odd.mkdir()
+    parquet.write(make_table(), "a.mp4", odd / "x.parquet")
+    assert (odd / "x.parquet").is_file()
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.parquet"
     parquet.write(make_table(), "old.mp4", path)
 
     def fail(rows, where, **options):
-        with open(where, "wb") as file:
-            file.write(b"PAR1 half")
+        where.write(b"PAR1 half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", fail)

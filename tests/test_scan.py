@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from carjax import scan, video
+from carjax import scan, scoring, video
+from carjax.errors import UsageError
 from carjax.video import reader
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
@@ -71,6 +72,20 @@ def test_a_frame_that_is_damaged_is_asked_for_once(tiny_model, monkeypatch):
     table, _ = scan.score_video(tiny_model, SAMPLE)
     assert len(asked) == len(set(asked))
     assert len(table) < len(asked)
+
+
+def test_what_cannot_be_asked_for_is_refused_before_anything_is_decoded(tiny_model):
+    for wrong in ({"attributes": ("wheels",)}, {"attributes": "doors"}, {"views": 5}):
+        with pytest.raises(UsageError):
+            scan.score_video(tiny_model, "no such file", **wrong)
+
+
+def test_a_second_video_finds_the_programs_of_the_first(tiny_model):
+    assert scoring.kept_scorer(tiny_model, 12) is scoring.kept_scorer(tiny_model, 12)
+    for _ in range(2):
+        _, source = scan.score_video(tiny_model, SAMPLE, fps=0.2)
+        source.close()
+    assert len(scoring.kept_scorer(tiny_model, scan.BATCH_SIZE)._programs) == 1
 
 
 def test_every_frame_or_so_many_a_second(tiny_model):

@@ -409,11 +409,31 @@ def test_score_frames_with_a_schema_of_one_attribute(whole_scores, only_doors):
     assert not table.view_probs.any()
 
 
+def test_the_pure_function_refuses_what_it_would_misread(only_doors, frames):
+    mask = np.ones(len(frames), np.int32)
+    for wrong, says in (
+        ((frames.astype(np.float32) / 255, None), "uint8"),
+        ((frames[..., 0], None), "uint8"),
+        ((frames, "all"), "features must be"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            jax.eval_shape(
+                lambda f, features=wrong[1]: scoring.score(
+                    only_doors.params, f, mask, spec=only_doors.spec, features=features
+                ),
+                wrong[0],
+            )
+    shapes = jax.eval_shape(
+        lambda f: scoring.score(only_doors.params, f, mask, spec=only_doors.spec), frames
+    )
+    assert shapes.mask.dtype == bool
+
+
 def test_score_frames_compiles_once_for_about_as_many_frames(only_doors, frames):
     scoring._scorer.cache_clear()
     four, three = (carjax.score_frames(only_doors, frames[:n]) for n in (4, 3))
     assert scoring._scorer.cache_info().misses == 1
-    assert len(scoring._scorer(only_doors, 4)._programs) == 1
+    assert len(scoring.kept_scorer(only_doors, 4)._programs) == 1
     np.testing.assert_array_equal(four.probs["doors"][:3], three.probs["doors"])
     with pytest.raises(ValueError, match="at least one frame"):
         carjax.score_frames(only_doors, frames[:0])

@@ -156,6 +156,7 @@ def features(
     Raises:
         ValueError: the frames are not uint8 [B, H, W, 3].
     """
+    frames = np.asarray(frames) if isinstance(frames, list | tuple) else frames
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 [B, H, W, 3], not {frames.dtype} {frames.shape}")
     return _features(module, params, frames, input_size or spec_of(str(module.name)).input_size)

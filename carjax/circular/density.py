@@ -67,6 +67,11 @@ def from_single(mu: ArrayLike, kappa: ArrayLike, floor: ArrayLike = 0.0) -> Dens
     return Density(jnp.ones_like(mu)[..., None], mu[..., None], kappa[..., None], floor)
 
 
+def _floating(density: Density) -> Density:
+    """The density with fields of a floating type, of integers or of lists."""
+    return Density(*map(floating, density))
+
+
 def mirror(density: Density) -> Density:
     """Returns the density of −a where `density` is that of a: a photo flipped left to right.
 
@@ -93,7 +98,8 @@ def log_prob(density: Density, angle: ArrayLike) -> Array:
         >>> print(f"{log_prob(from_single(0.0, 1e4, 1.0), 3.0):.4f}")  # all floor: −log 2π
         -1.8379
     """
-    floor = floating(density.floor)
+    density = _floating(density)
+    floor = density.floor
     components = vonmises_log_prob(floating(angle)[..., None], density.mu, density.kappa)
     weights = (1.0 - floor)[..., None] * density.weights
     shape = (*components.shape[:-1], 1)
@@ -166,6 +172,7 @@ def entropy(density: Density) -> Array:
         >>> print(f"{entropy(from_single(0.0, 100.0, 0.1)):.4f}")
         -0.3351
     """
+    density = _floating(density)
     mu, start, width = _panels(density)
     nodes, node_weights = (x.astype(mu.dtype) for x in gauss_legendre(_ENTROPY_NODES))
     p = _mixture(density, mu, start, width[..., None] * nodes)
@@ -198,6 +205,7 @@ def hdr_mass(density: Density, angle: ArrayLike) -> Array:
         >>> print(f"{hdr_mass(from_single(0.0, 400.0), 0.05):.2f}")  # one standard deviation
         0.68
     """
+    density = _floating(density)
     mu, start, width = _panels(density)
     steps = jnp.linspace(0.0, 1.0, _HDR_CELLS + 1, dtype=mu.dtype)
     p = _mixture(density, mu, start, width[..., None] * steps)
@@ -230,7 +238,7 @@ def interval_prob(density: Density, lo: ArrayLike, hi: ArrayLike) -> Array:
         >>> print(f"{interval_prob(from_single(0.0, 100.0, 0.5), 0.0, math.pi):.2f}")
         0.50
     """
-    lo, hi = floating(lo), floating(hi)
+    density, lo, hi = _floating(density), floating(lo), floating(hi)
     components = vonmises_interval_prob(lo[..., None], hi[..., None], density.mu, density.kappa)
     mixture = jnp.sum(density.weights * components, axis=-1)
     return (1.0 - density.floor) * mixture + density.floor * (hi - lo) / TWO_PI
@@ -238,6 +246,7 @@ def interval_prob(density: Density, lo: ArrayLike, hi: ArrayLike) -> Array:
 
 def _cell_masses(density: Density, n: int) -> Array:
     """Masses [..., n] of n equal cells centred on 0, 2π/n, …; they sum to the sum of weights."""
+    density = _floating(density)
     edges = (np.arange(n) - 0.5) * (TWO_PI / n)
     dtype = density.mu.dtype
     # An edge in two parts: rounded to float32, it would move the mass of a sharp peak on it.

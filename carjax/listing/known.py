@@ -80,7 +80,8 @@ def class_of(attribute: Categorical, value: str) -> int | None:
         1
     """
     folded = [name.casefold() for name in attribute.classes]
-    return folded.index(value.casefold()) if value.casefold() in folded else None
+    stated = str(value).casefold()  # doors and seats may come as numbers
+    return folded.index(stated) if stated in folded else None
 
 
 def compare(attribute: Categorical, value: str, pooled: np.ndarray) -> Known:
@@ -98,7 +99,7 @@ def compare(attribute: Categorical, value: str, pooled: np.ndarray) -> Known:
     """
     stated = class_of(attribute, value)
     if stated is None:
-        return Known(value, "outside")
+        return Known(str(value), "outside")
     best = int(np.argmax(pooled))
     name = attribute.classes[stated]
     if best == stated:

@@ -63,10 +63,12 @@ class LiveSelection:
 
         Raises:
             ValueError: the lag is negative.
+            UsageError: no such attribute, or other views.
         """
+        selection.check_choice(model.spec.schema, attributes, views)
         self.images: dict[int, np.ndarray] = {}
         self._model = model
-        self._scorer = scoring.Scorer(model, batch_size)
+        self._scorer = scoring.kept_scorer(model, batch_size)
         self._select = functools.partial(
             selection.select_photos,
             attributes=attributes,
@@ -93,10 +95,12 @@ class LiveSelection:
             The choice of the frames that are known; None while none shows a car.
 
         Raises:
-            CarjaxError: a frame does not lie after the one before it, or frames and times are not
-                equally many; none of them is taken.
+            CarjaxError: a frame does not lie after the one before it, frames and times are not
+                equally many, or the video was finished; none of them is taken.
         """
-        times = np.asarray(time_s, np.float64)
+        if self._stream.drained:
+            raise CarjaxError("the video was finished: make another LiveSelection for the next")
+        frames, times = np.asarray(frames), np.asarray(time_s, np.float64)
         if times.shape != (len(frames),):
             raise CarjaxError(f"{len(frames)} frames need as many times, not {times.shape}")
         before = np.append(self._last_s, times[:-1])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from carjax.attributes import find
+from carjax.attributes import Schema, find
 from carjax.errors import NoCarError, UsageError
 from carjax.listing import known as statements
 from carjax.selection.categorical import choose_attribute, min_gap_s
@@ -123,12 +123,11 @@ def select_photos(
     """
     _check_option("policy", policy, POLICIES)
     _check_option("view_policy", view_policy, VIEW_POLICIES)
-    _check_option("views", views, (8, 4))
+    names = check_choice(table.schema, attributes, views)
     if not 0 <= view_threshold < 1:
         raise UsageError(f"view_threshold is {view_threshold}; it must be at least 0 and below 1")
     if alternatives < 0:
         raise UsageError(f"alternatives is {alternatives}; it must be at least 0")
-    names = _wanted(table, attributes)
     statements.check(table.schema, known or {})
 
     if not car_frames(table, min_car_probability).any():
@@ -169,11 +168,24 @@ def _check_option(name: str, value: object, allowed: tuple[object, ...]) -> None
         raise UsageError(f"{name} is {value!r}; it must be one of: {', '.join(map(str, allowed))}")
 
 
-def _wanted(table: ScoreTable, attributes: Sequence[str] | None) -> set[str]:
+def check_choice(schema: Schema, attributes: Sequence[str] | None, views: int) -> set[str]:
+    """Returns the names of the attributes to choose for.
+
+    Args:
+        schema: the attributes that there are.
+        attributes: names; None: all.
+        views: 8 or 4.
+
+    Raises:
+        UsageError: no such attribute, or other views.
+    """
+    _check_option("views", views, (8, 4))
     if attributes is None:
-        return {attribute.name for attribute in table.schema}
+        return {attribute.name for attribute in schema}
+    if isinstance(attributes, str):
+        raise UsageError(f"attributes is {attributes!r}; it must be a sequence of names")
     try:
-        return {find(table.schema, name).name for name in attributes}
+        return {find(schema, name).name for name in attributes}
     except ValueError as error:
         raise UsageError(str(error)) from None
 

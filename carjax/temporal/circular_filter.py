@@ -85,7 +85,8 @@ def log_share(density: Density, motion: Motion) -> Array:
         float32 [..., N].
     """
     ratio = circular.on_grid(density, motion.cells) * circular.TWO_PI
-    share = (1.0 - motion.floor) * ratio + motion.floor
+    floor = jnp.asarray(motion.floor, jnp.float32)
+    share = (1.0 - floor) * ratio.astype(jnp.float32) + floor
     return jnp.log(jnp.maximum(share, jnp.finfo(jnp.float32).tiny))
 
 
@@ -285,9 +286,15 @@ def check_frames(density: Density, time_s: ArrayLike, mask: ArrayLike | None) ->
     """Returns the mask, all True by default.
 
     Raises:
-        ValueError: density, time and mask are not one row of equally many frames.
+        ValueError: density, time and mask are not one row of equally many frames, or the times
+            decrease.
     """
     shape = jnp.shape(time_s)
+    if not isinstance(time_s, jax.core.Tracer):
+        times = np.asarray(time_s, np.float64)
+        # NaN compares as false. Of an array on a device no more than float32 is known.
+        if not np.isfinite(times).all() or (np.diff(times) < 0.0).any():
+            raise ValueError("time_s must be finite, and must not decrease")
     mask = jnp.ones(shape, bool) if mask is None else jnp.asarray(mask, bool)
     if len(shape) != 1 or not shape[0] or density.floor.shape != shape or mask.shape != shape:
         raise ValueError(

@@ -45,6 +45,11 @@ class Repetition:
     time_s: float = 1.0
     floor: float = 1e-3
 
+    def __post_init__(self) -> None:
+        """Raises a ValueError for what cannot be."""
+        if not (0.0 <= self.shared <= 1.0 and self.time_s > 0.0 and 0.0 <= self.floor < 1.0):
+            raise ValueError(f"shared is in [0, 1], time_s above 0, floor in [0, 1), not {self}")
+
 
 # Of the car's attributes, as `benchmarks/temporal_fit.py` found them.
 FITTED: Mapping[str, Repetition] = {
@@ -86,6 +91,9 @@ def effective_sample_size(time_s: np.ndarray, weights: np.ndarray, repetition: R
     Returns:
         A number in [1, N].
 
+    Raises:
+        ValueError: a time or a weight is none, times decrease, or all weights are 0.
+
     Example:
         >>> always_alike = Repetition(shared=1.0)
         >>> effective_sample_size(np.arange(4.0), np.ones(4), always_alike)
@@ -95,6 +103,7 @@ def effective_sample_size(time_s: np.ndarray, weights: np.ndarray, repetition: R
         4.0
     """
     w = np.asarray(weights, np.float64)
+    _check(np.asarray(time_s, np.float64), w)
     w = w / w.sum()
     decay = np.exp(-np.diff(np.asarray(time_s, np.float64)) / repetition.time_s)
     # Of the double sum over s < t only the inner one is kept: it decays from frame to frame.
@@ -104,6 +113,14 @@ def effective_sample_size(time_s: np.ndarray, weights: np.ndarray, repetition: R
         twice += own * before
     lasting = float((w**2).sum()) + 2 * twice
     return 1.0 / (repetition.shared + (1 - repetition.shared) * lasting)
+
+
+def _check(time_s: np.ndarray, weights: np.ndarray) -> None:
+    """NaN compares as false."""
+    if not (np.isfinite(time_s).all() and (np.diff(time_s) >= 0.0).all()):
+        raise ValueError("time_s must be finite, and must not decrease")
+    if not (len(weights) and (weights >= 0.0).all() and weights.sum() > 0.0):
+        raise ValueError("weights must not be negative, nor all be 0")
 
 
 def pool(
@@ -124,6 +141,9 @@ def pool(
     Returns:
         float64 [K], summing to one.
 
+    Raises:
+        ValueError: as `effective_sample_size`.
+
     Example:
         >>> frames, moments = np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0.0, 1.0])
         >>> pool(frames, moments, np.ones(2), Repetition(shared=1.0)).round(2).tolist()
@@ -133,8 +153,8 @@ def pool(
     """
     p = np.asarray(probs, np.float64)
     believed = (1 - repetition.floor) * p + repetition.floor / p.shape[1]
-    mean = np.average(np.log(believed), axis=0, weights=weights)
-    log = mean * effective_sample_size(time_s, weights, repetition)
+    size = effective_sample_size(time_s, weights, repetition)
+    log = np.average(np.log(believed), axis=0, weights=weights) * size
     pooled = np.exp(log - log.max())
     return pooled / pooled.sum()
 

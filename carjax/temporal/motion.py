@@ -94,10 +94,14 @@ class Motion:
         for name in ("drift_deg", "change_rate", "turn_rate", "floor", "correlation_s"):
             value = getattr(self, name)
             # While JAX rebuilds the tree a leaf can be anything.
-            if isinstance(value, int | float) and not 0.0 <= value < math.inf:
+            if not isinstance(value, int | float | np.ndarray | np.generic):
+                continue
+            if not (np.isfinite(value) & (np.asarray(value) >= 0.0)).all():
                 raise ValueError(f"{name} must be a finite number from 0, not {value}")
-        if isinstance(self.floor, int | float) and self.floor > 1.0:
-            raise ValueError(f"floor is a share, from 0 to 1, not {self.floor}")
+            if name == "floor" and (np.asarray(value) > 1.0).any():
+                raise ValueError(f"floor is a share, from 0 to 1, not {value}")
+        # Hashable, whatever sequence was given.
+        object.__setattr__(self, "speeds_deg_s", tuple(speeds.tolist()))
 
     @property
     def cell_deg(self) -> float:
@@ -172,13 +176,14 @@ def _moves(speed: Array, step_s: ArrayLike, motion: Motion) -> tuple[Array, Arra
     fraction = shift - whole
     # log |E exp(ia)| of the interpolation between two cells.
     blur = 0.5 * jnp.log1p(-2.0 * fraction * (1.0 - fraction) * (1.0 - math.cos(width)))
-    spread = 0.5 * jnp.square(jnp.deg2rad(motion.drift_deg)) * step_s + blur
+    drift = jnp.deg2rad(jnp.asarray(motion.drift_deg, jnp.float32))
+    spread = 0.5 * jnp.square(drift) * step_s + blur
     low, high = _SPREAD
     node = (jnp.log(jnp.maximum(spread, math.exp(low))) - low) / (high - low)
     table = jnp.asarray(_log_kappa_table(motion.cells))
     kappa = jnp.exp(map_coordinates(table, [node * (_SPREAD_NODES - 1)], 1, mode="nearest"))
     # sin((n − whole)·width/2), without a difference of large angles.
-    half = 0.5 * width * np.arange(motion.cells)
+    half = jnp.asarray(0.5 * width * np.arange(motion.cells), jnp.float32)
     turn = 0.5 * width * jnp.mod(whole, 2.0 * motion.cells)[..., None]
     sine = jnp.sin(half) * jnp.cos(turn) - jnp.cos(half) * jnp.sin(turn)
     kernel = -2.0 * kappa[..., None] * jnp.square(sine)

@@ -139,6 +139,7 @@ class Stream:
         self.motion = Motion() if motion is None else motion
         self.lag = lag
         self.count = 0
+        self.drained = False
         self._time_s = 0.0
         self._state = start(lag, self.motion)
         self._push = functools.partial(push, motion=self.motion)
@@ -148,14 +149,16 @@ class Stream:
 
         Args:
             density: the frame's density, without a batch.
-            time_s: its presentation time in seconds.
+            time_s: its presentation time in seconds, finite.
             informs: False for a frame that says nothing, as one without a car.
 
         Raises:
-            CarjaxError: the time lies before the last frame's.
+            CarjaxError: the time lies before the last frame's, or the stream was drained.
         """
+        if self.drained:
+            raise CarjaxError("the stream was drained: make another for the next video")
         step_s = time_s - self._time_s if self.count else 0.0
-        if not step_s >= 0.0:
+        if not (step_s >= 0.0 and math.isfinite(time_s)):
             raise CarjaxError(f"a frame at {time_s} s came after one at {self._time_s} s")
         self._state, answer = self._push(self._state, density, step_s, informs)
         self._time_s = time_s
@@ -163,8 +166,9 @@ class Stream:
         return answer if self.count > self.lag else None
 
     def drain(self) -> Smoothed | None:
-        """Answers the frames that still wait, [min(count, lag)]; None if there are none."""
-        waiting = min(self.count, self.lag)
+        """Answers the frames that still wait, [min(count, lag)]; None if there are none (more)."""
+        waiting = 0 if self.drained else min(self.count, self.lag)
+        self.drained = True
         if not waiting:
             return None
         rows = drain(self._state, self.motion)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
+import types
 from collections.abc import Collection, Generator, Mapping
 
 import av
@@ -194,6 +195,20 @@ class Decoder:
         self._max_side = max_side
         self.info = probe(path)
         self.warnings: list[str] = []
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Does nothing: a pass closes its file itself, where a `Reader` keeps files open."""
 
     def __iter__(self) -> Generator[Frame, None, None]:
         """Yields the sampled frames in presentation order."""
