@@ -140,52 +140,6 @@ speed_changes = jax.jit(speed_transition)
 @pytest.mark.parametrize(
     "motion", [SMALL, TINY, Motion(cells=72), Motion(speeds_deg_s=(-9.0, 9.0))]
 )
-def test_times_that_are_none_or_decrease_are_refused():
-    density = circular.from_single(jnp.zeros(3), 10.0)
-    for times in ([0.0, np.nan, 1.0], [0.0, 2.0, 1.0], jnp.array([0.0, jnp.inf, 1.0])):
-        for walk in (smooth, filtered, viterbi):
-            with pytest.raises(ValueError, match="must be finite, and must not decrease"):
-                walk(density, times)
-    stream = streaming.Stream(1)
-    with pytest.raises(CarjaxError, match="a frame at nan s"):
-        stream.push(jax.tree.map(lambda x: x[0], density), np.nan)
-
-
-def test_a_drained_stream_answers_no_more():
-    stream = streaming.Stream(2)
-    one = circular.from_single(0.5, 50.0)
-    for i in range(3):
-        stream.push(one, i / 8)
-    assert stream.drain().mean_deg.shape == (2,)
-    assert stream.drain() is None
-    with pytest.raises(CarjaxError, match="was drained"):
-        stream.push(one, 1.0)
-
-
-def test_in_double_precision_the_filter_is_the_same():
-    """A user's process may have turned it on; carjax's own arrays are float32 all the same."""
-    code = """
-import jax, numpy as np
-jax.config.update("jax_enable_x64", True)
-import jax.numpy as jnp
-from carjax import circular
-from carjax.temporal import circular_filter, streaming, viterbi
-seen = circular.from_single(jnp.deg2rad(jnp.array([10.0, 12.0, 194.0, 16.0, 18.0])), 200.0)
-times = np.arange(5) / 2
-print(circular_filter.smooth(seen, times).mean_deg.round(1).tolist())
-print(viterbi.viterbi(seen, times).azimuth_deg.tolist())
-stream = streaming.Stream(4)
-answers = [stream.push(jax.tree.map(lambda x: x[i], seen), times[i]) for i in range(5)]
-print(answers[-1].mean_deg.round(1).tolist())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    whole, path, streamed = map(json.loads, done.stdout.splitlines())
-    np.testing.assert_allclose(whole, [10.1, 12.0, 14.0, 16.0, 17.9], atol=0.11)
-    assert path == [10.0, 12.0, 14.0, 16.0, 18.0]
-    assert abs(streamed - whole[0]) < 0.11
-
-
 def test_transitions_are_those_of_the_definition(motion):
     steps = np.array([0.0, 0.03, 0.4, 5.0], np.float32)
     found = speed_changes(steps, motion)
@@ -656,3 +610,49 @@ def test_without_speeds_it_is_pyrecests_circular_fourier_filter():
     ours = smooth_emissions(jnp.asarray(emission, jnp.float32), steps, motion, causal=True)
     np.testing.assert_allclose(ours.density, expected, atol=1e-4)
     np.testing.assert_allclose(ours.speed_deg_s, 0.0)
+
+
+def test_times_that_are_none_or_decrease_are_refused():
+    density = circular.from_single(jnp.zeros(3), 10.0)
+    for times in ([0.0, np.nan, 1.0], [0.0, 2.0, 1.0], jnp.array([0.0, jnp.inf, 1.0])):
+        for walk in (smooth, filtered, viterbi):
+            with pytest.raises(ValueError, match="must be finite, and must not decrease"):
+                walk(density, times)
+    stream = streaming.Stream(1)
+    with pytest.raises(CarjaxError, match="a frame at nan s"):
+        stream.push(jax.tree.map(lambda x: x[0], density), np.nan)
+
+
+def test_a_drained_stream_answers_no_more():
+    stream = streaming.Stream(2)
+    one = circular.from_single(0.5, 50.0)
+    for i in range(3):
+        stream.push(one, i / 8)
+    assert stream.drain().mean_deg.shape == (2,)
+    assert stream.drain() is None
+    with pytest.raises(CarjaxError, match="was drained"):
+        stream.push(one, 1.0)
+
+
+def test_in_double_precision_the_filter_is_the_same():
+    """A user's process may have turned it on; carjax's own arrays are float32 all the same."""
+    code = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp
+from carjax import circular
+from carjax.temporal import circular_filter, streaming, viterbi
+seen = circular.from_single(jnp.deg2rad(jnp.array([10.0, 12.0, 194.0, 16.0, 18.0])), 200.0)
+times = np.arange(5) / 2
+print(circular_filter.smooth(seen, times).mean_deg.round(1).tolist())
+print(viterbi.viterbi(seen, times).azimuth_deg.tolist())
+stream = streaming.Stream(4)
+answers = [stream.push(jax.tree.map(lambda x: x[i], seen), times[i]) for i in range(5)]
+print(answers[-1].mean_deg.round(1).tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole, path, streamed = map(json.loads, done.stdout.splitlines())
+    np.testing.assert_allclose(whole, [10.1, 12.0, 14.0, 16.0, 17.9], atol=0.11)
+    assert path == [10.0, 12.0, 14.0, 16.0, 18.0]
+    assert abs(streamed - whole[0]) < 0.11

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import json
 import math
-import pathlib
 import shutil
 import struct
 import subprocess
@@ -27,8 +26,6 @@ from carjax.cli import select as select_command
 from carjax.errors import UsageError
 from carjax.listing import exif, known, photos, plan, redaction
 from carjax.report import quality
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 unit = st.floats(0, 1)
 
@@ -390,19 +387,6 @@ def test_a_region_is_of_pixels_or_of_fractions(text):
     with pytest.raises(UsageError, match="neither whole pixels nor fractions"):
         redaction.parse(text)
     assert redaction.parse("10,20,30.0,40") == (10, 20, 30, 40)
-
-
-def test_what_is_chosen_in_memory_is_what_select_writes(tmp_path):
-    """Directions that know of their neighbours, a consensus, an unknown brand."""
-    model, sample = carjax.load_model(), ROOT / "data" / "prius_walkaround.mp4"
-    content, _ = pipeline.select(model, sample, tmp_path / "out", pipeline.Options(fps=1))
-    table, source = carjax.score_video(model, sample, fps=1)
-    chosen = carjax.choose_photos(model, table, duration_s=source.info.duration_s)
-    for name, choice in chosen.attributes.items():
-        assert choice.frame == content["attributes"][name]["frame"], name
-        assert choice.value == content["attributes"][name]["value"], name
-    with pytest.raises(UsageError, match="no 'wheels'"):
-        carjax.choose_photos(model, table, options=pipeline.Options(attributes=("wheels",)))
 
 
 def test_stated_doors_may_be_a_number():

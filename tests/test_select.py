@@ -13,12 +13,13 @@ import jsonschema
 import numpy as np
 import pytest
 
+import carjax
 from carjax import model as models
 from carjax import parquet, pipeline, result_folder, selection
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
 from carjax.cli import select
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "prius_walkaround.mp4"
@@ -67,6 +68,21 @@ def test_photos_are_the_full_frames_that_the_json_names(chosen):
         assert photo.shape == (360, 640, 3)
         nearest = np.argmin([np.abs(photo.astype(int) - f).mean() for f in frames])
         assert nearest == choice["frame"]
+
+
+def test_what_is_chosen_in_memory_is_what_select_writes(chosen):
+    """Directions that know of their neighbours, a consensus, an unknown brand."""
+    out, content = chosen
+    table, _ = parquet.read(out / "scores.parquet")
+    model, duration_s = models.load(), content["video"]["duration_s"]
+    found = carjax.choose_photos(model, table, duration_s=duration_s)
+    for name, choice in found.attributes.items():
+        written = content["attributes"][name]
+        assert (choice.value, choice.frame) == (written["value"], written["frame"]), name
+    for name, view in found.orientation.views.items():
+        assert view.frame == content["orientation"]["views"][name]["frame"], name
+    with pytest.raises(UsageError, match="no 'wheels'"):
+        carjax.choose_photos(model, table, options=pipeline.Options(attributes=("wheels",)))
 
 
 def test_every_view_is_found_within_its_bin(chosen, truth):

@@ -89,7 +89,7 @@ def push(
         (new state, the answer without a time axis: `smooth` of all frames so far, read `lag` frames
         back, with the evidence up to there). The first `lag` answers are of no frame.
     """
-    log = log_share(density, motion)
+    step_s, log = jnp.asarray(step_s, jnp.float32), log_share(density, motion)
     informs = informs & jnp.isfinite(log).all()
     since_s, weight = frame_weight(state.since_s, step_s, informs, motion)
     newest = jnp.where(informs, weight * log, 0.0)
