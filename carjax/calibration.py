@@ -158,7 +158,7 @@ def fit_classes(
     from scipy.special import logsumexp
 
     labels = np.asarray(labels)
-    if len(labels) != len(log_probs) or labels.dtype.kind not in "iu":
+    if labels.shape != (len(log_probs),) or labels.dtype.kind not in "iu":
         got = f"{labels.dtype} {labels.shape}"
         raise ValueError(f"labels must be {len(log_probs)} integers, not {got}")
     share = _shares(len(log_probs), weights)

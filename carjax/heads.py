@@ -113,12 +113,12 @@ def pool_kept(features: Features, cells: int) -> Features:
     """Returns kept features of B images, float16 on the host, with a smaller grid.
 
     Args:
-        features: as of `compact`, B ≥ 1.
+        features: as of `compact`.
         cells: the grid is area-averaged to cells × cells; 0 keeps it as it is.
     """
     if not cells or features.grid.shape[1] == cells:
         return features
-    steps = range(0, len(features.grid), _POOLED_AT_ONCE)
+    steps = range(0, max(len(features.grid), 1), _POOLED_AT_ONCE)
     parts = (jnp.asarray(features.grid[i : i + _POOLED_AT_ONCE], jnp.float32) for i in steps)
     grid: Any = np.concatenate([np.asarray(pool_grid(part, cells), np.float16) for part in parts])
     return features._replace(grid=grid)
@@ -503,10 +503,12 @@ def register(density: str) -> Callable[[Head], Head]:
     The class is a Flax module with the fields `spec`, a `HeadSpec`, and `dropout`. It is called
     with (Features of B images, train=bool) and returns a `circular.Density` of batch shape [B]. It
     learns by the negative log-likelihood of that (`losses.angular_loss`). What held-out photos ask
-    of the stated density is `stated(density, spec)`.
+    of the stated density is `stated(density, spec)`. A name that another module has taken is a
+    ValueError.
     """
 
     def add(head: Head) -> Head:
+        plugins.check_free(density, ANGULAR_HEADS.get(density), head)
         ANGULAR_HEADS[density] = head
         return head
 

@@ -225,7 +225,8 @@ def _check_registered(spec: Spec, path: str | os.PathLike[str]) -> None:
             if isinstance(head.attribute, Angular):
                 heads.find_density(head)
     except UsageError as error:
-        hint = "" if "cannot import" in str(error) else " (made by a newer carjax?)"
+        own = ":" in spec.backbone or any(head.module for head in spec.heads)
+        hint = "" if own else " (made by a newer carjax?)"
         raise CarjaxError(f"{path}: {error}{hint}") from None
 
 

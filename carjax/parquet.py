@@ -332,7 +332,7 @@ def read(
     path: str | os.PathLike[str],
     *,
     features: bool = False,
-    sources: str | Collection[str] | None = None,
+    sources: str | os.PathLike[str] | Collection[str] | None = None,
 ) -> tuple[ScoreTable, list[str]]:
     """Reads a score file, or a folder of `part-*.parquet` files in order of name.
 
@@ -350,7 +350,8 @@ def read(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sources = [sources] if isinstance(sources, str) else sources
+    if isinstance(sources, str | os.PathLike):
+        sources = [readable(sources)]
     with errors_of(path):
         tables = [_read_part(pq.ParquetFile(part), features, sources) for part in parts(path)]
         if any(not t.schema.equals(tables[0].schema, check_metadata=True) for t in tables):

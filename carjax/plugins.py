@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from carjax.errors import UsageError
+from carjax.errors import UsageError, one_line
 
 
 def load(module: str, setting: str) -> None:
@@ -21,7 +21,17 @@ def load(module: str, setting: str) -> None:
         return
     try:
         importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # a module may raise anything
+        missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(
+            f"{error.name}."
+        )
+        hint = "put its folder on PYTHONPATH" if missing else "mend it"
         raise UsageError(
-            f"cannot import {module} ({setting}): put its folder on PYTHONPATH ({error})"
+            f"cannot import {module} ({setting}): {hint} ({one_line(error)})"
         ) from None
+
+
+def check_free(name: str, taken: type | None, new: type) -> None:
+    """Raises a ValueError if a name stands for what another module registered."""
+    if taken is not None and taken.__module__ != new.__module__:
+        raise ValueError(f"{name!r} is registered by {taken.__module__}: choose another name")

@@ -28,8 +28,7 @@ _PART = re.compile(r"\.carjax\.[0-9a-f]+\.part")
 def check_apart(target: pathlib.Path, source: str | os.PathLike[str]) -> None:
     """Raises a UsageError if the source lies where what `carjax select` writes would replace it."""
     here, there = (pathlib.Path(os.path.realpath(path)) for path in (target, source))
-    written = {here / name for name in (SELECTION, SCORES, REPORT, ANNOTATED)}
-    if there in written or there.parent == here / PHOTOS:
+    if there in {here / name for name in (SELECTION, SCORES, REPORT, ANNOTATED)}:
         raise UsageError(f"{source}: results of {target} would take its place: give another --out")
 
 
@@ -52,7 +51,8 @@ def check_out(target: pathlib.Path, overwrite: bool, manifest: str = SELECTION) 
 def _check_out(target: pathlib.Path, overwrite: bool, manifest: str) -> None:
     if target.is_dir():
         files = (path for path in target.iterdir() if not _PART.fullmatch(path.name))
-        ours = any((target / name).is_file() for name in (manifest, _JOURNAL)) or not any(files)
+        marks = (manifest, _JOURNAL) if manifest == SELECTION else (manifest,)
+        ours = any((target / name).is_file() for name in marks) or not any(files)
         if not (ours or overwrite):
             raise CarjaxError(
                 f"{target}: holds files that carjax did not write: "

@@ -104,7 +104,7 @@ def score_video(
         CarjaxError: the file is missing, not a video, or has no frame that can be decoded.
         UsageError: no such attribute, or other views.
     """
-    selection.check_choice(model.spec.schema, attributes, views)
+    selection.wanted_names(model.spec.schema, attributes, views)
     watch = watch or Stopwatch()
     for seek in (True, False):
         if ahead is None:

@@ -411,9 +411,10 @@ class Scorer:
             frames = buffer
         inputs = (frames, mask, valid.astype(np.float32))
         args = (self._params, *jax.device_put(inputs, self._batch))
-        if frames.shape not in self._programs:
-            static = repr((self.model.spec, self.dtype, self.features))
-            self._programs[frames.shape] = programs.cached(self._score, args, static)
+        with self._lock:
+            if frames.shape not in self._programs:
+                static = repr((self.model.spec, self.dtype, self.features))
+                self._programs[frames.shape] = programs.cached(self._score, args, static)
         scores = self._programs[frames.shape](*args)
         if buffer is not None:
             with self._lock:
@@ -507,9 +508,12 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         time_s: float64 [N]; presentation times.
 
     Raises:
-        ValueError: scores, frames and times are not equally many.
+        ValueError: scores, frames and times are not equally many, or frames no integers.
     """
-    frame, time_s = np.asarray(frame, np.int64), np.asarray(time_s, np.float64)
+    frame, time_s = np.asarray(frame), np.asarray(time_s, np.float64)
+    if frame.dtype.kind not in "iu" and len(frame):
+        raise ValueError(f"frame must be integers, not {frame.dtype}")
+    frame = frame.astype(np.int64)
     counts = len(scores.car_probability), len(frame), len(time_s)
     if len(set(counts)) > 1:
         raise ValueError("{} scores, {} frames and {} times".format(*counts))
@@ -544,7 +548,10 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
 
 
 def kept_scorer(model: Model, batch_size: int, features: Level | None = None) -> Scorer:
-    """Returns a `Scorer`, the same one as lately: its programs are compiled once per process."""
+    """Returns a `Scorer`, the same one as lately: its programs are compiled once per process.
+
+    The last four stay, each with the model's weights on the devices.
+    """
     return _scorer(model, batch_size, features)
 
 

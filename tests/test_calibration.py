@@ -35,7 +35,7 @@ def drawn(count, stated, part_novelty=None):
 
 def test_labels_are_one_integer_for_each_photo():
     log_probs = np.log(np.full((2, 2), 0.5))
-    for labels in ([0], [0.0, 1.0], [[0], [1]][:1]):
+    for labels in ([0], [0.0, 1.0], [[0], [1]]):
         with pytest.raises(ValueError, match="labels must be 2 integers"):
             calibration.fit_classes(log_probs, labels)
     with pytest.raises(ValueError, match=r"\(3,\) densities and \(2,\) azimuths"):

@@ -125,3 +125,23 @@ def test_an_empty_batch_and_features_without_contrast(density):
 
     slopes = jax.jit(jax.grad(loss))(params)
     assert all(np.isfinite(slope).all() for slope in jax.tree.leaves(slopes))
+
+
+def test_a_name_that_is_taken_is_refused():
+    class Mine(nn.Module):
+        pass
+
+    with pytest.raises(ValueError, match=r"'vonmises' is registered by carjax\.heads: choose"):
+        heads.register("vonmises")(Mine)
+    assert heads.ANGULAR_HEADS["vonmises"] is heads.VonMisesHead
+
+
+def test_kept_features_are_pooled_as_the_head_pools_them_also_none_of_them():
+    rng = np.random.default_rng(0)
+    kept = Features(np.zeros((3, 2), "f2"), rng.random((3, 8, 8, 5)).astype("f2"))
+    pooled = heads.pool_kept(kept, 4)
+    expected = heads.pool_grid(jnp.asarray(kept.grid, jnp.float32), 4)
+    np.testing.assert_allclose(pooled.grid, expected, atol=1e-3)
+    none = heads.pool_kept(jax.tree.map(lambda x: x[:0], kept), 4)
+    assert (none.grid.shape, none.grid.dtype) == ((0, 4, 4, 5), np.float16)
+    assert heads.pool_kept(kept, 0) is kept

@@ -385,13 +385,13 @@ def test_the_region_is_gone_from_photos_and_annotated_video(exported):
 @pytest.mark.parametrize("text", ["0.6,0.7,1.05,0.1", "10,20,30,0.5", "0.5,20,30,40"])
 def test_a_region_is_of_pixels_or_of_fractions(text):
     with pytest.raises(UsageError, match="neither whole pixels nor fractions"):
-        redaction.parse(text)
-    assert redaction.parse("10,20,30.0,40") == (10, 20, 30, 40)
+        redaction.fractions(redaction.parse(text), 640, 360)
+    assert redaction.fractions((64, 36.0, 128, 36), 640, 360) == (0.1, 0.1, 0.2, 0.1)
 
 
 def test_stated_doors_may_be_a_number():
     doors = find(CAR, "doors")
-    assert known.class_of(doors, 4) == doors.classes.index("4")
+    assert known.class_of(doors, 4) == known.class_of(doors, 4.0) == doors.classes.index("4")
     assert known.compare(doors, 9, np.full(4, 0.25)).value == "9"
 
 

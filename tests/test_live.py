@@ -125,7 +125,9 @@ def test_what_is_finished_stays_so(model, filmed):
     chooser = live.LiveSelection(model, lag=2, batch_size=BATCH)
     chooser.push(list(images[:BATCH]), time_s[:BATCH])
     chosen = chooser.finish()
-    assert chooser.finish() == chosen
+    again = chooser.finish()
+    assert selection.chosen_frames(again) == selection.chosen_frames(chosen)
+    assert len(chooser._densities) == BATCH
     with pytest.raises(CarjaxError, match="was finished"):
         chooser.push(images[BATCH:], time_s[BATCH:])
 

@@ -172,7 +172,7 @@ def test_a_slice_of_rows_reads_as_the_slice():
 
 def test_one_source_may_be_named_by_its_name_or_its_path(tmp_path):
     parquet.write(make_table(), pathlib.Path("a.mp4"), tmp_path / "x.parquet")
-    for sources in ("a.mp4", ["a.mp4"]):
+    for sources in ("a.mp4", ["a.mp4"], pathlib.Path("a.mp4")):
         table, names = parquet.read(tmp_path / "x.parquet", sources=sources)
         assert set(names) == {"a.mp4"}
         assert len(table) == len(make_table())

@@ -16,7 +16,7 @@ from carjax.annotate.running import State, states
 from carjax.annotate.scene import Best, Moment, Scene, resized, thumbnail_aspect
 from carjax.errors import UsageError
 from carjax.listing.photos import crop_area
-from carjax.selection import VIEW_THRESHOLD, check_choice, eligibility, views_of
+from carjax.selection import VIEW_THRESHOLD, eligibility, views_of, wanted_names
 from carjax.table import ScoreTable, certainty
 
 # Where the choice needs the whole video, it is shown for this long after the last frame.
@@ -57,7 +57,7 @@ def annotate(
         CarjaxError: the video cannot be read, or H.264 not be written.
         UsageError: there is no such attribute, none to show, no scored frame, or other views.
     """
-    if not check_choice(table.schema, attributes, views) or not len(table):
+    if not wanted_names(table.schema, attributes, views) or not len(table):
         raise UsageError("annotate: there must be an attribute to show, and a scored frame")
     known = list(states(table, attributes=attributes, views=views, view_threshold=view_threshold))
     decoder = video.Decoder(path, fps="all", max_side=_DECODED_SIDE)

@@ -47,6 +47,8 @@ def fetch(
     if published is None:
         names = ", ".join(b.name for b in registry.BACKBONES.values() if b.published)
         hint = "use `carjax weights import`"
+        if ":" in name:
+            hint = "give the file of your own"
         if pretrained.shipped_path(name).is_file():
             hint = "the package ships its weights"
         raise UsageError(f"{name} cannot be fetched, only {names}: {hint}")

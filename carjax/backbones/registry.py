@@ -83,6 +83,9 @@ BACKBONES: dict[str, Backbone] = {
 def register(backbone: Backbone) -> Backbone:
     """Adds a backbone of one's own; its name is 'MODULE:NAME', with the module that calls this.
 
+    That module is imported where a config or a file names the backbone: with another one in the
+    name it would not be found again.
+
     Its Flax module has a field `dtype`; maps normalised images float32 [B, S, S, 3] to `Features`;
     and has the methods `feature_shapes(input_size)` → the shapes of one image's (pooled, grid), and
     `classify(Features)` and `logits(images)` → ImageNet logits [B, 1000], zeros if it has none.

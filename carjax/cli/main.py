@@ -69,6 +69,8 @@ def main(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PermissionError as error:
+        if error.filename is None:  # not of a path that somebody gave
+            raise
         print(f"carjax: {error.filename}: {error.strerror}", file=sys.stderr)
         return CarjaxError.status
 
@@ -99,7 +101,8 @@ def _again(ignored: Any) -> None:
     if issubclass(ignored.exc_type, KeyboardInterrupt) and not sys.is_finalizing():
         # Once the callback is over; a real signal also ends a wait.
         main_thread = threading.main_thread().ident
-        again = threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT))
+        number = signal.SIGTERM if issubclass(ignored.exc_type, Terminated) else signal.SIGINT
+        again = threading.Timer(0.01, signal.pthread_kill, (main_thread, number))
         again.daemon = True
         again.start()
     else:
@@ -111,7 +114,6 @@ def run() -> None:
     sys.unraisablehook = _again
     signal.signal(signal.SIGTERM, _terminate)
     # What cannot be written as the terminal wants it is no reason to fail at the end.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(main(sys.argv[1:]))

@@ -48,8 +48,8 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
             azimuth that is not a number.
     """
     table, folder = pathlib.Path(path), pathlib.Path(images)
-    read_table = _read(table)
-    columns, rows = read_table.columns, read_table.rows
+    given = _read(table)
+    columns, rows = given.columns, given.rows
     if not folder.is_dir():
         raise CarjaxError(f"{folder}: no such folder of images: give --images=DIR")
     wanted = {a.name: column_of(a, columns) for a in schema}
@@ -62,13 +62,13 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
     for attribute in schema:
         if attribute.name in missing:
             continue
-        labels[attribute.name], foreign = read_column(read_table, attribute)
+        labels[attribute.name], foreign = read_column(given, attribute)
         if foreign:
             unknown[attribute.name] = dict(sorted(foreign.items()))
     model = model_column(columns)
     names = tuple(row["file"] for row in rows)
     if "" in names:
-        raise read_table.fault(names.index(""), "names no file")
+        raise given.fault(names.index(""), "names no file")
     photos = Photos(
         paths=tuple(folder / name for name in names),
         names=names,
@@ -93,11 +93,11 @@ def read_split(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
         CarjaxError: no such file, not a table, a missing column, or no name in common.
     """
     table = pathlib.Path(path)
-    found_rows = _read(table)
-    column = next((c for c in ("split", "fold") if c in found_rows.columns), None)
+    given = _read(table)
+    column = next((c for c in ("split", "fold") if c in given.columns), None)
     if column is None:
         raise CarjaxError(f"{table}: no column split or fold")
-    parts = {row["file"]: row[column] for row in found_rows.rows}
+    parts = {row["file"]: row[column] for row in given.rows}
     found = np.array([parts.get(name, "") for name in names])
     if not (found != "").any():
         raise CarjaxError(f"{table}: holds no file of the label table")

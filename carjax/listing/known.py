@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from carjax.attributes import Categorical, Schema, find
+from carjax.datasets.label_columns import class_name
 from carjax.errors import UsageError
 
 # The video strongly disagrees where it gives another class at least the first probability, and the
@@ -68,11 +69,16 @@ def check(schema: Schema, known: Mapping[str, str], chosen: Collection[str] | No
             raise UsageError(f"known: {error}") from None
         if not isinstance(attribute, Categorical):
             raise UsageError(f"known: {name} is a direction and has no value to state")
-        if chosen is not None and name not in chosen:
-            raise UsageError(f"known: no photo of {name} is chosen; it is: {', '.join(chosen)}")
+        check_chosen(name, chosen)
 
 
-def class_of(attribute: Categorical, value: str) -> int | None:
+def check_chosen(name: str, chosen: Collection[str] | None) -> None:
+    """Raises a UsageError if no photo is chosen of an attribute; None: of all are some chosen."""
+    if chosen is not None and name not in chosen:
+        raise UsageError(f"known: no photo of {name} is chosen; it is: {', '.join(chosen)}")
+
+
+def class_of(attribute: Categorical, value: str | float) -> int | None:
     """The index of a stated value among the classes, whatever its case; None if it is none.
 
     Example:
@@ -80,11 +86,12 @@ def class_of(attribute: Categorical, value: str) -> int | None:
         1
     """
     folded = [name.casefold() for name in attribute.classes]
-    stated = str(value).casefold()  # doors and seats may come as numbers
+    # Doors and seats may come as numbers, and 4 as 4.0.
+    stated = class_name(str(value).casefold(), folded)
     return folded.index(stated) if stated in folded else None
 
 
-def compare(attribute: Categorical, value: str, pooled: np.ndarray) -> Known:
+def compare(attribute: Categorical, value: str | float, pooled: np.ndarray) -> Known:
     """Compares a stated value with the video's class probabilities.
 
     Args:

@@ -26,8 +26,7 @@ def parse(text: str) -> Box:
     """Reads `x,y,w,h`: fractions of the frame if all are at most 1, else pixels.
 
     Raises:
-        UsageError: these are not four numbers, some are pixels and some fractions, or a side is
-            not above 0.
+        UsageError: these are not four numbers, or a side is not above 0.
 
     Example:
         >>> parse("0.1,0.5,0.2,0.1")
@@ -42,11 +41,6 @@ def parse(text: str) -> Box:
         ) from None
     if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
         raise UsageError(f"redact: {text!r} has no width or no height")
-    # Else a fraction that is too large would make pixels of all, and nothing would be hidden.
-    if max(x, y, w, h) > 1 and not all(v.is_integer() for v in (x, y, w, h)):
-        raise UsageError(
-            f"redact: {text!r} is neither whole pixels nor fractions of the frame, at most 1 each"
-        )
     return x, y, w, h
 
 
@@ -59,25 +53,45 @@ def fractions(box: Box, width: int, height: int) -> Box:
         height: of the frame in pixels, upright.
 
     Raises:
-        UsageError: nothing of it lies inside.
+        UsageError: nothing of it lies inside, or some are pixels and some fractions.
 
     Example:
         >>> fractions((64, 36, 128, 36), 640, 360)
         (0.1, 0.1, 0.2, 0.1)
     """
+    if math.isfinite(sum(box)) and max(box) > 1:
+        # Else a fraction that is too large would make pixels of all, and nothing would be hidden.
+        if not all(float(v).is_integer() for v in box):
+            raise UsageError(
+                f"redact: {_text(box)} is neither whole pixels nor fractions of the frame, "
+                "at most 1 each"
+            )
+        x, y, w, h = box
+        return inside((x / width, y / height, w / width, h / height))
+    return inside(box)
+
+
+def inside(box: Box) -> Box:
+    """The part of a region, as fractions, that lies in the frame.
+
+    Raises:
+        UsageError: nothing of it does, or it is no region.
+
+    Example:
+        >>> inside((0.9, -0.5, 0.2, 1.0))
+        (0.9, 0.0, 0.1, 0.5)
+    """
     if not all(map(math.isfinite, box)):
-        raise UsageError(f"redact: {','.join(f'{v:g}' for v in box)} is no region")
+        raise UsageError(f"redact: {_text(box)} is no region")
     x, y, w, h = box
-    if max(box) > 1:
-        x, y, w, h = x / width, y / height, w / width, h / height
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, 1.0), min(y + h, 1.0)
     if left >= right or top >= bottom:
-        # Regions over HTTP are fractions, of a frame of one pixel.
-        size = f", {width}×{height} pixels" if max(width, height) > 1 else ""
-        raise UsageError(
-            f"redact: {','.join(f'{v:g}' for v in box)} lies outside of the frame{size}"
-        )
+        raise UsageError(f"redact: {_text(box)} lies outside of the frame")
     return left, top, round(right - left, 9), round(bottom - top, 9)
+
+
+def _text(box: Box) -> str:
+    return ",".join(f"{v:g}" for v in box)
 
 
 def blurred(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:

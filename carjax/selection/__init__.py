@@ -30,7 +30,7 @@ from carjax.selection.result import (
     to_json,
     views_of,
 )
-from carjax.selection.select import POLICIES, VIEW_POLICIES, check_choice, select_photos
+from carjax.selection.select import POLICIES, VIEW_POLICIES, select_photos, wanted_names
 from carjax.selection.views import (
     ANGLE_TOLERANCE_DEG,
     MASS_TOLERANCE,
@@ -59,7 +59,6 @@ __all__ = [
     "ViewChoice",
     "alternative_frames",
     "as_text",
-    "check_choice",
     "chosen_frames",
     "density_of",
     "distinct",
@@ -74,4 +73,5 @@ __all__ = [
     "view_masses",
     "view_names",
     "views_of",
+    "wanted_names",
 ]

@@ -65,7 +65,7 @@ class LiveSelection:
             ValueError: the lag is negative.
             UsageError: no such attribute, or other views.
         """
-        selection.check_choice(model.spec.schema, attributes, views)
+        selection.wanted_names(model.spec.schema, attributes, views)
         self.images: dict[int, np.ndarray] = {}
         self._model = model
         self._scorer = scoring.kept_scorer(model, batch_size)

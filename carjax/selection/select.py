@@ -123,7 +123,7 @@ def select_photos(
     """
     _check_option("policy", policy, POLICIES)
     _check_option("view_policy", view_policy, VIEW_POLICIES)
-    names = check_choice(table.schema, attributes, views)
+    names = wanted_names(table.schema, attributes, views)
     if not 0 <= view_threshold < 1:
         raise UsageError(f"view_threshold is {view_threshold}; it must be at least 0 and below 1")
     if alternatives < 0:
@@ -168,7 +168,7 @@ def _check_option(name: str, value: object, allowed: tuple[object, ...]) -> None
         raise UsageError(f"{name} is {value!r}; it must be one of: {', '.join(map(str, allowed))}")
 
 
-def check_choice(schema: Schema, attributes: Sequence[str] | None, views: int) -> set[str]:
+def wanted_names(schema: Schema, attributes: Sequence[str] | None, views: int) -> set[str]:
     """Returns the names of the attributes to choose for.
 
     Args:

@@ -289,18 +289,17 @@ def check_frames(density: Density, time_s: ArrayLike, mask: ArrayLike | None) ->
         ValueError: density, time and mask are not one row of equally many frames, or the times
             decrease.
     """
-    shape = jnp.shape(time_s)
-    if not isinstance(time_s, jax.core.Tracer):
-        times = np.asarray(time_s, np.float64)
-        # NaN compares as false. Of an array on a device no more than float32 is known.
-        if not np.isfinite(times).all() or (np.diff(times) < 0.0).any():
-            raise ValueError("time_s must be finite, and must not decrease")
+    shape = np.shape(time_s)
     mask = jnp.ones(shape, bool) if mask is None else jnp.asarray(mask, bool)
     if len(shape) != 1 or not shape[0] or density.floor.shape != shape or mask.shape != shape:
         raise ValueError(
             f"density, time_s and mask must be of one shape [T], T ≥ 1, not "
             f"{density.floor.shape}, {shape} and {mask.shape}"
         )
+    if not isinstance(time_s, jax.core.Tracer):
+        times = np.asarray(time_s, np.float64)
+        if not np.isfinite(times).all() or (np.diff(times) < 0.0).any():
+            raise ValueError("time_s must be finite, and must not decrease")
     return mask
 
 
@@ -320,7 +319,8 @@ def smooth(
         The smoothed densities. Many videos [V, T]: `jax.vmap(smooth)`.
 
     Raises:
-        ValueError: density, time and mask are not one row of equally many frames.
+        ValueError: density, time and mask are not one row of equally many frames, or the times are
+            not finite or decrease.
 
     Example:
         >>> seen = jnp.deg2rad(jnp.array([10.0, 12.0, 194.0, 16.0, 18.0]))  # one frame is flipped

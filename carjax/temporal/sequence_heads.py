@@ -97,6 +97,7 @@ def register(name: str) -> Callable[[Mixer], Mixer]:
     """
 
     def add(mixer: Mixer) -> Mixer:
+        plugins.check_free(name, MIXERS.get(name), mixer)
         MIXERS[name] = mixer
         return mixer
 

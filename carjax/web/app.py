@@ -372,8 +372,7 @@ def _options(
             if names[field] and name not in names[field]:
                 raise UsageError(f"{field}: no {name!r}; there are: {', '.join(names[field])}")
     for name in known:
-        if wanted and name not in wanted:
-            raise UsageError(f"known: no photo of {name} is chosen; it is: {', '.join(wanted)}")
+        statements.check_chosen(name, wanted or None)
     views = fields.get("views", ["8"])[-1]
     if views not in ("8", "4"):
         raise UsageError(f"views is {views[:20]!r}; it must be 8 or 4")

@@ -90,7 +90,7 @@ def redact(folder: pathlib.Path, frame: int, boxes: Sequence[redaction.Box]) -> 
     if frame not in _frames(content).values():
         raise UsageError(f"no photo is of frame {frame}")
     edits = Edits(folder)
-    edits.boxes[frame] = [redaction.fractions(box, 1, 1) for box in boxes]
+    edits.boxes[frame] = [redaction.inside(box) for box in boxes]
     edits.save()
     _publish(folder, content, table)
 

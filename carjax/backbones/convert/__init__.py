@@ -11,7 +11,7 @@ import numpy as np
 from carjax.backbones import pretrained, registry
 from carjax.backbones.convert import efficientnet_lite, inception_resnet_v2, readers
 from carjax.backbones.pretrained import Params
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 
 _KERAS_SUFFIXES = (".h5", ".hdf5")
 
@@ -35,6 +35,8 @@ def convert_file(name: str, source: str | os.PathLike[str]) -> Params:
         CarjaxError: the file cannot be read, or its tensors do not fit; all that do not are listed.
         UsageError: no such backbone.
     """
+    if ":" in name:
+        raise UsageError(f"{name}: a backbone of one's own has no published file to convert")
     registry.spec_of(name)
     path = pathlib.Path(source)
     keras = path.suffix.lower() in _KERAS_SUFFIXES
