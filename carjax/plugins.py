@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 
 from carjax.errors import UsageError, one_line
 
@@ -32,6 +34,12 @@ def load(module: str, setting: str) -> None:
 
 
 def check_free(name: str, taken: type | None, new: type) -> None:
-    """Raises a ValueError if a name stands for what another module registered."""
-    if taken is not None and taken.__module__ != new.__module__:
+    """Raises a ValueError if a name stands for what another file registered."""
+    if taken is not None and _place(taken) != _place(new):
         raise ValueError(f"{name!r} is registered by {taken.__module__}: choose another name")
+
+
+def _place(kind: type) -> str:
+    """The file of a class: a module may have two names, as a script that is imported as well."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return os.path.realpath(file) if file else kind.__module__
