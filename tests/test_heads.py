@@ -1,5 +1,9 @@
 """The heads: pooling, classes as unions of parts, and the density that the angular head gives."""
 
+import importlib.util
+import pathlib
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -145,3 +149,15 @@ def test_kept_features_are_pooled_as_the_head_pools_them_also_none_of_them():
     none = heads.pool_kept(jax.tree.map(lambda x: x[:0], kept), 4)
     assert (none.grid.shape, none.grid.dtype) == ((0, 4, 4, 5), np.float16)
     assert heads.pool_kept(kept, 0) is kept
+
+
+def test_a_file_under_two_names_is_one(monkeypatch):
+    """As a script that is run, and imported by the config that it trains."""
+    monkeypatch.setattr(heads, "ANGULAR_HEADS", dict(heads.ANGULAR_HEADS))
+    for name in ("first", "second"):
+        path = pathlib.Path(__file__).with_name("toy_density.py")
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+    assert heads.ANGULAR_HEADS["twofold"] is module.Twofold
