@@ -296,9 +296,10 @@ def check_frames(density: Density, time_s: ArrayLike, mask: ArrayLike | None) ->
             f"density, time_s and mask must be of one shape [T], T ≥ 1, not "
             f"{density.floor.shape}, {shape} and {mask.shape}"
         )
-    if not isinstance(time_s, jax.core.Tracer):
+    if not isinstance(time_s, jax.core.Tracer) and not isinstance(mask, jax.core.Tracer):
         times = np.asarray(time_s, np.float64)
-        if not np.isfinite(times).all() or (np.diff(times) < 0.0).any():
+        # Padding may hold any times; see `time_steps`.
+        if not np.isfinite(times).all() or (np.diff(times[np.asarray(mask)]) < 0.0).any():
             raise ValueError("time_s must be finite, and must not decrease")
     return mask
 
