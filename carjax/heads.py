@@ -506,13 +506,7 @@ def register(density: str) -> Callable[[Head], Head]:
     of the stated density is `stated(density, spec)`. A name that another module has taken is a
     ValueError.
     """
-
-    def add(head: Head) -> Head:
-        plugins.check_free(density, ANGULAR_HEADS.get(density), head)
-        ANGULAR_HEADS[density] = head
-        return head
-
-    return add
+    return plugins.adder(ANGULAR_HEADS, density)
 
 
 def find_density(spec: HeadSpec) -> type[nn.Module]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from carjax.errors import UsageError, one_line
+
+Kind = TypeVar("Kind", bound=type)
 
 
 def load(module: str, setting: str) -> None:
@@ -33,10 +37,20 @@ def load(module: str, setting: str) -> None:
         ) from None
 
 
-def check_free(name: str, taken: type | None, new: type) -> None:
-    """Raises a ValueError if a name stands for what another file registered."""
-    if taken is not None and _place(taken) != _place(new):
-        raise ValueError(f"{name!r} is registered by {taken.__module__}: choose another name")
+def adder(table: dict[str, Any], name: str) -> Callable[[Kind], Kind]:
+    """Returns a decorator that puts a class into a table under a name.
+
+    It raises a ValueError if the name stands for what another file registered.
+    """
+
+    def add(kind: Kind) -> Kind:
+        taken = table.get(name)
+        if taken is not None and _place(taken) != _place(kind):
+            raise ValueError(f"{name!r} is registered by {taken.__module__}: choose another name")
+        table[name] = kind
+        return kind
+
+    return add
 
 
 def _place(kind: type) -> str:

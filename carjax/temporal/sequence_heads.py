@@ -95,13 +95,7 @@ def register(name: str) -> Callable[[Mixer], Mixer]:
     frame must change nothing in any other; x is 0 there. If `causal`, a frame must not depend on
     later ones.
     """
-
-    def add(mixer: Mixer) -> Mixer:
-        plugins.check_free(name, MIXERS.get(name), mixer)
-        MIXERS[name] = mixer
-        return mixer
-
-    return add
+    return plugins.adder(MIXERS, name)
 
 
 def find(spec: SequenceSpec) -> type[nn.Module]:

@@ -133,7 +133,7 @@ def train_and_evaluate(
         best_figure=jnp.float32(-jnp.inf),
     )
     state, frozen = materials.replicate((state, frozen), mesh)
-    run_chunk = material.make_run(adamw, mesh, backbone, frozen)
+    run_chunk = material.make_run(materials.Setup(adamw, mesh, backbone, frozen))
     batch = _EVALUATION_WALKS if walks else prediction.BATCH
     predict_rows = functools.partial(prediction.predict_all, jax.jit(task.predict), batch=batch)
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -34,6 +34,22 @@ from carjax.training import (
 RunChunk = Callable[[steps.TrainState, int, int], tuple[steps.TrainState, Any]]
 
 
+class Setup(NamedTuple):
+    """What chunks of steps are built from, whatever they learn from.
+
+    Attributes:
+        adamw: the optimiser.
+        mesh: the devices.
+        backbone: its module.
+        frozen: the parameters that do not train, on the devices.
+    """
+
+    adamw: optax.GradientTransformation
+    mesh: jax.sharding.Mesh
+    backbone: nn.Module
+    frozen: Any
+
+
 class Material(Protocol):
     """What a run learns from and is measured on."""
 
@@ -53,13 +69,7 @@ class Material(Protocol):
     def held_out(self) -> data.HeldOut | None:
         """What the run is measured on, if anything."""
 
-    def make_run(
-        self,
-        adamw: optax.GradientTransformation,
-        mesh: jax.sharding.Mesh,
-        backbone: nn.Module,
-        frozen: Any,
-    ) -> RunChunk:
+    def make_run(self, setup: Setup) -> RunChunk:
         """Builds the function (state, first step, steps) → (state, losses) of a chunk."""
 
 
@@ -104,34 +114,23 @@ class PhotoMaterial(_FromPhotos):
             return None
         return data.held_out_set(self.sources, self.task)
 
-    def make_run(
-        self,
-        adamw: optax.GradientTransformation,
-        mesh: jax.sharding.Mesh,
-        backbone: nn.Module,
-        frozen: Any,
-    ) -> RunChunk:
+    def make_run(self, setup: Setup) -> RunChunk:
         """See `Material`."""
         if not self.config.cache:
-            return self._make_live_run(adamw, mesh, backbone, frozen)
+            return self._make_live_run(setup)
         views = configs.view_numbers(self.config)
-        training_set = replicate(data.training_set(self.sources, self.task, views), mesh)
-        scan = steps.make_run_chunk(self.config, self.task, adamw, mesh)
-        return lambda state, _, length: scan(state, frozen, training_set, length=length)
+        training_set = replicate(data.training_set(self.sources, self.task, views), setup.mesh)
+        scan = steps.make_run_chunk(self.config, self.task, setup.adamw, setup.mesh)
+        return lambda state, _, length: scan(state, setup.frozen, training_set, length=length)
 
-    def _make_live_run(
-        self,
-        adamw: optax.GradientTransformation,
-        mesh: jax.sharding.Mesh,
-        backbone: nn.Module,
-        frozen: Any,
-    ) -> RunChunk:
-        batch, processes = self.config.batch, jax.process_count()
-        if batch % processes:
-            raise UsageError(f"config.batch: {batch} cannot be shared by {processes} processes")
-        own = batch // processes
+    def _make_live_run(self, setup: Setup) -> RunChunk:
+        adamw, mesh, backbone, frozen = setup
+        size, processes = self.config.batch, jax.process_count()
+        if size % processes:
+            raise UsageError(f"config.batch: {size} cannot be shared by {processes} processes")
+        own = size // processes
         rows = slice(own * jax.process_index(), own * (jax.process_index() + 1))
-        spread = NamedSharding(mesh, PartitionSpec("data" if batch % mesh.size == 0 else None))
+        spread = NamedSharding(mesh, PartitionSpec("data" if size % mesh.size == 0 else None))
         live_step = steps.make_live_step(self.config, self.task, adamw, mesh, backbone)
 
         def run(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
@@ -170,24 +169,14 @@ class WalkMaterial(_FromPhotos):
         views = walk_data.photo_views(self.sources, self.spoilt, self.task, 2, held_out=True)
         return walk_data.held_out_walks(views, self.config)
 
-    def make_run(
-        self,
-        adamw: optax.GradientTransformation,
-        mesh: jax.sharding.Mesh,
-        backbone: nn.Module,
-        frozen: Any,
-    ) -> RunChunk:
+    def make_run(self, setup: Setup) -> RunChunk:
         """See `Material`."""
         views = walk_data.photo_views(
             self.sources, self.spoilt, self.task, self.config.views, held_out=False
         )
-        chunk = steps.make_sequence_chunk(self.config, self.task, adamw, mesh)
+        chunk = steps.make_sequence_chunk(self.config, self.task, setup.adamw, setup.mesh)
         return _sequence_run(
-            chunk,
-            views.features,
-            lambda step: walk_data.draw(views, self.config, step),
-            mesh,
-            frozen,
+            chunk, views.features, lambda step: walk_data.draw(views, self.config, step), setup
         )
 
 
@@ -224,22 +213,12 @@ class RecordingMaterial:
             return None
         return recording_data.held_out_windows(self.split.held_out, self.config)
 
-    def make_run(
-        self,
-        adamw: optax.GradientTransformation,
-        mesh: jax.sharding.Mesh,
-        backbone: nn.Module,
-        frozen: Any,
-    ) -> RunChunk:
+    def make_run(self, setup: Setup) -> RunChunk:
         """See `Material`."""
         train = self.split.train
-        chunk = steps.make_sequence_chunk(self.config, self.task, adamw, mesh)
+        chunk = steps.make_sequence_chunk(self.config, self.task, setup.adamw, setup.mesh)
         return _sequence_run(
-            chunk,
-            train.features,
-            lambda step: recording_data.draw(train, self.config, step),
-            mesh,
-            frozen,
+            chunk, train.features, lambda step: recording_data.draw(train, self.config, step), setup
         )
 
 
@@ -247,15 +226,14 @@ def _sequence_run(
     chunk: Callable[..., tuple[steps.TrainState, jax.Array]],
     features: Features,
     draw: Callable[[int], frame_batch.FrameBatch],
-    mesh: jax.sharding.Mesh,
-    frozen: Any,
+    setup: Setup,
 ) -> RunChunk:
     """The features stay on the device; every chunk is told which of their rows its steps see."""
-    placed = replicate(features, mesh)
+    placed = replicate(features, setup.mesh)
 
     def run(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
         batches = frame_batch.stack(draw(step) for step in range(first, first + length))
-        return chunk(state, frozen, placed, replicate(batches, mesh))
+        return chunk(state, setup.frozen, placed, replicate(batches, setup.mesh))
 
     return run
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import datetime
 import os
 import types
 from collections.abc import Collection, Generator, Mapping
+from typing import Self
 
 import av
 import numpy as np
@@ -161,7 +163,26 @@ def recorded_at(path: Path) -> datetime.datetime | None:
     return None
 
 
-class Decoder:
+class Closing(abc.ABC):
+    """What is closed where its `with` block ends."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes what is open."""
+
+
+class Decoder(Closing):
     """The frames of a video, one at a time. Each iteration decodes from the start.
 
     A damaged or cut file yields the frames that can be decoded, then ends; `warnings` says what
@@ -195,17 +216,6 @@ class Decoder:
         self._max_side = max_side
         self.info = probe(path)
         self.warnings: list[str] = []
-
-    def __enter__(self) -> Decoder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Does nothing: a pass closes its file itself, where a `Reader` keeps files open."""

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import os
 import queue
-import types
 import weakref
 from collections.abc import Collection, Generator, Iterator, Mapping
 
@@ -18,7 +17,7 @@ import numpy as np
 from carjax import runtime
 from carjax.errors import CarjaxError
 from carjax.video.container import Losses, Path, opened, pixel_aspect
-from carjax.video.decoder import Decoder, Frame, VideoInfo, damage
+from carjax.video.decoder import Closing, Decoder, Frame, VideoInfo, damage
 from carjax.video.picture import Renderer
 from carjax.video.timeline import Timeline, read_timeline
 
@@ -27,7 +26,7 @@ class UnprovenIndexError(CarjaxError):
     """A frame of a video is not what the file said of it; decode it from its start."""
 
 
-class Reader:
+class Reader(Closing):
     """The frames of a video by index, in any order, as `Decoder` would give them.
 
     Where the file tells when each frame is shown (`read_timeline`), a frame is decoded from the key
@@ -68,17 +67,6 @@ class Reader:
         )
         # Also runs when the reader is dropped.
         self._finalizer = weakref.finalize(self, _shut, self._pool, self._idle)
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the files that are open."""
