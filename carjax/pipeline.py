@@ -16,8 +16,8 @@ from carjax.errors import UsageError
 from carjax.files import readable, replacing
 from carjax.listing import known, redaction
 from carjax.listing.photos import cropped, encode
-from carjax.scan import Ahead, score_video
-from carjax.selection import VIEW_THRESHOLD, refine
+from carjax.scan import Ahead, Source, score_video
+from carjax.selection import VIEW_THRESHOLD, eligibility, refine
 from carjax.stopwatch import Stopwatch
 from carjax.temporal import consensus
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Alternatives are shown in the report, and nowhere else.
 _PREVIEW_SIDE = 640
+_DARK = "the car is very dark throughout the video, and so are the photos: film in more light"
 TEMPORAL = ("none", "filter", "model")
 
 
@@ -79,7 +80,7 @@ def select(
     progress: Callable[[int], None] = lambda frames: None,
     drawing: Callable[[int], None] = lambda frames: None,
     watch: Stopwatch | None = None,
-) -> tuple[dict[str, Any], list[str]]:
+) -> dict[str, Any]:
     """Chooses the best photos of a video and writes them, the scores and the report to a folder.
 
     `selection.json` is written last, so a folder that holds it is complete. Only the annotated
@@ -98,7 +99,7 @@ def select(
         watch: is told what the time is spent on.
 
     Returns:
-        (the content of selection.json, what was lost of a damaged video: one line each).
+        The content of selection.json.
 
     Raises:
         CarjaxError: the video cannot be read, or the folder cannot be written.
@@ -129,19 +130,19 @@ def select(
         table = smooth(scored)
         chosen = _choose(model, table, source.info.duration_s, options)
     frames = selection.chosen_frames(chosen)
-    paths = {name: f"{result_folder.PHOTOS}/{name}.{options.format}" for name in frames}
-    content = selection.to_json(
-        chosen,
-        video=_video(source.info, len(table), strip_path=options.strip_paths),
-        model={key: model.card[key] for key in ("backbone", "bundle", "version")},
-        photos=paths,
-        temporal=options.time,
-    )
     previews = selection.alternative_frames(chosen) - set(frames.values())
     with watch("decode"):
         images = source.grab(
             {*frames.values(), *previews}, max_sides=dict.fromkeys(previews, _PREVIEW_SIDE)
         )
+    paths = {name: f"{result_folder.PHOTOS}/{name}.{options.format}" for name in frames}
+    content = selection.to_json(
+        chosen,
+        video=_video(source, table, strip_path=options.strip_paths),
+        model={key: model.card[key] for key in ("backbone", "bundle", "version")},
+        photos=paths,
+        temporal=options.time,
+    )
     images = {frame: redaction.blurred(image, boxes) for frame, image in images.items()}
     photos = {
         paths[name]: cropped(images[frame], table.box[table.row_of(frame)], options.crop)
@@ -167,7 +168,7 @@ def select(
             temporary.write_text(selection.as_text(content), encoding="utf-8")
     if failure is not None:
         raise failure
-    return content, source.warnings
+    return content
 
 
 def check_options(model: Model, options: Options) -> None:
@@ -247,15 +248,18 @@ def _choose(
     )
 
 
-def _video(info: video.VideoInfo, scored: int, *, strip_path: bool) -> dict[str, Any]:
+def _video(source: Source, table: ScoreTable, *, strip_path: bool) -> dict[str, Any]:
     """What `selection.json` says of the video."""
+    info = source.info
+    warnings = [*source.warnings, *([_DARK] if eligibility.is_dark(table) else [])]
     return {
         "path": readable(pathlib.PurePath(info.path).name if strip_path else info.path),
         "frames": info.frames,
         "duration_s": info.duration_s,
         "width": info.width,
         "height": info.height,
-        "scored_frames": scored,
+        "scored_frames": len(table),
+        **({"warnings": warnings} if warnings else {}),
     }
 
 

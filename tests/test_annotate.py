@@ -247,7 +247,7 @@ def test_with_causal_policies_the_last_state_is_the_selection(tmp_path, monkeypa
     scored(monkeypatch, table)
     options = pipeline.Options(policy="entropy", view_policy="first", annotate="all")
     seen = watched(monkeypatch)
-    content, _ = pipeline.select(shell, tmp_path / "walk.mp4", tmp_path / "out", options)
+    content = pipeline.select(shell, tmp_path / "walk.mp4", tmp_path / "out", options)
     assert len(seen) == 40  # nothing is added at the end
     last = seen[-1]
     assert not last.final
@@ -267,7 +267,7 @@ def test_other_policies_show_their_choice_for_a_second_and_say_so(tmp_path, monk
     walk.write(tmp_path / "walk.mp4", 40)
     scored(monkeypatch, table)
     seen = watched(monkeypatch)
-    content, _ = pipeline.select(
+    content = pipeline.select(
         shell, tmp_path / "walk.mp4", tmp_path / "out", pipeline.Options(annotate="all")
     )
     assert len(seen) == 50
@@ -287,7 +287,7 @@ def test_the_final_choice_says_where_a_class_is_unknown(tmp_path, monkeypatch, s
     scored(monkeypatch, dataclasses.replace(table, novelty=novelty))
     shell.spec.unknown_above = {a.name: 0.5 for a in table.categorical}
     seen = watched(monkeypatch)
-    content, _ = pipeline.select(
+    content = pipeline.select(
         shell, tmp_path / "walk.mp4", tmp_path / "out", pipeline.Options(annotate="all")
     )
     for name, choice in content["attributes"].items():
@@ -302,7 +302,7 @@ def test_one_attribute_with_the_default_policies(tmp_path, monkeypatch, shell):
     scored(monkeypatch, table)
     seen = watched(monkeypatch)
     name = table.categorical[0].name
-    content, _ = pipeline.select(
+    content = pipeline.select(
         shell, tmp_path / "walk.mp4", tmp_path / "out", pipeline.Options(annotate=name)
     )
     assert any(content["orientation"]["views"].values())
@@ -328,7 +328,7 @@ def test_the_last_frame_names_what_the_selection_names(tmp_path, monkeypatch, sh
     scored(monkeypatch, table)
     seen = watched(monkeypatch)
     options = pipeline.Options(annotate="all", **policies)
-    content, _ = pipeline.select(shell, tmp_path / "walk.mp4", tmp_path / "out", options)
+    content = pipeline.select(shell, tmp_path / "walk.mp4", tmp_path / "out", options)
     choice = content["attributes"][attribute.name]
     want = f"unknown {attribute.name}" if unknown else rare
     assert (choice["value"] or choice["reason"]) == want
@@ -365,7 +365,7 @@ def test_the_sample_is_annotated(tmp_path):
     from carjax import model
 
     options = pipeline.Options(policy="entropy", view_policy="first", annotate="all")
-    content, _ = pipeline.select(model.load(), SAMPLE, tmp_path / "out", options)
+    content = pipeline.select(model.load(), SAMPLE, tmp_path / "out", options)
     from carjax import parquet
 
     table, _ = parquet.read(tmp_path / "out" / "scores.parquet")

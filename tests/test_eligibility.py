@@ -85,6 +85,16 @@ def test_frames_too_dark_for_their_video_are_refused(level):
     assert unfit.tolist() == list(range(30, 36))
 
 
+@pytest.mark.parametrize(("level", "dark"), [(0.11, False), (0.09, True)])
+def test_a_video_is_dark_where_its_best_frames_are(level, dark):
+    colour = np.full((40, 3), level, np.float32)
+    colour[:10] = 0.05  # the shaded side
+    assert eligibility.is_dark(make_table(count=40, car_colour=colour)) is dark
+    assert not eligibility.is_dark(make_table(count=40, car_colour=None))
+    nowhere = make_table(count=40, car_colour=colour, car_probability=np.zeros(40))
+    assert not eligibility.is_dark(nowhere)
+
+
 def test_another_car_is_not_eligible_and_does_not_vote():
     table = walk()
     turned = np.arange(60, 80)

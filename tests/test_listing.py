@@ -305,7 +305,7 @@ def exported(tmp_path_factory):
             "score_video",
             lambda model, path, **_: (table, video.Decoder(path, fps="all")),
         )
-        content, _ = pipeline.select(shell, source, folder / "out", options)
+        content = pipeline.select(shell, source, folder / "out", options)
     return source, folder / "out", content
 
 

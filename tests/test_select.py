@@ -42,8 +42,7 @@ def truth():
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory):
     out = tmp_path_factory.mktemp("select") / "out"
-    content, warnings = pipeline.select(models.load(), SAMPLE, out, pipeline.Options(fps="all"))
-    assert warnings == []
+    content = pipeline.select(models.load(), SAMPLE, out, pipeline.Options(fps="all"))
     return out, content
 
 
@@ -52,6 +51,7 @@ def test_the_folder_is_complete_and_the_json_fits_its_schema(chosen):
     assert json.loads((out / "selection.json").read_text()) == content
     jsonschema.validate(content, selection.schema())
     assert content["video"]["scored_frames"] == content["video"]["frames"] == 180
+    assert "warnings" not in content["video"]
     assert (out / "report.html").is_file()
     names = {p.name for p in out.iterdir()}
     assert names == {"photos", "report.html", "scores.parquet", "selection.json"}
@@ -485,6 +485,25 @@ def test_a_truncated_video_gives_what_it_holds(tmp_path):
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr
     assert (tmp_path / "out" / "selection.json").is_file()
+
+
+def test_what_to_know_of_a_video_is_told_everywhere(tmp_path, capsys):
+    with av.open(str(SAMPLE)) as container:
+        images = [f.to_ndarray(format="rgb24") // 6 for f in container.decode(video=0)][:120:5]
+    source = write_video(tmp_path / "dark.mkv", images, rate=4)
+    source.write_bytes(source.read_bytes()[: int(source.stat().st_size * 0.7)])
+    out = tmp_path / "out"
+    assert command.main(["select", str(source), f"--out={out}", "--fps=all"]) == 0
+    content = json.loads((out / "selection.json").read_text())
+    jsonschema.validate(content, selection.schema())
+    cut, dark = content["video"]["warnings"]
+    assert "ends at" in cut
+    assert "very dark" in dark
+    told = capsys.readouterr().err
+    page = (out / "report.html").read_text()
+    for line in (cut, dark):
+        assert f"carjax: {line}" in told
+        assert line[1:] in page
 
 
 def test_help_fits_a_screen(capsys):

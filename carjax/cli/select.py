@@ -162,7 +162,7 @@ def main(argv: list[str]) -> int:
             bar("drawing", frames, max(frames, scored), "frames")
 
         on_scored(0)
-        content, warnings = pipeline.select(
+        content = pipeline.select(
             model,
             words[0],
             out,
@@ -180,7 +180,7 @@ def main(argv: list[str]) -> int:
         highlight=False,
         markup=False,
     )
-    for warning in warnings:
+    for warning in content["video"].get("warnings", ()):
         print(f"carjax: {warning}", file=sys.stderr)
     show(content, out)
     if values.plan:

@@ -51,7 +51,7 @@ class JobStatus(BaseModel):
     video: Video | None = None
     error: str | None = Field(None, description="What is wrong and what to do.")
     no_car: bool = Field(False, description="It failed because the video shows no car.")
-    warnings: list[str] = Field([], description="What was lost of a damaged video.")
+    warnings: list[str] = Field([], description="What to know of the video: one line each.")
     revision: int = Field(0, description="How often the result was edited.")
 
 

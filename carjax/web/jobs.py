@@ -60,7 +60,7 @@ class Job:
         video: what `limits.check` found.
         error: of a failed job, for the user.
         no_car: it failed because the video shows no car.
-        warnings: what was lost of a damaged video.
+        warnings: what to know of the video: one line each.
         revision: counts the edits.
         used: when it was last asked for, `time.monotonic()`.
     """

@@ -67,7 +67,7 @@ def select(
     model: str | None,
     weights: str | None,
 ) -> list[str]:
-    """Runs `carjax select` on an upload; returns what was lost of a damaged video."""
+    """Runs `carjax select` on an upload; returns what to know of the video: one line each."""
     from carjax import pipeline
     from carjax.web import results
 
@@ -83,14 +83,14 @@ def select(
     os.chdir(job / "video")
     try:
         report({"stage": "decoding", "frames": 0})
-        _, warnings = pipeline.select(
+        content = pipeline.select(
             _model(model, weights), name, "../out", _options(options), progress=progress
         )
         report({"stage": "writing"})
         results.publish_first(job)
     except CarjaxError as error:
         raise _named(error, name) from None
-    return warnings
+    return content["video"].get("warnings", [])
 
 
 def swap(report: Report, folder: str, photo: str, frame: int) -> None:
