@@ -430,9 +430,9 @@ def test_the_pure_function_refuses_what_it_would_misread(only_doors, frames):
 
 
 def test_score_frames_compiles_once_for_about_as_many_frames(only_doors, frames):
-    scoring._scorer.cache_clear()
+    scoring.scorer._scorer.cache_clear()
     four, three = (carjax.score_frames(only_doors, frames[:n]) for n in (4, 3))
-    assert scoring._scorer.cache_info().misses == 1
+    assert scoring.scorer._scorer.cache_info().misses == 1
     assert len(scoring.kept_scorer(only_doors, 4)._programs) == 1
     np.testing.assert_array_equal(four.probs["doors"][:3], three.probs["doors"])
     with pytest.raises(ValueError, match="at least one frame"):
