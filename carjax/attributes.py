@@ -6,7 +6,7 @@ A schema is a tuple of attributes. `CAR` is the one that carjax ships; any objec
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 
@@ -86,7 +86,7 @@ VIEWS = (
 # by the frame's border, or no car.
 CONTENT = Categorical("content", ("whole", "part", "none"))
 
-# ImageNet-1k (ILSVRC 2012) classes that are road vehicles with four or more wheels.
+# ImageNet-1k (ILSVRC 2012) classes of road vehicles with four or more wheels, and of their parts.
 VEHICLE_CLASSES: tuple[int, ...] = (
     407,  # ambulance
     436,  # beach wagon
@@ -127,6 +127,12 @@ def find(schema: Schema, name: str) -> Attribute:
         if attribute.name == name:
             return attribute
     raise ValueError(f"no attribute {name!r}; this model has: {', '.join(a.name for a in schema)}")
+
+
+def class_name(value: str | float, classes: Container[str]) -> str:
+    """The class that a label names, if it is one: 42 of 42.0, as spreadsheets write numbers."""
+    name = str(value)
+    return name if name in classes else name.removesuffix(".0")
 
 
 def attribute_to_json(attribute: Attribute) -> dict[str, Any]:

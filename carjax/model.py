@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.resources
-import json
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import flax.traverse_util
 import jax
 import numpy as np
-import safetensors
 
-from carjax import files, heads, localise
+from carjax import files, heads, localise, weights_file
 from carjax.attributes import (
     CAR,
     Angular,
@@ -39,7 +35,6 @@ DEFAULT_BUNDLE = "car_heads"
 _KIND = "carjax_bundle"
 # No backbone makes features of less.
 _LEAST_INPUT = 32
-_TRAINING_HASHES = "training/sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,22 +87,6 @@ class Spec:
             if head.attribute.name == name:
                 return head
         raise KeyError(f"no head for {name!r}; there are: {', '.join(a.name for a in self.schema)}")
-
-
-class Contents(NamedTuple):
-    """What a file of `write` holds.
-
-    Attributes:
-        flat: 'a/b/c' → float16 tensor.
-        spec: as it was written.
-        card: as it was written.
-        training_hashes: of the photos that were trained on.
-    """
-
-    flat: dict[str, np.ndarray]
-    spec: dict[str, Any]
-    card: dict[str, Any]
-    training_hashes: frozenset[str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -278,36 +257,14 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     card as JSON.
     """
     tree = {k: v for k, v in model.params.items() if k != "backbone"}
-    write(path, (_KIND, BUNDLE_VERSION), tree, spec_to_json(model.spec), model.card,
-          model.training_hashes)  # fmt: skip
-
-
-def write(
-    path: str | os.PathLike[str],
-    kind: tuple[str, int],
-    tree: Mapping[str, Any],
-    spec: Mapping[str, Any],
-    card: Mapping[str, Any],
-    training_hashes: Collection[str],
-) -> None:
-    """Writes trained weights as float16, with what is known of them: a bundle, or the like.
-
-    Args:
-        path: of the file.
-        kind: what it is, and the version of its layout.
-        tree: pytree of dicts.
-        spec: JSON-like; how to build what the weights are of.
-        card: JSON-like; see `Model`.
-        training_hashes: SHA-256 of every photo that was trained on.
-
-    Raises:
-        CarjaxError: a weight is not finite, or too large; or it cannot be written.
-    """
-    tensors = pretrained.flatten(tree)
-    hashes = [bytes.fromhex(h) for h in sorted(training_hashes)]
-    tensors[_TRAINING_HASHES] = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
-    metadata = {kind[0]: str(kind[1]), "spec": json.dumps(spec), "card": json.dumps(card)}
-    pretrained.write_safetensors(tensors, path, np.float16, metadata)
+    weights_file.write(
+        path,
+        (_KIND, BUNDLE_VERSION),
+        tree,
+        spec=spec_to_json(model.spec),
+        card=model.card,
+        training_hashes=model.training_hashes,
+    )
 
 
 def _assets() -> pathlib.Path:
@@ -350,7 +307,7 @@ def load(
             heads were trained on.
     """
     path = bundle_path(name_or_path)
-    with reading(path, (_KIND, BUNDLE_VERSION), "bundle") as (flat, row, card, hashes):
+    with weights_file.reading(path, (_KIND, BUNDLE_VERSION), "bundle") as (flat, row, card, hashes):
         spec = spec_from_json(row)
         _check_spec(spec)
         _check_registered(spec, path)
@@ -369,58 +326,9 @@ def load(
     return Model({"backbone": backbone_params, **tree}, spec, card, hashes)
 
 
-@contextlib.contextmanager
-def reading(path: pathlib.Path, kind: tuple[str, int], what: str) -> Iterator[Contents]:
-    """Reads a file of `write`; a fault in it, or in what the caller makes of it, is one line.
-
-    Args:
-        path: of the file.
-        kind: as it was written.
-        what: the word for such files in an error.
-
-    Raises:
-        CarjaxError: no such file, another kind or version, or a broken one.
-    """
-    try:
-        with safetensors.safe_open(path, "numpy") as f:
-            metadata = f.metadata() or {}
-            flat = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118, not a dict
-        if metadata.get(kind[0]) != str(kind[1]):
-            raise CarjaxError(f"{path}: not a carjax {what} of version {kind[1]}")
-        hashes = frozenset(row.tobytes().hex() for row in flat.pop(_TRAINING_HASHES))
-        pretrained.check_tensors(flat)
-        yield Contents(flat, json.loads(metadata["spec"]), json.loads(metadata["card"]), hashes)
-    except KeyError as error:
-        raise CarjaxError(f"{path}: not a carjax {what} ({error} is missing)") from None
-    except (
-        *(safetensors.SafetensorError, OSError, TypeError, ValueError),
-        *(AttributeError, IndexError, ZeroDivisionError),
-    ) as error:
-        raise CarjaxError(f"{path}: not a carjax {what} ({error})") from None
-
-
 def check(tree: Mapping[str, Any], spec: Spec, path: str | os.PathLike[str]) -> None:
     """Raises one CarjaxError that lists every tensor that the spec does not ask for, or lacks."""
-    check_shapes(tree, expected_params(spec), path)
-
-
-def check_shapes(
-    tree: Mapping[str, Any], wanted: Mapping[str, Any], path: str | os.PathLike[str]
-) -> None:
-    """Raises one CarjaxError that lists every tensor of another shape than wanted."""
-    expected = {k: v.shape for k, v in _flat(wanted).items()}
-    found = {k: v.shape for k, v in _flat(tree).items()}
-    faults = [
-        f"{key}: {found.get(key, 'missing')}, expected {expected.get(key, 'none')}"
-        for key in sorted(expected.keys() | found.keys())
-        if expected.get(key) != found.get(key)
-    ]
-    if faults:
-        raise CarjaxError(f"{path}: tensors do not fit the bundle's own spec: {'; '.join(faults)}")
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    return flax.traverse_util.flatten_dict(tree, sep="/")
+    weights_file.check_shapes(tree, expected_params(spec), path)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ LAYERS = (
     ("files", "attributes", "prefetch", "calibration", "precision"),
     ("download", "programs", "runtime", "table"),
     ("backbones", "video", "feature_columns"),
-    ("heads", "localise", "parquet"),
+    ("heads", "localise", "parquet", "weights_file"),
     ("content", "model", "sources"),
     ("datasets", "bundle"),
     ("temporal",),

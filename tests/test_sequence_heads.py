@@ -203,7 +203,7 @@ def test_a_file_gives_back_the_head(name, tmp_path):
     with pytest.raises(CarjaxError, match="not a carjax bundle of version"):
         model.load(path)
     sequence_model.save(dataclasses.replace(made, params={"trunk": params["trunk"]}), path)
-    with pytest.raises(CarjaxError, match=r"tensors do not fit.*votes/key/bias: missing"):
+    with pytest.raises(CarjaxError, match=r"tensors do not fit.*missing votes/key/bias"):
         sequence_model.load(path)
 
 

@@ -127,16 +127,20 @@ def expected_shapes(name: str) -> Mapping[str, tuple[int, ...]]:
     size = registry.spec_of(name).input_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, method="logits"), images)
-    flat = flax.traverse_util.flatten_dict(variables["params"], sep="/")
-    return types.MappingProxyType({key: value.shape for key, value in flat.items()})
+    return types.MappingProxyType(shapes(variables["params"]))
 
 
 def check(params: Mapping[str, Any], name: str, source: str | os.PathLike[str]) -> None:
     """Raises one CarjaxError that lists every missing, extra or misshapen tensor."""
-    found = {k: v.shape for k, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
-    wrong = faults(found, expected_shapes(name))
+    wrong = faults(shapes(params), expected_shapes(name))
     if wrong:
         raise CarjaxError(f"{source}: not {name}'s weights: {wrong}")
+
+
+def shapes(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every array, or what has one, of a pytree of dicts, by path."""
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    return {key: value.shape for key, value in flat.items()}
 
 
 def faults(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from carjax.attributes import Attribute, Categorical
+from carjax.attributes import Attribute, Categorical, class_name
 from carjax.datasets import csv_table
 
 # What the car's tables call an attribute, where it is not the attribute's own name.
@@ -96,9 +96,3 @@ def foreign_classes(
         return collections.Counter()
     known = {*attribute.classes}
     return collections.Counter(str(v) for v in values if v and class_name(v, known) not in known)
-
-
-def class_name(value: str | float, classes: Container[str]) -> str:
-    """The class that a label names, if it is one: 42 of 42.0, as spreadsheets write numbers."""
-    name = str(value)
-    return name if name in classes else name.removesuffix(".0")

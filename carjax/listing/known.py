@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from carjax.attributes import Categorical, Schema, find
-from carjax.datasets.label_columns import class_name
+from carjax.attributes import Categorical, Schema, class_name, find
 from carjax.errors import UsageError
 
 # The video strongly disagrees where it gives another class at least the first probability, and the

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from carjax import circular, files, model
+from carjax import circular, files, model, weights_file
 from carjax.backbones import pretrained
 from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
@@ -102,8 +102,14 @@ def save(sequence_model: SequenceModel, path: str | os.PathLike[str]) -> None:
         "head": model.head_to_json(spec.head),
         "options": dict(spec.options),
     }
-    model.write(path, (_KIND, SEQUENCE_VERSION), sequence_model.params, row, sequence_model.card,
-                sequence_model.training_hashes)  # fmt: skip
+    weights_file.write(
+        path,
+        (_KIND, SEQUENCE_VERSION),
+        sequence_model.params,
+        spec=row,
+        card=sequence_model.card,
+        training_hashes=sequence_model.training_hashes,
+    )
 
 
 def load(path: str | os.PathLike[str]) -> SequenceModel:
@@ -118,7 +124,7 @@ def load(path: str | os.PathLike[str]) -> SequenceModel:
     where = files.head_file(path)
     if not where.is_file():
         raise CarjaxError(f"{where}: no such sequence head (made by `carjax train`)")
-    with model.reading(where, (_KIND, SEQUENCE_VERSION), "sequence head") as found:
+    with weights_file.reading(where, (_KIND, SEQUENCE_VERSION), "sequence head") as found:
         row = found.spec
         spec = SequenceSpec(
             **{
@@ -132,5 +138,5 @@ def load(path: str | os.PathLike[str]) -> SequenceModel:
         find(spec)
     except UsageError as error:
         raise CarjaxError(f"{where}: {error}") from None
-    model.check_shapes(params, expected_params(spec), where)
+    weights_file.check_shapes(params, expected_params(spec), where)
     return SequenceModel(params, spec, found.card, found.training_hashes)

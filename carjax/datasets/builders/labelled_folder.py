@@ -17,11 +17,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from carjax.attributes import Angular, Attribute, Schema
+from carjax.attributes import Angular, Attribute, Schema, class_name
 from carjax.datasets import csv_table, schema_file
 from carjax.datasets.builders import base, encoded
 from carjax.datasets.builders.encoded import Fault
-from carjax.datasets.label_columns import class_name, column_of, foreign_classes, model_column
+from carjax.datasets.label_columns import column_of, foreign_classes, model_column
 from carjax.datasets.photos import LABEL_TABLE, SIDES
 from carjax.errors import CarjaxError, UsageError
 
