@@ -45,7 +45,11 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         module, attribute = _PUBLIC[name]
         return getattr(importlib.import_module(module), attribute)
-    if not name.startswith("_") and importlib.util.find_spec(f"carjax.{name}"):
+    if (
+        name.isidentifier()
+        and not name.startswith("_")
+        and importlib.util.find_spec(f"carjax.{name}")
+    ):
         return importlib.import_module(f"carjax.{name}")
     raise AttributeError(f"module 'carjax' has no attribute {name!r}")
 

@@ -122,17 +122,28 @@ def state_direction(
     density: circular.Density, calibration: DirectionCalibration
 ) -> circular.Density:
     """Returns the stated density, of twice as many components: K bodies, then K tails."""
-    tail = calibration.tail
-    scaled = [density.kappa * calibration.body_scale, density.kappa * calibration.tail_scale]
+    floor = density.floor if calibration.floor is None else calibration.floor
+    return _with_tail(
+        density, calibration.body_scale, calibration.tail_scale, calibration.tail, floor
+    )
+
+
+def _with_tail(
+    density: circular.Density,
+    body_scale: jax.Array | float,
+    tail_scale: jax.Array | float,
+    tail: jax.Array | float,
+    floor: jax.Array | float,
+) -> circular.Density:
+    """Bodies of κ·body_scale, and a share `tail` of the weight on tails of κ·tail_scale."""
+    weights, kappa = density.weights, density.kappa
     return circular.Density(
-        weights=jnp.concatenate([density.weights * (1.0 - tail), density.weights * tail], -1),
+        weights=jnp.concatenate([weights * (1.0 - tail), weights * tail], -1),
         mu=jnp.concatenate([density.mu, density.mu], -1),
-        kappa=jnp.minimum(jnp.concatenate(scaled, -1), _MAX_KAPPA),
-        floor=(
-            density.floor
-            if calibration.floor is None
-            else jnp.full_like(density.floor, calibration.floor)
+        kappa=jnp.minimum(
+            jnp.concatenate([kappa * body_scale, kappa * tail_scale], -1), _MAX_KAPPA
         ),
+        floor=jnp.broadcast_to(floor, density.floor.shape).astype(density.floor.dtype),
     )
 
 
@@ -224,16 +235,7 @@ def fit_direction(
 
     @jax.jit
     def loglik(x: jax.Array) -> jax.Array:
-        stated = circular.Density(
-            jnp.concatenate([density.weights * (1 - x[2]), density.weights * x[2]], -1),
-            jnp.concatenate([density.mu, density.mu], -1),
-            jnp.minimum(
-                jnp.concatenate([density.kappa * x[0], density.kappa * x[1]], -1),
-                _MAX_KAPPA,
-            ),
-            jnp.full_like(density.floor, x[3]),
-        )
-        return share @ circular.log_prob(stated, angle)
+        return share @ circular.log_prob(_with_tail(density, *x), angle)
 
     def numbers(x: np.ndarray) -> np.ndarray:
         body = np.exp(x[0])

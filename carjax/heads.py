@@ -23,7 +23,7 @@ from carjax.calibration import (
     state_classes,
     state_direction,
 )
-from carjax.errors import UsageError
+from carjax.errors import UsageError, one_line
 
 # exp(log κ) stays in the range where float32 statistics are exact (see circular).
 _LOG_KAPPA_RANGE = (-4.0, 9.0)
@@ -533,3 +533,35 @@ def create(spec: HeadSpec, *, dropout: float = 0.0) -> nn.Module:
         return CategoricalHead(spec, dropout)
     head: type = find_density(spec)
     return head(spec, dropout)
+
+
+def check_density(spec: HeadSpec, features: Features) -> None:
+    """Checks what a density of one's own gives, by shapes alone.
+
+    Args:
+        spec: of a direction's head.
+        features: of one image, as it will see them.
+
+    Raises:
+        UsageError: it cannot be built or called, or gives no `circular.Density` of batch shape [B].
+    """
+    said = f"config.head.density: {spec.density!r} of {spec.module}"
+    two = jax.tree.map(lambda x: jnp.concatenate([x, x]), features)
+
+    def predict(two: Features) -> Any:
+        return create(spec).init_with_output(jax.random.key(0), two)[0]
+
+    try:
+        density = jax.eval_shape(predict, two)
+    except Exception as error:  # it is anybody's code
+        raise UsageError(f"{said}: cannot be called ({one_line(error)})") from error
+    if not isinstance(density, circular.Density):
+        raise UsageError(f"{said} must return a circular.Density, not {type(density).__name__}")
+    shapes = {name: getattr(x, "shape", None) for name, x in density._asdict().items()}
+    components = shapes["mu"] if shapes["mu"] and len(shapes["mu"]) == 2 else (2, 1)
+    wanted = {"weights": components, "mu": components, "kappa": components, "floor": (2,)}
+    if components[0] != 2 or shapes != wanted:
+        got = ", ".join(f"{name} {list(shape or ())}" for name, shape in shapes.items())
+        raise UsageError(
+            f"{said}: of 2 images it must give weights, mu, kappa [2, K] and floor [2], not {got}"
+        )

@@ -61,6 +61,12 @@ class Spec:
         return tuple(head.attribute for head in self.heads)
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        """The Python modules that register what carjax does not have: see `plugins`."""
+        named = {head.module for head in self.heads} | {registry.module_of(self.backbone)}
+        return tuple(sorted(named - {""}))
+
+    @property
     def of_cars(self) -> bool:
         """Whether it can be that a frame shows no car: not where all attributes are one's own."""
         known = {attribute.name for attribute in CAR}
@@ -93,7 +99,8 @@ class Spec:
 class Model:
     """Parameters, their static description, and what is known of their making.
 
-    Compares and hashes by identity.
+    Compares and hashes by identity, and is kept as compiled: other parameters are another model,
+    `dataclasses.replace(model, params=…)`.
 
     Attributes:
         params: {'backbone': …, 'heads': {name: …}, 'localise': …, 'content': …}; float32 arrays.

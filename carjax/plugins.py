@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
+import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from carjax.errors import UsageError, one_line
@@ -35,6 +37,27 @@ def load(module: str, setting: str) -> None:
         raise UsageError(
             f"cannot import {module} ({setting}): {hint} ({one_line(error)})"
         ) from None
+
+
+def code_of(modules: Iterable[str]) -> str | None:
+    """Returns a hash of the code of imported modules, of packages all of it; '' of no module.
+
+    None where there is no file to read, as of what was typed in.
+    """
+    digest = hashlib.sha256()
+    count = 0
+    for name in sorted({module.partition(".")[0] for module in modules}):
+        module = sys.modules[name]
+        folders = [pathlib.Path(path) for path in getattr(module, "__path__", ())]
+        files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+        if not folders and getattr(module, "__file__", None):
+            files = [pathlib.Path(str(module.__file__))]
+        if not files:
+            return None
+        for file in files:
+            digest.update(file.read_bytes())
+            count += 1
+    return digest.hexdigest() if count else ""
 
 
 def adder(table: dict[str, Any], name: str) -> Callable[[Kind], Kind]:

@@ -22,7 +22,7 @@ ANNOTATED = "annotated.mp4"
 PHOTOS = "photos"
 # While results move in: which files of the folder are carjax's, those of a stopped run among them.
 _JOURNAL = ".carjax.json"
-_PART = re.compile(r"\.carjax\.[0-9a-f]+\.part")
+_PART = re.compile(r"\.(\.carjax\.json|carjax)\.[0-9a-f]+\.part")
 
 
 def check_apart(target: pathlib.Path, source: str | os.PathLike[str]) -> None:
@@ -94,7 +94,8 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
                 (target / path).unlink(missing_ok=True)
             for path in sorted(new, key=lambda path: path == SELECTION):
                 os.replace(folder / path, target / path)
-            (target / _JOURNAL).unlink()
+            # Another run into the same folder may have been first.
+            (target / _JOURNAL).unlink(missing_ok=True)
         except OSError as error:
             raise CarjaxError(
                 f"cannot write {target}: {error.strerror or error}; give another --out"

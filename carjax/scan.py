@@ -19,6 +19,7 @@ from carjax.table import ScoreTable, concatenate
 if TYPE_CHECKING:
     from carjax.backbones.features import Level
     from carjax.model import Model
+    from carjax.scoring import FrameScores
 
 # On CPU the rate is the same from 8 to 32; small batches waste less on the last one.
 BATCH_SIZE = 12
@@ -51,6 +52,7 @@ class Ahead:
     Args:
         path: a video file.
         fps: as in `score_video`.
+        seek: with 'auto': jump to frames by the file's index, and not decode from its start.
 
     Attributes:
         source: the video.
@@ -170,13 +172,11 @@ class _Scan:
         from carjax import scoring
 
         self.watch = watch
-        self.batch_size = 0
         self._model = model
         self._progress = progress
         self._tables: list[ScoreTable] = []
         self._shape: tuple[int, ...] | None = None
-        self._pending: tuple[Any, video.Batch] | None = None
-        self._scoring = scoring
+        self._pending: tuple[FrameScores, video.Batch] | None = None
         with watch("score"):
             self._scorer = scoring.kept_scorer(model, BATCH_SIZE, features)
         self.batch_size = self._scorer.batch_size
@@ -208,10 +208,12 @@ class _Scan:
                 self._collect(*self._pending)
             self._pending = None
 
-    def _collect(self, scores: Any, batch: video.Batch) -> None:
+    def _collect(self, scores: FrameScores, batch: video.Batch) -> None:
+        from carjax import scoring
+
         # The whole batch becomes a table, padding and all: one shape, so nothing compiles again.
-        table = self._scoring.to_table(
-            self._scoring.to_host(scores), self._model.spec, batch.index, batch.time_s
+        table = scoring.to_table(
+            scoring.to_host(scores), self._model.spec, batch.index, batch.time_s
         )
         self._tables.append(table.take(np.flatnonzero(batch.mask)))
         self._progress(sum(len(t) for t in self._tables))

@@ -3,8 +3,8 @@
     carjax train --config=configs/orientation.py --workdir=out/orientation
 
 Result, as the mean of five outer folds (`python benchmarks/nested.py --workdir=DIR`): median error
-2.49° on known models, 2.76° on unseen ones; within 30° 0.9895 and 0.9864; log-likelihood,
-calibrated, 1.05 and 0.96 nats per radian. All models in training, uncalibrated
+2.46° on known models, 2.78° on unseen ones; within 30° 0.9887 and 0.9852; log-likelihood,
+calibrated, 1.05 and 0.95 nats per radian. All models in training, uncalibrated
 (benchmarks/crossval.py): 2.54°, 0.9895, flips 0.48%, log-likelihood 0.97; against 24 corrected
 labels, flips 0.15%.
 """

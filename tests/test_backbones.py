@@ -315,6 +315,12 @@ def test_a_backbone_of_ones_own_is_found_by_its_name(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
     frames = np.full((2, 40, 60, 3), 127, np.uint8)
     assert backbones.features(module, loaded, frames).grid.shape == (2, 4, 4, 8)
+    code = registry.code_of(name)
+    darker = dataclasses.replace(backbones.spec_of(name), mean=20.0)
+    monkeypatch.setitem(registry.BACKBONES, name, darker)
+    assert code
+    assert registry.code_of(name) != code
+    assert registry.code_of("efficientnet_lite2") == ""
     with pytest.raises(UsageError, match=r"cannot import no_such \(backbone 'no_such:net'\)"):
         backbones.create("no_such:net")
     with pytest.raises(UsageError, match="no published file to convert"):

@@ -6,6 +6,7 @@ import pytest
 from carjax.attributes import CAR, Angular, Categorical
 from carjax.datasets import csv_table, photos
 from carjax.errors import CarjaxError
+from carjax.evaluation import labels
 
 
 def test_a_byte_order_mark_blanks_and_short_rows(tmp_path):
@@ -25,7 +26,11 @@ def test_a_byte_order_mark_blanks_and_short_rows(tmp_path):
     [
         ("file,type\nK\u00e4fer.jpg,sedan\n".encode("latin-1"), "not a CSV table in UTF-8"),
         (b"", "is empty"),
-        (b"photo,type\n", "no column file; it has: photo, type"),
+        (b"photo,type\n", "no column file; it has: photo, type$"),
+        (b"file;type\na.jpg;SUV\n", r"it has: file;type \(columns must be separated by commas"),
+        (b"file,type,type\n", "more than one column type"),
+        (b"file,azimuth_deg\na.jpg,\nb.jpg,12,5\n", "line 3: 3 fields, but the header has 2: a fi"),
+        (b"file,type\na\0.jpg,SUV\n", "line 2: a byte that no text has"),
     ],
 )
 def test_what_is_no_such_table_is_one_line(tmp_path, content, says):
@@ -37,6 +42,32 @@ def test_what_is_no_such_table_is_one_line(tmp_path, content, says):
         csv_table.read(tmp_path / "none.csv", ["file"])
 
 
+def test_blanks_around_names_and_commas_at_the_end_do_not_matter(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("file, type ,\na.jpg, SUV,,\n")
+    table = csv_table.read(path, ["type"])
+    assert table.rows == [{"file": "a.jpg", "type": "SUV", "": ""}]
+
+
+def test_a_photo_has_one_row(tmp_path):
+    path = tmp_path / "labels.csv"
+    schema = (Categorical("doors", ("2", "4")),)
+    path.write_text("file,doors\na.jpg,2\nb.jpg,2\na.jpg,4\n")
+    says = "line 4: 'a.jpg' has a row already, in line 2"
+    with pytest.raises(CarjaxError, match=says):
+        photos.read_labels(tmp_path, schema)
+    with pytest.raises(CarjaxError, match=says):
+        labels.read(path, tmp_path, schema)
+    path.write_text("file,fold\na.jpg,0\nb.jpg,2\na.jpg,1\n")
+    with pytest.raises(CarjaxError, match=says):
+        photos.read_fold_table(path)
+    with pytest.raises(CarjaxError, match=says):
+        labels.read_split(path, ["a.jpg"])
+    # Windows of one photo are photos of their own.
+    path.write_text("file,doors,left,top,right,bottom\na.jpg,2,0,0,9,9\na.jpg,4,9,0,20,9\n")
+    assert photos.read_labels(tmp_path, schema).labels["doors"].tolist() == [0, 1]
+
+
 def test_training_labels_may_be_short_and_no_angle_is_infinite(tmp_path):
     schema = (Categorical("doors", ("2", "4")), Angular("orientation"))
     table = tmp_path / "labels.csv"
@@ -45,8 +76,10 @@ def test_training_labels_may_be_short_and_no_angle_is_infinite(tmp_path):
     assert read.labels["doors"].tolist() == [1, -1]
     assert read.labels["orientation"][0] == np.float32(12.5)
     assert np.isnan(read.labels["orientation"][1])
-    table.write_text("file,azimuth_deg,doors\na.jpg,inf,4\n")
-    with pytest.raises(CarjaxError, match="line 2: azimuth_deg: 'inf' is not an angle in degrees"):
-        photos.read_labels(tmp_path, schema)
+    for angle in ("inf", "1e30"):
+        table.write_text(f"file,azimuth_deg,doors\na.jpg,{angle},4\n")
+        says = f"line 2: azimuth_deg: '{angle}' is not an angle in degrees"
+        with pytest.raises(CarjaxError, match=says):
+            photos.read_labels(tmp_path, schema)
     with pytest.raises(CarjaxError, match="no column type, make"):
         photos.read_labels(tmp_path, CAR)

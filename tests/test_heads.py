@@ -1,5 +1,6 @@
 """The heads: pooling, classes as unions of parts, and the density that the angular head gives."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import sys
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import circular, heads
+from carjax import circular, heads, plugins
 from carjax.attributes import Angular, Categorical
 from carjax.backbones.features import Features
+from carjax.errors import UsageError
 
 DOORS = Categorical("doors", ("2", "3", "4", "5"))
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -149,6 +151,41 @@ def test_kept_features_are_pooled_as_the_head_pools_them_also_none_of_them():
     none = heads.pool_kept(jax.tree.map(lambda x: x[:0], kept), 4)
     assert (none.grid.shape, none.grid.dtype) == ((0, 4, 4, 5), np.float16)
     assert heads.pool_kept(kept, 0) is kept
+
+
+class Faulty(nn.Module):
+    """A density that is none, in the way that its spec's module says."""
+
+    spec: heads.HeadSpec
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, features, *, train=False):
+        mu = nn.Dense(2)(features.pooled)
+        floor = jnp.zeros(() if self.spec.module == "scalar" else len(mu))
+        if self.spec.module == "array":
+            return mu
+        if self.spec.module == "raises":
+            raise TypeError("no such thing")
+        return circular.Density(jnp.ones_like(mu), mu, jnp.ones_like(mu), floor)
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        ("scalar", r"floor \[2\], not weights \[2, 2\], .* floor \[\]"),
+        ("array", "must return a circular.Density, not ShapeDtypeStruct"),
+        ("raises", r"cannot be called \(no such thing\)"),
+    ],
+)
+def test_a_density_that_is_none_is_told_before_training(monkeypatch, module, says):
+    monkeypatch.setitem(heads.ANGULAR_HEADS, "faulty", Faulty)
+    monkeypatch.setattr(plugins, "load", lambda module, setting: None)
+    spec = heads.HeadSpec(Angular("heading"), density="faulty", module=module)
+    features = Features(jnp.zeros((1, 8)), jnp.zeros((1, 2, 2, 3)))
+    with pytest.raises(UsageError, match=f"'faulty' of {module}.*{says}"):
+        heads.check_density(spec, features)
+    heads.check_density(dataclasses.replace(spec, module="sound"), features)
 
 
 def test_a_file_under_two_names_is_one(monkeypatch):

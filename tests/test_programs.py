@@ -1,11 +1,15 @@
 """Kept programs: the same numbers without tracing, and never a stale or broken one."""
 
+import dataclasses
+import sys
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from carjax import programs, scoring
+from carjax import plugins, programs, scoring
 
 ARGS = (np.arange(6.0, dtype=np.float32).reshape(2, 3), np.float32(3.0))
 
@@ -74,6 +78,40 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path, folder
     (tmp_path / "file").touch()
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file"))
     assert float(programs.cached(traced[0], ARGS, "a")(*ARGS)["sum"]) == 18.0
+
+
+def test_a_program_with_code_of_ones_own_is_kept_only_while_that_stays(
+    tiny_model, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(programs, "cached", lambda f, args, static: asked.append(static) or f)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "head_of_mine.py"
+    path.write_text("width = 1\n")
+    plugins.load("head_of_mine", "a setting")
+    head = dataclasses.replace(tiny_model.spec.heads[0], module="head_of_mine")
+    spec = dataclasses.replace(tiny_model.spec, heads=(head,))
+    scorer = scoring.Scorer(dataclasses.replace(tiny_model, spec=spec), 2)
+    for _ in range(2):
+        scorer._program(())
+    path.write_text("width = 2\n")
+    scorer._program(())
+    assert asked[0] == asked[1] != asked[2]
+    monkeypatch.setitem(sys.modules, "head_of_mine", types.ModuleType("head_of_mine"))
+    assert scorer._program(()) is scorer._score  # typed in: nobody can tell whether it changed
+    assert len(asked) == 3
+
+
+def test_the_code_of_a_package_is_all_of_it(tmp_path, monkeypatch):
+    (tmp_path / "package_of_mine" / "deep").mkdir(parents=True)
+    for name in ("__init__", "heads", "deep/layers"):
+        (tmp_path / "package_of_mine" / f"{name}.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.load("package_of_mine.heads", "a setting")
+    before = plugins.code_of(["package_of_mine.heads"])
+    (tmp_path / "package_of_mine" / "deep" / "layers.py").write_text("depth = 3\n")
+    assert before != plugins.code_of(["package_of_mine.heads"])
+    assert plugins.code_of([]) == ""
 
 
 @pytest.mark.usefixtures("quick_compilation")

@@ -126,12 +126,8 @@ def test_head_mask_is_true_on_one_head_only():
         training.head_mask(params, "wheels")
 
 
-def test_every_leaf_needs_a_label():
-    with pytest.raises(ValueError, match="no rule labels a/v, b"):
-        optimiser.label_params({"a": {"w": 0, "v": 0}, "b": 0}, [("a/w", optimiser.TRAIN)])
-    with pytest.raises(ValueError, match="thaw"):
-        optimiser.label_params({"a": 0}, [("a", "thaw")])
-    with pytest.raises(ValueError, match="neck"):
+def test_a_branch_of_unknown_use_is_refused():
+    with pytest.raises(ValueError, match="neither trained nor frozen: neck"):
         training.head_mask({"neck": {"w": 0}, "heads": {"type": {"w": 0}}}, "type")
 
 

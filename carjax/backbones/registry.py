@@ -106,12 +106,25 @@ def spec_of(name: str) -> Backbone:
     Raises:
         UsageError: no such backbone, or no such module.
     """
-    module, colon, _ = name.partition(":")
-    if colon and name not in BACKBONES:
-        plugins.load(module, f"backbone {name!r}")
+    if name not in BACKBONES:
+        plugins.load(module_of(name), f"backbone {name!r}")
     if name not in BACKBONES:
         raise UsageError(f"no backbone {name!r}; there are: {', '.join(BACKBONES)}")
     return BACKBONES[name]
+
+
+def module_of(name: str) -> str:
+    """The Python module that registers a backbone of one's own; '' of those of carjax."""
+    module, colon, _ = name.partition(":")
+    return module if colon else ""
+
+
+def code_of(name: str) -> str:
+    """What the features of a backbone of one's own depend on besides its weights; '' of ours."""
+    if not module_of(name):
+        return ""
+    backbone = spec_of(name)
+    return f"{backbone.mean} {backbone.scale} {plugins.code_of([module_of(name)])}"
 
 
 def create(name: str, **kwargs: Any) -> nn.Module:

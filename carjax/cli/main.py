@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -112,6 +113,12 @@ def _again(ignored: Any) -> None:
 def run() -> None:
     """The console script's entry."""
     sys.unraisablehook = _again
+    # Warnings look as errors do, whatever other packages make of their own.
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("carjax: %(message)s"))
+    own = logging.getLogger("carjax")
+    own.addHandler(shown)
+    own.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
     # What cannot be written as the terminal wants it is no reason to fail at the end.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from carjax.errors import CarjaxError
@@ -33,6 +33,15 @@ class Table(NamedTuple):
         """Returns the error that says what is wrong with a row, by its index, and where that is."""
         return CarjaxError(f"{self.path}: line {self.lines[row]}: {what}")
 
+    def check_unique(self, columns: Sequence[str]) -> None:
+        """Raises a CarjaxError for a row that has the same in all these columns as another one."""
+        first: dict[tuple[str, ...], int] = {}
+        for i, row in enumerate(self.rows):
+            other = first.setdefault(tuple(row[name] for name in columns), i)
+            if other != i:
+                what = f"{row[columns[0]]!r} has a row already, in line {self.lines[other]}"
+                raise self.fault(i, what)
+
     def number(self, row: int, column: str) -> float:
         """Returns the finite number in a field.
 
@@ -57,7 +66,8 @@ def read(path: str | os.PathLike[str], needed: Sequence[str]) -> Table:
         needed: columns that it must have.
 
     Raises:
-        CarjaxError: no such file, not a table, or a missing column.
+        CarjaxError: no such file, not a table, or a missing column; or a row has more fields than
+            the header, or one that no text has.
     """
     table = pathlib.Path(path)
     if not table.is_file():
@@ -66,14 +76,21 @@ def read(path: str | os.PathLike[str], needed: Sequence[str]) -> Table:
     try:
         with table.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, restval="")
-            columns = tuple(reader.fieldnames or ())
+            columns = tuple(name.strip() for name in reader.fieldnames or ())
+            reader.fieldnames = columns
             for row in reader:
-                rows.append({name: (row[name] or "").strip() for name in columns})
+                # `DictReader` gives what is beyond the header under None.
+                surplus = row.pop(None, None)  # type: ignore[call-overload]
+                _check_fields(f"{table}: line {reader.line_num}", row, surplus or ())
+                rows.append({name: value.strip() for name, value in row.items()})
                 lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CarjaxError(f"{table}: not a CSV table in UTF-8 ({error})") from None
     if not columns:
         raise CarjaxError(f"{table}: is empty; expected a header with column {', '.join(needed)}")
+    twice = {name for name in columns if name and columns.count(name) > 1}
+    if twice:
+        raise CarjaxError(f"{table}: more than one column {', '.join(sorted(twice))}")
     require(table, columns, needed)
     return Table(table, columns, rows, tuple(lines))
 
@@ -82,4 +99,18 @@ def require(path: str | os.PathLike[str], columns: Sequence[str], needed: Iterab
     """Raises a CarjaxError that names the columns which a table lacks, if it lacks any."""
     missing = [name for name in needed if name not in columns]
     if missing:
-        raise CarjaxError(f"{path}: no column {', '.join(missing)}; it has: {', '.join(columns)}")
+        hint = ""
+        if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+            hint = " (columns must be separated by commas)"
+        listed = ", ".join(columns)
+        raise CarjaxError(f"{path}: no column {', '.join(missing)}; it has: {listed}{hint}")
+
+
+def _check_fields(where: str, row: Mapping[str, str], surplus: Sequence[str]) -> None:
+    if any(value.strip() for value in surplus):
+        raise CarjaxError(
+            f"{where}: {len(row) + len(surplus)} fields, but the header has {len(row)}: "
+            "a field that holds a comma stands in quotes, and decimals have a point"
+        )
+    if any("\0" in value for value in row.values()):
+        raise CarjaxError(f"{where}: a byte that no text has; is this a table in UTF-8?")

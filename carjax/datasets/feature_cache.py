@@ -56,6 +56,7 @@ class CacheKey:
         content_sha256: of the photos and their crops, from `content_sha256`.
         augmentation: how views are drawn.
         dtype: type of the backbone's computation.
+        code: of a backbone of one's own, `registry.code_of` it.
     """
 
     backbone: str
@@ -65,10 +66,13 @@ class CacheKey:
     content_sha256: str
     augmentation: augment.Augmentation
     dtype: str = "float32"
+    code: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the key as JSON-like data."""
-        return {**dataclasses.asdict(self), "canvas": CANVAS}
+        key = {**dataclasses.asdict(self), "canvas": CANVAS}
+        # As it was before there were backbones of one's own: what is cached stays valid.
+        return key if self.code else {k: v for k, v in key.items() if k != "code"}
 
     def digest(self) -> str:
         """Returns the folder's name: 20 hexadecimal digits."""

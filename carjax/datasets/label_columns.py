@@ -15,6 +15,8 @@ from carjax.datasets import csv_table
 COLUMNS = {"brand": "make", "orientation": "azimuth_deg"}
 # Who names the model, for splits by model.
 MODEL_COLUMNS = ("class_name", "model")
+# A hundred turns.
+_MOST_DEG = 36000.0
 
 
 def column_of(attribute: Attribute, header: Collection[str]) -> str:
@@ -77,8 +79,8 @@ def _degrees(value: str | float) -> float:
         number = float(value)
     except ValueError:
         number = math.nan
-    # In float32 a larger one is infinite.
-    if not abs(number) <= np.finfo(np.float32).max:
+    # Of many turns nothing is left that float32 could tell apart.
+    if not abs(number) <= _MOST_DEG:
         raise ValueError(f"{value!r} is not an angle in degrees")
     return number
 

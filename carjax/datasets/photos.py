@@ -138,13 +138,16 @@ def read_labels(
             `right` and `bottom`, photos are cropped to that window, in pixels.
 
     Raises:
-        CarjaxError: no such file, a missing column, a value that is not a number.
+        CarjaxError: no such file, a missing column, a value that is not a number, or two rows of
+            one photo (or window).
     """
     root = pathlib.Path(folder)
     path = pathlib.Path(table or root / LABEL_TABLE)
     read = csv_table.read(path, ["file"])
     header, rows = read.columns, read.rows
     csv_table.require(path, header, [column_of(attribute, header) for attribute in schema])
+    windows = {*SIDES} <= {*header}
+    read.check_unique(["file", *SIDES] if windows else ["file"])
     labels: dict[str, np.ndarray] = {}
     unheard_of: dict[str, collections.Counter[str]] = {}
     for attribute in schema:
@@ -158,7 +161,7 @@ def read_labels(
         labels,
         np.array([row[model] if model else "" for row in rows]),
         np.full((len(rows), 4), np.nan, np.float32),
-        crop=_sides(path, rows, "a window") if {*SIDES} <= {*header} else None,
+        crop=_sides(path, rows, "a window") if windows else None,
         unheard_of=unheard_of,
     )
 
@@ -187,6 +190,7 @@ def correct(
         CarjaxError: no such table, or a value that is no class or no angle.
     """
     table = csv_table.read(path, ["file"])
+    table.check_unique(["file"])
     rows = {row["file"]: row for row in table.rows}
     labels = dict(photos.labels)
     for attribute in schema:
@@ -255,9 +259,10 @@ def read_fold_table(path: str | os.PathLike[str]) -> dict[str, int]:
     Raises:
         CarjaxError: no such table, or a fold that is not a number.
     """
-    rows = csv_table.read(path, ["file", "fold"]).rows
+    table = csv_table.read(path, ["file", "fold"])
+    table.check_unique(["file"])
     try:
-        return {row["file"]: int(row["fold"]) for row in rows}
+        return {row["file"]: int(row["fold"]) for row in table.rows}
     except ValueError as error:
         raise CarjaxError(f"{path}: a fold: {error}") from None
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from carjax import model as models
-from carjax import parquet, runtime, scoring, video
+from carjax import parquet, plugins, runtime, scoring, video
 from carjax.channel import Channel
 from carjax.engine.batching import Batch, Buffers, batches
 from carjax.engine.feed import End, Feed
@@ -74,6 +74,8 @@ def settings_of(model: Model, options: Options) -> dict[str, Any]:
         settings["save_features"] = options.features.level
     if options.decoder != "pyav":
         settings["decoder"] = options.decoder
+    if model.spec.modules:
+        settings["code"] = plugins.code_of(model.spec.modules)
     return settings
 
 

@@ -44,8 +44,8 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
         schema: what the model predicts.
 
     Raises:
-        CarjaxError: no such file or folder, not a table, no row, no column to evaluate, or an
-            azimuth that is not a number.
+        CarjaxError: no such file or folder, not a table, no row, no column to evaluate, a photo
+            with two rows, or an azimuth that is not a number.
     """
     table, folder = pathlib.Path(path), pathlib.Path(images)
     given = _read(table)
@@ -69,6 +69,7 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
     names = tuple(row["file"] for row in rows)
     if "" in names:
         raise given.fault(names.index(""), "names no file")
+    given.check_unique(["file"])
     photos = Photos(
         paths=tuple(folder / name for name in names),
         names=names,
@@ -97,6 +98,7 @@ def read_split(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
     column = next((c for c in ("split", "fold") if c in given.columns), None)
     if column is None:
         raise CarjaxError(f"{table}: no column split or fold")
+    given.check_unique(["file"])
     parts = {row["file"]: row[column] for row in given.rows}
     found = np.array([parts.get(name, "") for name in names])
     if not (found != "").any():

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import programs
+from carjax import plugins, programs
 from carjax.backbones.features import Level
 from carjax.model import Model
 from carjax.scoring.statistics import (
@@ -138,13 +138,20 @@ class Scorer:
         args = (self._params, *jax.device_put(inputs, self._batch))
         with self._lock:
             if frames.shape not in self._programs:
-                static = repr((self.model.spec, self.dtype, self.features))
-                self._programs[frames.shape] = programs.cached(self._score, args, static)
+                self._programs[frames.shape] = self._program(args)
         scores = self._programs[frames.shape](*args)
         if buffer is not None:
             with self._lock:
                 self._buffers.append((buffer, scores))
         return scores
+
+    def _program(self, args: tuple[Any, ...]) -> Callable[..., FrameScores]:
+        """The program for arguments like these, which may have been kept on disk."""
+        spec = self.model.spec
+        code = plugins.code_of(spec.modules)
+        if code is None:
+            return self._score
+        return programs.cached(self._score, args, repr((spec, self.dtype, self.features, code)))
 
     def _take_buffer(self, shape: tuple[int, ...]) -> np.ndarray:
         """A host buffer of that shape that no device reads any more: an old one or a new one."""

@@ -137,15 +137,9 @@ def view_masses(table: ScoreTable, mask: np.ndarray, views: int) -> np.ndarray:
     elif table.azimuth_density is not None:
         masses = grids.bin_masses(table.azimuth_density, views)
     else:
-        import jax
-
         from carjax import circular
 
-        masses = np.asarray(
-            jax.jit(circular.view_probs, static_argnames="views")(
-                density_of(table, mask), views=views
-            )
-        )
+        masses = np.asarray(circular.view_probs(density_of(table, mask), views))
     return np.where(mask[:, None], masses, 0)
 
 
@@ -156,14 +150,10 @@ def _coverage(table: ScoreTable, mask: np.ndarray, weights: np.ndarray) -> np.nd
     if table.azimuth_density is not None:
         mean = np.average(table.azimuth_density[mask], axis=0, weights=weights[mask])
         return grids.resampled(mean, 360)
-    import jax
-
     from carjax import circular
 
     weights = np.where(mask, weights, 0)
-    coverage = jax.jit(circular.coverage_map, static_argnames="n")(
-        density_of(table, mask), weights / weights.sum(), n=360
-    )
+    coverage = circular.coverage_map(density_of(table, mask), weights / weights.sum())
     return np.asarray(coverage, np.float64)
 
 

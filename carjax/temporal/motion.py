@@ -93,12 +93,12 @@ class Motion:
             raise ValueError(f"speeds_deg_s must be symmetric about 0, not {self.speeds_deg_s}")
         for name in ("drift_deg", "change_rate", "turn_rate", "floor", "correlation_s"):
             value = getattr(self, name)
-            # While JAX rebuilds the tree a leaf can be anything.
-            if not isinstance(value, int | float | np.ndarray | np.generic):
+            # A leaf can be anything, such as a gradient, when JAX rebuilds the tree.
+            if not isinstance(value, int | float):
                 continue
-            if not (np.isfinite(value) & (np.asarray(value) >= 0.0)).all():
+            if not (np.isfinite(value) and value >= 0.0):
                 raise ValueError(f"{name} must be a finite number from 0, not {value}")
-            if name == "floor" and (np.asarray(value) > 1.0).any():
+            if name == "floor" and value > 1.0:
                 raise ValueError(f"floor is a share, from 0 to 1, not {value}")
         # Hashable, whatever sequence was given.
         object.__setattr__(self, "speeds_deg_s", tuple(speeds.tolist()))

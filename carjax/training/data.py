@@ -15,7 +15,8 @@ import ml_collections
 import numpy as np
 
 from carjax import heads
-from carjax.attributes import CONTENT
+from carjax.attributes import CONTENT, Categorical
+from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import feature_cache, photos, prepared
 from carjax.errors import CarjaxError
@@ -141,6 +142,21 @@ def _warn_of_foreign(name: str, known: photos.Photos) -> None:
         )  # fmt: skip
 
 
+def _warn_of_unseen(task: Task, sources: Sequence[Source]) -> None:
+    """Says which classes have no photo, and so will never be stated."""
+    if not isinstance(task.spec, heads.HeadSpec):
+        return
+    attribute = task.spec.attribute
+    if isinstance(attribute, Categorical):
+        seen = {i for source in sources for i in source.photos.labels[attribute.name].tolist()}
+        unseen = [name for i, name in enumerate(attribute.classes) if i not in seen]
+        if unseen:
+            logging.getLogger(__name__).warning(
+                "no photo shows a %s of %s: the head cannot learn it",
+                attribute.name, ", ".join(unseen),
+            )  # fmt: skip
+
+
 def part_keys(config: ml_collections.ConfigDict, root: pathlib.Path) -> tuple[tuple[str, int], ...]:
     """Returns the parts of the classes: every (car model, class index) of the labelled photos.
 
@@ -210,6 +226,7 @@ def load_sources(
             ),
             augmentation=configs.augmentation(config),
             dtype=config.dtype,
+            code=registry.code_of(config.backbone),
         )
         cache = feature_cache.build(
             cached,
@@ -225,6 +242,7 @@ def load_sources(
         known = everything.take(labelled)
         rows = labelled if config.cache else np.cumsum(held_out)[labelled] - 1
         sources.append(Source(name, known, rows, held_out[labelled], cache))
+    _warn_of_unseen(task, sources)
     return sources
 
 

@@ -1,15 +1,15 @@
-"""Which parameters train and which stay: labels by path, and the optimiser built from them.
+"""Which parameters train and which stay: a mask of them, and the optimiser built from it.
 
-The whole model is one pytree {'backbone': …, 'heads': {'type': …, …}, 'localise': …}. A rule list
-labels every leaf, so that nothing trains, or stays, by accident. `optax.masked` alone would pass
-the updates of a masked leaf through unchanged; `optax.partition` with `set_to_zero` freezes it.
+The whole model is one pytree {'backbone': …, 'heads': {'type': …, …}, 'localise': …}. The mask has
+every leaf, and knows every branch, so that nothing trains, or stays, by accident. `optax.masked`
+alone would pass the updates of a masked leaf through unchanged; `optax.partition` with
+`set_to_zero` freezes it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -20,8 +20,6 @@ import optax
 from carjax.errors import UsageError
 
 PyTree = Any
-TRAIN = "train"
-FREEZE = "freeze"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,39 +41,6 @@ class OptimiserConfig:
     clip: float = 1.0
 
 
-def label_params(params: Mapping[str, Any], rules: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Labels every leaf by the first rule whose regex matches its whole path.
-
-    Args:
-        params: a pytree of dicts.
-        rules: (regex over 'heads/brand/trunk/hidden/kernel', `TRAIN` or `FREEZE`), in order.
-
-    Returns:
-        A pytree like `params` with a label at every leaf.
-
-    Raises:
-        ValueError: a label is not one of the two, or a leaf has no rule (all are listed).
-
-    Example:
-        >>> label_params({"a": {"w": 1}, "b": 2}, [("a/.*", "train"), ("b", "freeze")])
-        {'a': {'w': 'train'}, 'b': 'freeze'}
-    """
-    unknown = {label for _, label in rules} - {TRAIN, FREEZE}
-    if unknown:
-        raise ValueError(f"labels must be {TRAIN!r} or {FREEZE!r}, not {sorted(unknown)}")
-    labels: dict[str, str] = {}
-    uncovered = []
-    for path in flax.traverse_util.flatten_dict(params, sep="/"):
-        label = next((label for regex, label in rules if re.fullmatch(regex, path)), None)
-        if label is None:
-            uncovered.append(path)
-        else:
-            labels[path] = label
-    if uncovered:
-        raise ValueError(f"no rule labels {', '.join(uncovered)}")
-    return flax.traverse_util.unflatten_dict(labels, sep="/")
-
-
 def head_mask(params: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Returns a boolean pytree like `params`: True on one head's leaves, or on the car box's.
 
@@ -85,15 +50,21 @@ def head_mask(params: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     Raises:
         UsageError: `params` holds nothing of that name to train.
+        ValueError: `params` has a branch that is none of the three.
 
     Example:
         >>> params = {"backbone": {"w": 0}, "heads": {"brand": {"w": 0}, "type": {"w": 0}}}
         >>> head_mask(params, "brand")
         {'backbone': {'w': False}, 'heads': {'brand': {'w': True}, 'type': {'w': False}}}
     """
-    path = "localise" if name == "localise" else f"heads/{re.escape(name)}"
-    rules = [(f"{path}/.*", TRAIN), ("(backbone|heads|localise)/.*", FREEZE)]
-    mask = jax.tree.map(lambda label: label == TRAIN, label_params(params, rules))
+    foreign = params.keys() - {"backbone", "heads", "localise"}
+    if foreign:
+        raise ValueError(f"neither trained nor frozen: {', '.join(sorted(foreign))}")
+    trained = ("localise",) if name == "localise" else ("heads", name)
+    flat = flax.traverse_util.flatten_dict(params)
+    mask = flax.traverse_util.unflatten_dict(
+        {path: path[: len(trained)] == trained for path in flat}
+    )
     if not any(jax.tree.leaves(mask)):
         raise UsageError(f"no parameters of {name!r} to train; there are: {', '.join(params)}")
     return mask
@@ -124,8 +95,8 @@ def make_optimiser(mask: PyTree, config: OptimiserConfig) -> optax.GradientTrans
             mask=lambda params: jax.tree.map(lambda x: jnp.ndim(x) > 1, params),
         ),
     )
-    labels = jax.tree.map(lambda trains: TRAIN if trains else FREEZE, mask)
-    return optax.partition({TRAIN: train, FREEZE: optax.set_to_zero()}, labels)
+    labels = jax.tree.map(lambda trains: "train" if trains else "freeze", mask)
+    return optax.partition({"train": train, "freeze": optax.set_to_zero()}, labels)
 
 
 def split(params: PyTree, mask: PyTree) -> tuple[PyTree, PyTree]:

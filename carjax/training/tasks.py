@@ -13,6 +13,7 @@ import numpy as np
 
 from carjax import circular, heads, localise
 from carjax.attributes import VIEWS, Categorical
+from carjax.backbones import registry
 from carjax.backbones.features import Features
 from carjax.datasets import augment
 from carjax.datasets.feature_cache import box_in_window
@@ -305,6 +306,9 @@ def create(
     Args:
         config: checked; of anything but a sequence head.
         part_keys: the parts of a categorical head: (group of photos, class index) of each.
+
+    Raises:
+        UsageError: there is no such density, or one of one's own gives none.
     """
     spec = configs.head_spec(config, tuple(label for _, label in part_keys))
     if isinstance(spec, localise.LocaliseSpec):
@@ -314,4 +318,7 @@ def create(
             spec, part_keys, config.dropout, config.mixup, config.label_smoothing, config.balance,
             config.model_cap,
         )  # fmt: skip
+    if spec.module:
+        seen = registry.example_features(config.backbone, configs.input_size(config))
+        heads.check_density(spec, seen)
     return AngularTask(spec, config.dropout, config.balance, config.latent_samples, config.mirror)
