@@ -124,6 +124,10 @@ class TestCalibrationError:
         )
         assert certainty.adaptive_ece(probs, labels, 6) == pytest.approx(expected)
 
+    def test_a_sample_on_an_edge_of_adaptive_bins_opens_the_upper_one(self):
+        probs = [[0.9, 0.1], [0.6, 0.4]]
+        assert certainty.adaptive_ece(probs, [1, 0], bins=2) == pytest.approx(0.65)
+
     def test_adaptive_bins_do_not_split_ties(self):
         probs = np.array([[0.7, 0.3]] * 10)
         labels = np.array([0] * 7 + [1] * 3)

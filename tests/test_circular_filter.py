@@ -656,3 +656,26 @@ print(answers[-1].mean_deg.round(1).tolist())
     np.testing.assert_allclose(whole, [10.1, 12.0, 14.0, 16.0, 17.9], atol=0.11)
     assert path == [10.0, 12.0, 14.0, 16.0, 18.0]
     assert abs(streamed - whole[0]) < 0.11
+
+
+# --- Frames that say nothing ----------------------------------------------------------------------
+
+
+def test_a_frame_that_says_nothing_does_not_end_a_repetition():
+    motion = Motion(correlation_s=0.374)
+    since_s, weight = circular_filter.frame_weight(
+        jnp.float32(0), jnp.float32(0.3), jnp.bool_(False), motion
+    )
+    assert (float(since_s), float(weight)) == (pytest.approx(0.3), 0.0)
+    _, weight = circular_filter.frame_weight(since_s, jnp.float32(0.3), jnp.bool_(True), motion)
+    assert float(weight) == 1.0
+
+
+def test_a_masked_frame_stands_at_its_own_time_and_padding_at_any():
+    density = circular.from_single(jnp.deg2rad(jnp.array([10.0, 0.0, 90.0])), 200.0)
+    middle, end = np.array([True, False, True]), np.array([True, True, False])
+    for function in (smooth, filtered, viterbi):
+        with pytest.raises(ValueError, match="must not decrease"):
+            function(density, np.array([0.0, 1e4, 1.0]), middle)
+        function(density, np.array([0.0, 1.0, 0.5]), end)
+        function(density, np.array([0.0, 1.0, 0.5]), np.zeros(3, bool))

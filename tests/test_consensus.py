@@ -129,3 +129,12 @@ def test_what_cannot_be_pooled_is_refused():
     for wrong in ({"shared": 1.5}, {"time_s": 0.0}, {"floor": 1.0}, {"shared": np.nan}):
         with pytest.raises(ValueError, match="shared is in"):
             consensus.Repetition(**wrong)
+
+
+def test_a_frame_of_more_weight_says_more():
+    probs = np.array([[0.9, 0.1], [0.4, 0.6]])
+    got = consensus.pool(
+        probs, np.array([0.0, 1.0]), np.array([1.0, 3.0]), Repetition(1.0, 1.0, 0.0)
+    )
+    want = np.array([(0.9 * 0.4**3) ** 0.25, (0.1 * 0.6**3) ** 0.25])
+    np.testing.assert_allclose(got, want / want.sum())

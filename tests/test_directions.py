@@ -14,7 +14,7 @@ import scipy.special
 import scipy.stats
 import tiny_run
 
-from carjax import circular, heads, model, scoring
+from carjax import calibration, circular, heads, model, scoring
 from carjax.attributes import Angular, Categorical
 from carjax.backbones.features import Features
 from carjax.errors import UsageError
@@ -377,3 +377,23 @@ def test_heads_of_classes_know_nothing_of_densities():
     assert not {"density", "components", "kappa"} & set(configs.default_config("doors").head)
     doors = Categorical("doors", ("2", "4"))
     assert isinstance(heads.create(heads.HeadSpec(doors)), heads.CategoricalHead)
+
+
+def test_the_main_peak_leaves_the_rest_to_the_floor():
+    weights, kappa = jnp.array([0.7, 0.3]), jnp.full(2, 50.0)
+    two = circular.Density(weights, jnp.array([0.0, 3.0]), kappa, jnp.array(0.2))
+    assert float(circular.main_peak(two).floor) == pytest.approx(1 - 0.8 * 0.7, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("density", "kappa"),
+    [("vonmises", 0.0), ("biternion", 0.0), ("biternion", 20.0), ("mixture", 0.0), ("cvae", 0.0)],
+)
+def test_every_direction_states_its_calibration(density, kappa):
+    given = calibration.DirectionCalibration(0.5, 0.1, 0.2, 0.05)
+    plain = spec_of(density, kappa=kappa)
+    x = Features(jnp.ones((2, 7)), jnp.ones((2, 2, 2, 3)))
+    params = heads.create(plain).init(jax.random.key(0), x)
+    want = calibration.state_direction(heads.create(plain).apply(params, x), given)
+    got = heads.create(dataclasses.replace(plain, calibration=given)).apply(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want)

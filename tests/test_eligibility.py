@@ -118,3 +118,29 @@ def test_old_tables_are_judged_as_before():
     np.testing.assert_array_equal(
         eligibility.eligible_frames(table), eligibility.eligible_frames(told)
     )
+
+
+def test_a_quarter_of_what_shows_a_car_is_enough_once_it_was_seen():
+    table = make_table(count=2, car_probability=np.array([0.9, 0.25 * 0.5]))
+    assert eligibility.car_frames(table, 0.5).tolist() == [True, True]
+
+
+def test_brightness_is_that_of_the_eye():
+    colour = np.full((40, 3), 0.3, np.float32)
+    colour[30:34] = [0, 0, 0.6]
+    table = make_table(count=40, car_colour=colour)
+    lit = eligibility.lit_frames(table, np.ones(40, bool), np.ones(40))
+    assert np.flatnonzero(~lit).tolist() == [*range(30, 34)]
+
+
+def test_whole_cars_are_compared_by_the_time_that_they_have_in_the_video():
+    """And not among themselves: then frame 5, before a pause, would stand for nearly all of it."""
+    index = np.arange(24)
+    part = (index >= 6) & (index < 18)
+    table = make_table(
+        count=24,
+        time_s=np.concatenate([np.arange(12) / 12, 10 + np.arange(12) / 12]),
+        sharpness=np.where(index == 5, 1.0, 0.5),
+        content_probs=np.where(part[:, None], [0.1, 0.85, 0.05], [0.9, 0.08, 0.02]),
+    )
+    assert eligibility.eligible_frames(table)[~part].all()

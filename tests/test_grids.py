@@ -41,3 +41,10 @@ def test_a_finer_grid_keeps_the_mass_and_the_peak():
     fine = grids.resampled(rough, 360)
     assert fine.sum() * 2 * np.pi / 360 == pytest.approx(1)
     assert abs(int(fine[0].argmax()) - 57) <= 3
+
+
+def test_nothing_ends_where_the_circle_closes():
+    fine = grids.resampled([0.4, 0.1, 0.1, 0.3], 8)
+    assert fine[7] / fine[0] == pytest.approx(0.35 / 0.4)
+    between = grids.log_density([[1.0, 0.5, 0.5, 0.25]], [315.0])
+    assert between[0] == pytest.approx(0.5 * np.log(0.25))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from carjax import localise
 from carjax.backbones import registry
+from carjax.backbones.features import Features
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -148,3 +149,40 @@ def test_head_shapes_and_cell_centres(tiny_model, random_tree):
     centres = (np.arange(4) + 0.5) / 4
     want = [[x - 0.1, y - 0.1, x + 0.1, y + 0.1] for y in centres for x in centres]
     np.testing.assert_allclose(found[0], want, atol=1e-6)
+
+
+class Bright:
+    """Stands for backbone and head: the features are the image, the box is where it is bright."""
+
+    name = "efficientnet_lite2"
+
+    def __init__(self):
+        self.windows = []
+
+    def apply(self, variables, seen):
+        if isinstance(seen, Features):
+            rows, columns = (np.asarray(seen.grid[..., 0] > 0).any(axis) for axis in (2, 1))
+            low, high = (
+                np.stack([side(columns), side(rows)], axis=1)
+                for side in (lambda x: x.argmax(1), lambda x: x.shape[1] - x[:, ::-1].argmax(1))
+            )
+            boxes = np.concatenate([low, high], axis=1) / rows.shape[1]
+            self.windows.append(boxes)
+            return jnp.zeros((len(boxes), 1)), jnp.asarray(boxes[:, None], jnp.float32)
+        return Features(seen[:, 0, 0], seen)
+
+
+def test_the_second_look_is_at_the_first_ones_neighbourhood(monkeypatch):
+    frames = np.zeros((2, 96, 160, 3), np.uint8)
+    painted = np.array([[60, 40, 90, 60], [104, 32, 144, 72]])
+    for frame, (left, top, right, bottom) in zip(frames, painted, strict=True):
+        frame[top:bottom, left:right] = 255
+    bright = Bright()
+    monkeypatch.setattr(localise, "CarBoxHead", lambda channels: bright)
+    spec = localise.LocaliseSpec(channels=1, input_size=160, looks=2, context=2.0)
+    found = localise.find({}, bright, {}, jnp.asarray(frames), spec)
+    np.testing.assert_allclose(found.box, painted, atol=1.5)
+    first, second = bright.windows
+    np.testing.assert_allclose(first * [160, 96, 160, 96], painted, atol=1.5)
+    # Twice as wide a window, the car in its middle.
+    np.testing.assert_allclose(second, [[0.25, 0.25, 0.75, 0.75]] * 2, atol=0.04)

@@ -207,3 +207,17 @@ def test_of_equal_frames_those_are_taken_that_cost_least_to_decode():
         for e in (None, effort)
     )  # fmt: skip
     assert cheap > best - 0.005
+
+
+def test_the_shorter_way_between_two_directions_may_lead_over_0():
+    got = refine._azimuth_between(np.array([350.0, 10.0]), np.array([0]), np.array([0.5]))[0]
+    assert min(got, 360 - got) == pytest.approx(0.0)
+
+
+def test_little_is_expected_between_frames_too_dark_for_a_photo():
+    table = walk(seconds=9, rate=1, degrees=540)
+    colour = np.full((9, 3), 0.5, np.float32)
+    colour[5:] = 0.01
+    table = dataclasses.replace(table, frame=np.arange(9) * 10, car_colour=colour)
+    gains = refine._Model(table, np.arange(81) / 10, None, 8).gains()
+    assert gains[51:80].max() < 0.2 * gains[:40].max()

@@ -23,6 +23,7 @@ from carjax.attributes import CAR, VIEWS, Angular, Categorical
 from carjax.errors import NoCarError, UsageError
 from carjax.selection import eligibility, select_photos
 from carjax.table import ScoreTable
+from carjax.temporal import consensus
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOORS = Categorical("doors", ("2", "3", "4", "5"))
@@ -852,3 +853,22 @@ def test_of_frames_at_one_time_each_may_be_the_only_one_with_the_car():
     )
     chosen = selection.select_photos(table)
     assert {choice.frame for choice in chosen.attributes.values()} == {1}
+
+
+def test_coverage_counts_frames_that_are_too_blurred_for_a_photo():
+    azimuth = np.repeat([90.0, 270.0], 20)
+    table = make_table(azimuth_deg=azimuth, sharpness=np.where(azimuth > 100, 30.0, 300.0))
+    coverage = select_photos(table).orientation.coverage
+    assert coverage[270] == pytest.approx(coverage[90], rel=0.1)
+
+
+def test_the_consensus_weighs_frames_by_their_time():
+    probs = np.array([[0.6, 0.4, 0, 0], [0.6, 0.4, 0, 0], [0.2, 0.8, 0, 0]])
+    table = make_table(probs={"doors": probs}, time_s=np.array([0.0, 0.01, 5.0]))
+    repetition = consensus.Repetition(shared=1.0)
+    choice = select_photos(table, repetition={"doors": repetition}).attributes["doors"]
+    weights = eligibility.time_weights(table.time_s)
+    want = consensus.pool(table.probs["doors"], table.time_s, weights, repetition)
+    assert choice.video_probability == pytest.approx(want.max(), rel=1e-5)
+    alike = consensus.pool(table.probs["doors"], table.time_s, np.ones(3), repetition)
+    assert alike.max() != pytest.approx(want.max(), rel=1e-2)

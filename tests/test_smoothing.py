@@ -12,7 +12,7 @@ from carjax import circular, selection
 from carjax.attributes import CAR, Angular, Categorical
 from carjax.selection import smoothing
 from carjax.table import ScoreTable
-from carjax.temporal import consensus
+from carjax.temporal import circular_filter, consensus
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.motion import Motion
 
@@ -165,3 +165,9 @@ def test_the_numbers_in_the_code_are_those_that_were_fitted():
         assert dataclasses.asdict(consensus.FITTED[name]) == pytest.approx(fields, rel=5e-3)
     for name, value in found["motion"].items():
         assert getattr(Motion(), name) == pytest.approx(value, rel=5e-3)
+
+
+def test_the_table_states_the_concentration_that_the_filter_states():
+    found = circular_filter.smooth(circular.from_single(jnp.zeros(6), 8000.0), np.arange(6) / 2)
+    table = smoothing.with_density(walk(np.zeros(6)), np.asarray(found.density))
+    np.testing.assert_allclose(table.kappa, found.kappa, rtol=0.01)

@@ -3,6 +3,7 @@
 import jsonschema
 import numpy as np
 import pytest
+from test_selection import make_table
 
 from carjax import circular, selection
 from carjax.attributes import VIEWS, Angular, Categorical
@@ -175,3 +176,41 @@ def test_a_missing_view_can_be_filled(table, content):
 def test_what_cannot_be_is_refused(table, content, photo, frame, says):
     with pytest.raises(UsageError, match=says):
         swap.swapped(table, content, photo, frame)
+
+
+# --- What comes first -----------------------------------------------------------------------------
+
+
+def as_json(table, **options):
+    video = {
+        **{"path": "a.mp4", "frames": len(table), "duration_s": float(table.time_s[-1])},
+        **{"width": 640, "height": 360, "scored_frames": len(table)},
+    }
+    model = {"backbone": "b", "bundle": "c", "version": "1"}
+    return selection.to_json(selection.select_photos(table, **options), video=video, model=model)
+
+
+def test_frames_that_fill_a_view_come_before_those_nearer_to_its_middle():
+    kappa, azimuth = np.full(30, 200.0), np.full(30, 10.0)
+    kappa[12], azimuth[12] = 3.0, 0.0
+    table = make_table(azimuth_deg=azimuth, kappa=kappa)
+    offered = swap.next_best(table, as_json(table), "view_front", limit=9)
+    fills = [o["probability"] > selection.VIEW_THRESHOLD for o in offered]
+    assert len(fills) > 2
+    assert fills == sorted(fills, reverse=True)
+
+
+def test_of_four_views_too_those_nearest_to_the_middle_come_first():
+    table = make_table(azimuth_deg=np.linspace(60, 120, 40))
+    offered = swap.next_best(table, as_json(table, views=4), "view_left", limit=9)
+    off = [abs(o["azimuth_deg"] - 90) for o in offered]
+    assert off == sorted(off)
+    assert off[0] < 10
+
+
+def test_what_is_offered_of_a_long_video_is_a_share_of_it_apart():
+    p = np.linspace(0.6, 0.9, 200)
+    probs = {"doors": np.stack([p, 1 - p, 0 * p, 0 * p], axis=1)}
+    table = make_table(probs=probs, time_s=np.arange(200.0))
+    at = sorted(o["time_s"] for o in swap.next_best(table, as_json(table), "doors"))
+    assert np.diff(at).min() >= selection.MIN_GAP_SHARE * 199 - 1e-6

@@ -23,9 +23,10 @@ def smooth(count, rate, rng):
     return t, np.hstack([centre - side / 2, centre + side / 2])
 
 
-def main_car(t, box, colour=None, candidates=None):
+def main_car(t, box, colour=None, candidates=None, weights=None):
     candidates = np.ones(len(t), bool) if candidates is None else candidates
-    return tracking.main_car(t, box, np.ones(len(t)), candidates, colour)
+    weights = np.ones(len(t)) if weights is None else weights
+    return tracking.main_car(t, box, weights, candidates, colour)
 
 
 @given(seeds, RATES, st.integers(1, 150))
@@ -136,3 +137,51 @@ def test_frames_that_are_no_candidates_are_none_of_the_car():
     np.testing.assert_array_equal(main_car(t, box, candidates=candidates), candidates)
     nothing = np.zeros(30, bool)
     np.testing.assert_array_equal(main_car(t, box, candidates=nothing), nothing)
+
+
+# --- Single rules ---------------------------------------------------------------------------------
+
+MIDDLE = np.array([0.3, 0.3, 0.6, 0.6])
+
+
+def lost(box, **given_):
+    """The frames that show another car, of 8 a second."""
+    return np.flatnonzero(~main_car(np.arange(len(box)) / 8, box, **given_)).tolist()
+
+
+def test_the_way_that_a_car_may_move_does_not_grow_while_another_one_hides_it():
+    box = np.tile(MIDDLE, (40, 1))
+    box[16:24] = ASIDE
+    box[24:28] = [0.6, 0.3, 0.9, 0.6]
+    assert lost(box) == [*range(16, 28)]
+
+
+def test_the_colour_may_change_while_the_car_is_hidden():
+    box = np.tile(MIDDLE, (40, 1))
+    box[16:24] = ASIDE
+    colour = np.full((40, 3), 1 / 3)
+    colour[24:] += [0.12, -0.06, -0.06]
+    assert lost(box, colour=colour) == [*range(16, 24)]
+
+
+def test_colours_are_compared_with_the_main_cars_and_not_with_the_last_ones():
+    shots = [30, 20, 10]
+    box = np.repeat([[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.8, 0.8], [0.1, 0.7, 0.9, 0.95]], shots, 0)
+    colour = np.repeat([[0.5, 0.25, 0.25], [0.4, 0.35, 0.25], [0.3, 0.45, 0.25]], shots, 0)
+    assert lost(box, colour=colour) == [*range(50, 60)]
+
+
+def test_the_main_car_is_the_one_seen_for_longest_and_not_in_most_frames():
+    index = np.arange(30)
+    other = (index % 2 == 1) | ((index > 12) & (index < 24))
+    box = np.where(other[:, None], ASIDE, MIDDLE)
+    assert other.sum() > 15
+    assert lost(box, weights=np.where(other, 0.1, 1.0)) == np.flatnonzero(other).tolist()
+
+
+@pytest.mark.parametrize("sides", [(0.6, 0.1), (0.1, 0.6)])
+def test_a_car_of_far_other_size_in_the_same_place_is_another_one(sides):
+    own, other = (0.5 + side / 2 * np.array([-1, -1, 1, 1]) for side in sides)
+    box = np.tile(own, (40, 1))
+    box[16:22] = other
+    assert lost(box) == [*range(16, 22)]

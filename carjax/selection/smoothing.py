@@ -130,7 +130,9 @@ def with_density(table: ScoreTable, density: np.ndarray) -> ScoreTable:
     """Returns the table with other azimuth densities, float [N, cells], per radian."""
     cells = density.shape[1]
     angle = np.arange(cells) * (2 * np.pi / cells)
-    moment = np.asarray(density, np.float64) @ np.exp(1j * angle) * (2 * np.pi / cells)
+    # A cell's mass lies evenly in it, as in `circular_filter.summary`.
+    even = np.sinc(1 / cells) * (2 * np.pi / cells)
+    moment = np.asarray(density, np.float64) @ np.exp(1j * angle) * even
     length = np.minimum(np.abs(moment), 1 - 1e-7)
     return dataclasses.replace(
         table,

@@ -298,8 +298,10 @@ def check_frames(density: Density, time_s: ArrayLike, mask: ArrayLike | None) ->
         )
     if not isinstance(time_s, jax.core.Tracer) and not isinstance(mask, jax.core.Tracer):
         times = np.asarray(time_s, np.float64)
-        # Padding may hold any times; see `time_steps`.
-        if not np.isfinite(times).all() or (np.diff(times[np.asarray(mask)]) < 0.0).any():
+        # After the last frame that counts there is padding, which may hold any times; a masked
+        # frame before it stands at its own.
+        counted = times[: np.append(np.flatnonzero(mask), -1).max() + 1]
+        if not np.isfinite(times).all() or (np.diff(counted) < 0.0).any():
             raise ValueError("time_s must be finite, and must not decrease")
     return mask
 
