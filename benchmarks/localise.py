@@ -55,7 +55,9 @@ def boxes(model: models.Model, data: pathlib.Path) -> dict:
 
     @jax.jit
     def activation(image):
-        inputs = crops.crop_and_resize(image[None], crops.full_boxes(1, SIDE, SIDE), size)
+        inputs = crops.crop_and_resize(
+            image[None], crops.whole_boxes(crops.frame_sizes(image[None])), size
+        )
         inputs = registry.normalize(backbone.name, inputs)
         logits = backbone.apply({"params": params}, inputs, method="class_map")
         return jax.nn.logsumexp(logits[0][..., np.array(VEHICLE_CLASSES)], axis=-1)

@@ -138,11 +138,6 @@ def crop_and_resize(
     )
 
 
-def full_boxes(batch: int, height: int, width: int) -> jax.Array:
-    """Returns the boxes [B, 4] that cover whole images."""
-    return jnp.broadcast_to(jnp.array([0.0, 0.0, width, height], jnp.float32), (batch, 4))
-
-
 def frame_sizes(images: jax.Array | np.ndarray) -> jax.Array:
     """Returns the height and width of images [B, H, W, C], float32 [B, 2]."""
     batch, height, width, _ = images.shape

@@ -9,11 +9,11 @@ import numpy as np
 
 
 def decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """Decodes a picture by OpenCV, uint8 [H, W, 3] BGR; None where it cannot be decoded.
+    """Decodes a picture by OpenCV, uint8 [H, W, 3] RGB; None where it cannot be decoded.
 
     Args:
         data: the file.
-        flags: of `cv2.imdecode`.
+        flags: of `cv2.imdecode`, for a picture in colour.
 
     Example:
         >>> decoded(b"no picture") is None
@@ -22,9 +22,10 @@ def decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     if not data:
         return None
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # a header that promises more pixels than OpenCV allows
         return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def is_whole(data: bytes) -> bool:

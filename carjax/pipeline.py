@@ -16,7 +16,7 @@ from carjax.errors import UsageError
 from carjax.files import readable, replacing
 from carjax.listing import known, redaction
 from carjax.listing.photos import cropped, encode
-from carjax.scan import Ahead, Source, score_video
+from carjax.scan import Ahead, ScoredVideo, score_video
 from carjax.selection import VIEW_THRESHOLD, eligibility, refine
 from carjax.stopwatch import Stopwatch
 from carjax.temporal import consensus
@@ -52,15 +52,19 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises a UsageError for what `temporal` cannot be, or not with this `temporal_model`."""
-        if self.time not in TEMPORAL:
-            raise UsageError(f"temporal: no {self.time!r}; there are: {', '.join(TEMPORAL)}")
-        if self.time == "model" and not self.temporal_model:
+        if self.resolved_temporal not in TEMPORAL:
+            raise UsageError(
+                f"temporal: no {self.resolved_temporal!r}; there are: {', '.join(TEMPORAL)}"
+            )
+        if self.resolved_temporal == "model" and not self.temporal_model:
             raise UsageError("--temporal=model needs --temporal_model=FILE of `carjax train`")
-        if self.time != "model" and self.temporal_model:
-            raise UsageError(f"--temporal_model is not used with --temporal={self.time}")
+        if self.resolved_temporal != "model" and self.temporal_model:
+            raise UsageError(
+                f"--temporal_model is not used with --temporal={self.resolved_temporal}"
+            )
 
     @property
-    def time(self) -> str:
+    def resolved_temporal(self) -> str:
         """What neighbouring frames are used for, one of `TEMPORAL`.
 
         If not said: the filter, unless the first frame that passes is wanted, as a stream would
@@ -124,7 +128,7 @@ def select(
         views=options.views,
         progress=progress,
         watch=watch,
-        features="grid" if options.time == "model" else None,
+        features="grid" if options.resolved_temporal == "model" else None,
     )
     with watch("choose"):
         table = smooth(scored)
@@ -141,7 +145,7 @@ def select(
         video=_video(source, table, strip_path=options.strip_paths),
         model={key: model.card[key] for key in ("backbone", "bundle", "version")},
         photos=paths,
-        temporal=options.time,
+        temporal=options.resolved_temporal,
     )
     images = {frame: redaction.blurred(image, boxes) for frame, image in images.items()}
     photos = {
@@ -248,7 +252,7 @@ def _choose(
     )
 
 
-def _video(source: Source, table: ScoreTable, *, strip_path: bool) -> dict[str, Any]:
+def _video(source: ScoredVideo, table: ScoreTable, *, strip_path: bool) -> dict[str, Any]:
     """What `selection.json` says of the video."""
     info = source.info
     warnings = [*source.warnings, *([_DARK] if eligibility.is_dark(table) else [])]
@@ -278,11 +282,11 @@ def _write_photos(
 
 def _smoother(model: Model, options: Options) -> Callable[[ScoreTable], ScoreTable]:
     """Returns what makes azimuths that know of their neighbours; whatever is wrong is found now."""
-    if options.time == "none":
+    if options.resolved_temporal == "none":
         return lambda table: table
     from carjax.selection import smoothing
 
-    if options.time == "filter":
+    if options.resolved_temporal == "filter":
         return smoothing.smoothed
     assert options.temporal_model is not None
     return smoothing.by_model(options.temporal_model, model)
@@ -290,7 +294,7 @@ def _smoother(model: Model, options: Options) -> Callable[[ScoreTable], ScoreTab
 
 def _repetition(model: Model, options: Options) -> dict[str, consensus.Repetition]:
     """How much frames repeat each other, of the attributes whose classes are a consensus."""
-    if options.time == "none":
+    if options.resolved_temporal == "none":
         return {}
     # Where a class may be none that the head knows, how sure a video may be was measured on the
     # mean of its frames.
@@ -312,7 +316,7 @@ def _annotate(
     asked = [*content["attributes"]]
     if "orientation" in content and table.angular is not None:
         asked.append(table.angular.name)
-    asked_causal = (options.policy, options.view_policy, options.time)
+    asked_causal = (options.policy, options.view_policy, options.resolved_temporal)
     causal = asked_causal == ("entropy", "first", "none") and all(
         "known" not in choice and (choice["value"] or "frame" not in choice)
         for choice in content["attributes"].values()

@@ -28,7 +28,7 @@ _IN_FLIGHT = 2
 _AHEAD = 64
 
 
-class Source(Protocol):
+class ScoredVideo(Protocol):
     """A video that was scored, from which photos can be taken: `video.Decoder`, `video.Reader`."""
 
     @property
@@ -85,7 +85,7 @@ def score_video(
     progress: Callable[[int], None] = lambda frames: None,
     watch: Stopwatch | None = None,
     features: Level | None = None,
-) -> tuple[ScoreTable, Source]:
+) -> tuple[ScoreTable, ScoredVideo]:
     """Scores frames of a video, decoding and scoring at the same time.
 
     Args:

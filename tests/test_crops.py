@@ -86,7 +86,7 @@ def test_equals_jax_image_inside_the_image(box, size):
 
 def test_whole_image_equals_jax_image_resize():
     want = jax.image.resize(image().astype(np.float32), (9, 9, 3), "linear", antialias=True)
-    boxes = crops.full_boxes(1, HEIGHT, WIDTH)
+    boxes = crops.whole_boxes(crops.frame_sizes(image()[None]))
     got = jitted(image()[None], boxes, 9)[0]
     np.testing.assert_allclose(got, want, atol=0.01)
 
@@ -191,5 +191,6 @@ def test_batches_and_dtypes():
     np.testing.assert_allclose(jitted(images.astype(np.float32), boxes, 7), got, atol=1e-3)
 
 
-def test_full_boxes():
-    np.testing.assert_array_equal(crops.full_boxes(2, 5, 7), [[0, 0, 7, 5]] * 2)
+def test_whole_boxes():
+    sizes = crops.frame_sizes(np.zeros((2, 5, 7, 3)))
+    np.testing.assert_array_equal(crops.whole_boxes(sizes), [[0, 0, 7, 5]] * 2)

@@ -297,8 +297,8 @@ def test_the_folder_and_its_schema(evaluated):
     out, _, content = evaluated
     assert {p.name for p in out.iterdir()} == {
         page.METRICS_FILE,
-        run.PREDICTIONS_FILE,
-        run.PAGE_FILE,
+        page.PREDICTIONS_FILE,
+        page.PAGE_FILE,
     }
     jsonschema.Draft202012Validator.check_schema(run.schema())
     jsonschema.validate(content, run.schema())
@@ -335,7 +335,7 @@ def test_the_rendered_car_s_azimuth_is_found(evaluated):
 
 def test_predictions_agree_with_the_metrics(evaluated):
     out, _, content = evaluated
-    with (out / run.PREDICTIONS_FILE).open(newline="") as f:
+    with (out / page.PREDICTIONS_FILE).open(newline="") as f:
         rows = [r for r in csv.DictReader(f) if r["seen"] == "0"]
     assert len(rows) == 10
     known = [r for r in rows if r["type_true"]]
@@ -363,7 +363,7 @@ def test_what_was_left_out_is_said(evaluated):
 
 def test_the_page_needs_no_network(evaluated):
     out, _, _ = evaluated
-    text = (out / run.PAGE_FILE).read_text(encoding="utf-8")
+    text = (out / page.PAGE_FILE).read_text(encoding="utf-8")
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", text)
     for title in ("Confusion", "Reliability", "Risk and coverage", "Azimuth error", "Error per"):
         assert title in text

@@ -329,7 +329,7 @@ def test_sheets_and_key_survive_the_disk(tmp_path, drawn):
     key, pictures, _ = drawn
     sheets = pairs.write_sheets(tmp_path / "sheets", key, pictures)
     assert [p.name for p in sheets] == ["sheet_01.png"]
-    image = cv2.imread(str(sheets[0]))
+    image = cv2.imread(str(sheets[0]))[..., ::-1]
     assert image.shape == (4 * (pairs.HEIGHT + pairs.TEXT), 2 * pairs.WIDTH + pairs.GAP, 3)
     np.testing.assert_array_equal(
         image[pairs.TEXT : pairs.TEXT + pairs.HEIGHT, : pairs.WIDTH], pictures[0][0]

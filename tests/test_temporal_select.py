@@ -23,9 +23,9 @@ SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
 
 
 def test_the_filter_is_the_default_but_for_the_first_frame_that_passes():
-    assert Options().time == "filter"
-    assert Options(view_policy="first").time == "none"
-    assert Options(view_policy="first", temporal="filter").time == "filter"
+    assert Options().resolved_temporal == "filter"
+    assert Options(view_policy="first").resolved_temporal == "none"
+    assert Options(view_policy="first", temporal="filter").resolved_temporal == "filter"
 
 
 def test_a_model_and_its_file_go_together(tmp_path):

@@ -694,13 +694,11 @@ def test_batches_without_a_tail_and_without_frames():
         next(video.batches(make_frames(1), 0))
 
 
-def test_batches_resize_a_changed_resolution_and_apply_the_transform():
+def test_batches_resize_a_changed_resolution():
     frames = [*make_frames(1), video.Frame(9, 3.0, np.full((9, 9, 3), 5, np.uint8))]
     (batch,) = video.batches(frames, 2)
     assert batch.images.shape == (2, 4, 6, 3)
     assert (batch.images[1] == 5).all()
-    (batch,) = video.batches(frames, 2, transform=lambda image: image[:2, :2])
-    assert batch.images.shape == (2, 2, 2, 3)
 
 
 # ── Prefetching ───────────────────────────────────────────────────────────────────────────────

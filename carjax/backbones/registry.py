@@ -183,8 +183,7 @@ def _features(
     module: nn.Module, params: Mapping[str, Any], frames: jax.Array, input_size: int
 ) -> Features:
     """Compiled as a whole: called outside of `jit`, its loops would be compiled at every call."""
-    batch, height, width, _ = frames.shape
-    boxes = crops.full_boxes(batch, height, width)
+    boxes = crops.whole_boxes(crops.frame_sizes(frames))
     inputs = crops.crop_and_resize(frames, boxes, input_size)
     outputs: Any = module.apply({"params": params}, normalize(str(module.name), inputs))
     return outputs

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from carjax.model import Model
 
 
+def define_model(values: flags.FlagValues, *, localise: bool = True) -> None:
+    """Defines the flags that say which model scores, and whether it finds the car first."""
+    flags.DEFINE_string("model", None, "a bundle's name, file or folder", flag_values=values)
+    flags.DEFINE_string(
+        "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
+    )
+    if localise:
+        what = "score the car's crop (default: if it has a box)"
+        flags.DEFINE_bool("localise", None, what, flag_values=values)
+
+
 def parse(values: flags.FlagValues, argv: list[str], synopsis: str) -> list[str]:
     """Parses flags and returns the positional arguments.
 

@@ -40,16 +40,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "data_dir", None, "where --labels and --images may lie ($CARJAX_DATA)", flag_values=values
     )
-    flags.DEFINE_string("model", None, "a bundle's name, file or folder", flag_values=values)
-    flags.DEFINE_string(
-        "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "localise",
-        None,
-        "score the car's crop (default: if it has a box)",
-        flag_values=values,
-    )
+    common.define_model(values)
     flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
     return values
 
@@ -127,6 +118,8 @@ def _say(line: str) -> None:
 
 def show(content: dict[str, Any], out: pathlib.Path) -> None:
     """Prints the headline figures, part by part, and where the page is."""
+    from carjax.evaluation import page
+
     table = Table(box=None, pad_edge=False)
     table.add_column("photos")
     table.add_column("attribute")
@@ -141,7 +134,7 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"\nreport: {out / 'evaluation.html'}", highlight=False, markup=False, soft_wrap=True
+        f"\nreport: {out / page.PAGE_FILE}", highlight=False, markup=False, soft_wrap=True
     )
 
 

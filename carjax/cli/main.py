@@ -17,17 +17,17 @@ from typing import Any
 
 from carjax.errors import CarjaxError, UsageError
 
-# Command → (module, what it does).
+# Command, a module of this package → what it does.
 COMMANDS = {
-    "select": ("select", "choose a video's best photos and write them with a report"),
-    "score": ("score", "score every frame of many videos and photos into a Parquet file"),
-    "serve": ("serve", "open the page in which videos are uploaded, and the HTTP API"),
-    "prepare": ("prepare", "turn a published data set into records that training reads"),
-    "train": ("train", "train one head, or the car box, on frozen features"),
-    "bundle": ("bundle", "join separately trained heads into one model file"),
-    "evaluate": ("evaluate", "measure a model on labelled photos"),
-    "experiment": ("experiment", "test the hypothesis: certain where well shown?"),
-    "weights": ("weights", "list the backbones; fetch or import published weights"),
+    "select": "choose a video's best photos and write them with a report",
+    "score": "score every frame of many videos and photos into a Parquet file",
+    "serve": "open the page in which videos are uploaded, and the HTTP API",
+    "prepare": "turn a published data set into records that training reads",
+    "train": "train one head, or the car box, on frozen features",
+    "bundle": "join separately trained heads into one model file",
+    "evaluate": "measure a model on labelled photos",
+    "experiment": "test the hypothesis: certain where well shown?",
+    "weights": "list the backbones; fetch or import published weights",
 }
 
 
@@ -35,7 +35,7 @@ def usage() -> str:
     """Returns the text of `carjax --help`."""
     lines = ["carjax: from a walk-around video of a car, the photos that sell it.", ""]
     lines += ["usage: carjax COMMAND [ARGUMENTS] [--FLAGS]", ""]
-    lines += [f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()]
+    lines += [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
     lines += ["", "carjax COMMAND --help lists a command's flags.", ""]
     lines += ["  carjax select data/prius_walkaround.mp4 --out=out/demo"]
     return "\n".join(lines)
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
             return 0 if argv else UsageError.status
         if argv[0] not in COMMANDS:
             raise UsageError(f"no command {argv[0]!r}; there are: {', '.join(COMMANDS)}")
-        module = importlib.import_module(f"carjax.cli.{COMMANDS[argv[0]][0]}")
+        module = importlib.import_module(f"carjax.cli.{argv[0]}")
         return module.main(argv[1:])
     except CarjaxError as error:
         print(f"carjax: {' '.join(str(error).split())}", file=sys.stderr)

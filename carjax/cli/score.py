@@ -37,9 +37,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "save_features", None, ["pooled", "grid"], "and the backbone's features", flag_values=values
     )
-    flags.DEFINE_string("model", None, "a bundle's name, file or folder", values)
-    flags.DEFINE_string("backbone_weights", None, "weights of a backbone not shipped", values)
-    flags.DEFINE_bool("localise", None, "score the car's crop (default: if it has a box)", values)
+    common.define_model(values)
     flags.DEFINE_bool("overwrite", False, "begin anew, whatever FILE holds", values)
     _define_count(values, "part_rows", "write parts of at most so many rows")
     flags.DEFINE_float(

@@ -17,7 +17,7 @@ from carjax.cli import common
 from carjax.errors import UsageError
 from carjax.files import readable
 from carjax.listing import known, photos, plan, redaction
-from carjax.selection import VIEW_THRESHOLD
+from carjax.selection import POLICIES, VIEW_POLICIES, VIEW_THRESHOLD
 from carjax.stopwatch import Stopwatch
 from carjax.wording import degrees
 
@@ -38,14 +38,14 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "policy",
         "consensus",
-        ["consensus", "entropy"],
+        list(POLICIES),
         "agree with the whole video, or plain lowest entropy",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "view_policy",
         "best",
-        ["best", "first"],
+        list(VIEW_POLICIES),
         "a view gets the frame of highest mass, or the first to pass",
         flag_values=values,
     )
@@ -66,16 +66,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "fps", "auto", "frames a second: auto (coarse to fine), all, N", flag_values=values
     )
-    flags.DEFINE_string("model", None, "a bundle's name, file or folder", flag_values=values)
-    flags.DEFINE_string(
-        "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "localise",
-        None,
-        "score the car's crop (default: if it has a box)",
-        flag_values=values,
-    )
+    common.define_model(values)
     flags.DEFINE_list("known", [], "what the car is: brand:BMW,doors:5", flag_values=values)
     flags.DEFINE_enum("crop", "none", list(photos.CROPS), "to the car", flag_values=values)
     flags.DEFINE_enum("format", "jpg", list(photos.FORMATS), "of photos", flag_values=values)

@@ -45,10 +45,7 @@ def define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("host", "127.0.0.1", "address to listen on", flag_values=values)
     flags.DEFINE_integer("port", 8000, "port; 0 takes a free one", flag_values=values)
-    flags.DEFINE_string("model", None, "a bundle's name or file", flag_values=values)
-    flags.DEFINE_string(
-        "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
-    )
+    common.define_model(values, localise=False)
     for field in dataclasses.fields(Limits):
         define: Any = flags.DEFINE_integer if field.type == "int" else flags.DEFINE_float
         define(field.name, field.default, _LIMITS[field.name], flag_values=values)

@@ -86,7 +86,7 @@ class Photos:
         )
 
     def read(self, i: int) -> np.ndarray:
-        """Reads one photo, cut to its crop, as uint8 [H, W, 3] BGR; safe in threads.
+        """Reads one photo, cut to its crop, as uint8 [H, W, 3] RGB; safe in threads.
 
         Raises:
             CarjaxError: it is missing or cannot be decoded, or the crop lies outside.
@@ -281,7 +281,7 @@ def read_folds(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray
 
 
 def decode(path: Encoded, *, as_stored: bool = False) -> np.ndarray:
-    """Reads one photo as uint8 [H, W, 3] BGR, as OpenCV orders it.
+    """Reads one photo as uint8 [H, W, 3] RGB.
 
     Args:
         path: where it lies.
@@ -302,21 +302,21 @@ def decode(path: Encoded, *, as_stored: bool = False) -> np.ndarray:
 
 
 def square(image: np.ndarray, side: int) -> np.ndarray:
-    """Resizes a BGR photo to one RGB square for all sizes, so that scoring compiles once.
+    """Resizes a photo to one square for all sizes, so that scoring compiles once.
 
     Every later step squashes its window to a square, so the change of aspect changes nothing.
     """
     method = cv2.INTER_AREA if max(image.shape[:2]) > side else cv2.INTER_LINEAR
-    return cv2.resize(image, (side, side), interpolation=method)[..., ::-1]
+    return cv2.resize(image, (side, side), interpolation=method)
 
 
 def to_canvas(images: Sequence[np.ndarray], side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lays BGR images into the top left corner of square RGB canvases.
+    """Lays images into the top left corner of square canvases.
 
     A photo larger than the canvas is shrunk to fit.
 
     Returns:
-        (uint8 [B, side, side, 3] RGB, float32 [B, 2] height and width inside the canvas).
+        (uint8 [B, side, side, 3], float32 [B, 2] height and width inside the canvas).
     """
     canvas = np.zeros((len(images), side, side, 3), np.uint8)
     valid = np.zeros((len(images), 2), np.float32)
@@ -326,7 +326,7 @@ def to_canvas(images: Sequence[np.ndarray], side: int) -> tuple[np.ndarray, np.n
             height, width = (max(1, round(n * side / longest)) for n in image.shape[:2])
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         height, width = image.shape[:2]
-        canvas[i, :height, :width] = image[..., ::-1]
+        canvas[i, :height, :width] = image
         valid[i] = height, width
     return canvas, valid
 

@@ -15,6 +15,8 @@ from carjax.evaluation import metrics
 from carjax.evaluation.metrics import Classified, Directed
 
 METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.csv"
+PAGE_FILE = "evaluation.html"
 _BINS = 15
 _HEIGHT = 420
 _CONFIG = {"responsive": True, "displayModeBar": False}

@@ -28,8 +28,6 @@ from carjax.model import Model
 from carjax.prefetch import prefetch
 from carjax.table import certainty
 
-PREDICTIONS_FILE = "predictions.csv"
-PAGE_FILE = "evaluation.html"
 SCHEMA_VERSION = 1
 # Photos are squashed to squares of this side, in pixels: all sizes then share one program.
 SIDE = 640
@@ -248,8 +246,8 @@ def evaluate(
     try:
         target.mkdir(parents=True, exist_ok=True)
         (target / page.METRICS_FILE).unlink(missing_ok=True)
-        _write_predictions(target / PREDICTIONS_FILE, attributes, scored, reduced)
-        with files.replacing(target / PAGE_FILE) as temporary:
+        _write_predictions(target / page.PREDICTIONS_FILE, attributes, scored, reduced)
+        with files.replacing(target / page.PAGE_FILE) as temporary:
             plotted = {
                 name: metrics.take(rows, ~scored.seen[known] | scored.seen.all())
                 for name, (rows, known) in reduced.items()

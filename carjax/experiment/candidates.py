@@ -47,7 +47,7 @@ class Candidates:
         label: its true class.
         table: scores of the N frames by a model that was not trained on them.
         files: N names of photos; of a video file, its name N times.
-        read: index of a frame → its picture, uint8 [H, W, 3] BGR.
+        read: index of a frame → its picture, uint8 [H, W, 3] RGB.
     """
 
     kind: str
@@ -194,7 +194,7 @@ def _sample(model: Model, path: pathlib.Path) -> list[Candidates]:
 
     def read(i: int) -> np.ndarray:
         frame = int(table.frame[i])
-        return video.Decoder(path).grab({frame})[frame][..., ::-1]
+        return video.Decoder(path).grab({frame})[frame]
 
     files = (SAMPLE,) * len(table)
     return _by_attribute(path.stem, table, SAMPLE_LABELS, files, read, model.spec.schema)

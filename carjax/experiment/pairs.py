@@ -92,7 +92,7 @@ def draw(
         seed: of the draws, the order of the pairs and the sides.
 
     Returns:
-        (the pairs, their pictures left and right as BGR, rival → number of times that it chose
+        (the pairs, their pictures left and right, uint8 RGB, rival → number of times that it chose
         the very frame that carjax chose while the pairs were drawn).
 
     Raises:
@@ -188,7 +188,7 @@ def _number(
 
 
 def letterbox(image: np.ndarray, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Fits a BGR picture into a grey one of a given size, its aspect unchanged.
+    """Fits a picture into a grey one of a given size, its aspect unchanged.
 
     Example:
         >>> letterbox(np.zeros((10, 40, 3), np.uint8), 80, 60)[:, 0, 0].tolist().count(0)
@@ -231,7 +231,7 @@ def write_sheets(
             )
         ]
         path = folder / f"sheet_{start // ROWS + 1:02d}.png"
-        encoded, data = cv2.imencode(".png", np.concatenate(rows))
+        encoded, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
         if not encoded:
             raise CarjaxError(f"{path}: this sheet cannot be encoded as PNG")
         with files.replacing(path) as temporary:

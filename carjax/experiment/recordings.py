@@ -163,8 +163,7 @@ def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
     scorer = scoring.Scorer(model, features="grid")
     found = []
     for name, own in turntables.read(folder).items():
-        # Photos decode to BGR; frames are RGB.
-        images = [photos.decode(folder / row["file"])[..., ::-1] for row in own]
+        images = [photos.decode(folder / row["file"]) for row in own]
         if len({image.shape for image in images}) > 1:
             raise CarjaxError(f"{folder / name}: pictures of several sizes")
         frame = np.arange(len(own))

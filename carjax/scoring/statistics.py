@@ -18,6 +18,7 @@ from carjax.backbones import registry
 from carjax.backbones.features import KEPT_CELLS, Features, Level
 from carjax.model import Spec
 from carjax.table import LUMA, ScoreTable
+from carjax.temporal import grids
 
 if TYPE_CHECKING:
     import pandas
@@ -345,8 +346,7 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         # A table holds one component: of a mixture, its main peak.
         peak = jax.tree.map(np.asarray, circular.main_peak(scores.azimuth))
         # On the host: on a device it would wait until that has scored the frames after these.
-        azimuth = np.rad2deg(peak.mu[:, 0]) % 360
-        azimuth = np.where(azimuth >= 360, 0, azimuth)  # a tiny negative angle rounds up
+        azimuth = grids.wrapped_deg(np.rad2deg(peak.mu[:, 0]))
         kappa, floor = peak.kappa[:, 0], peak.floor
     return ScoreTable(
         schema=spec.schema,

@@ -228,7 +228,7 @@ def time_weights(time_s: np.ndarray) -> np.ndarray:
 
     Never quite none, so that a mean over any frames is one: of several at one time, say.
     """
-    # Imported in the functions that need it: JAX takes most of a second.
+    # Not above: importing it imports JAX, which takes most of a second.
     from carjax import circular
 
     return np.maximum(circular.time_weights(time_s), _LEAST_WEIGHT)

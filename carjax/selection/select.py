@@ -1,7 +1,7 @@
 """From a score table to the photos: one per attribute, eight views, and the covered angles.
 
-Host code on NumPy arrays. Frames are weighted by the time they stand for (`circular.time_weights`),
-so that the sampling rate changes nothing.
+Host code on NumPy arrays. Frames are weighted by the time they stand for
+(`eligibility.time_weights`), so that the sampling rate changes nothing.
 """
 
 from __future__ import annotations

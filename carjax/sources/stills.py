@@ -70,7 +70,7 @@ def decode(data: bytes, shape: tuple[int, int] | None = None) -> np.ndarray:
     image = pictures.decoded(data, flags)
     if image is None:
         raise CarjaxError("not an image that can be decoded; give JPEG, PNG or WebP")
-    return cv2.cvtColor(_resized(image, shape), cv2.COLOR_BGR2RGB)
+    return _resized(image, shape)
 
 
 def _resized(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -32,7 +32,6 @@ def batches(
     size: int,
     *,
     shape: tuple[int, ...] | None = None,
-    transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[Batch]:
     """Groups frames into batches of one fixed shape, so that nothing compiles twice.
 
@@ -42,7 +41,6 @@ def batches(
         frames: frames in order.
         size: frames in a batch, B.
         shape: (H, W, 3), to which all are resized; None takes the first frame's.
-        transform: applied to each image first; uint8 [H, W, 3] to uint8 [H', W', 3].
 
     Yields:
         Batches; the last one is padded.
@@ -61,11 +59,10 @@ def batches(
     batch: Batch | None = None
     row = 0
     for frame in frames:
-        image = frame.image if transform is None else transform(frame.image)
-        shape = shape or image.shape
+        shape = shape or frame.image.shape
         # A new array each time: the consumer may still be reading the last one.
         batch = batch or _empty_batch(size, shape)
-        batch.images[row] = _resized(image, shape)
+        batch.images[row] = _resized(frame.image, shape)
         batch.mask[row] = True
         batch.index[row] = frame.index
         batch.time_s[row] = frame.time_s

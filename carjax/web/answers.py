@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from carjax.web.jobs import Stage
+
 
 class Attribute(BaseModel):
     """Something that photos are chosen for."""
@@ -43,7 +45,7 @@ class JobStatus(BaseModel):
     id: str
     name: str = Field(description="The upload's file name.")
     state: Literal["queued", "running", "done", "failed"]
-    stage: Literal["decoding", "scoring", "choosing", "writing"] | None = None
+    stage: Stage | None = None
     position: int = Field(0, description="Jobs before this one.")
     frames: int = Field(0, description="Frames scored so far.")
     expected_frames: int = Field(0, description="About how many will be.")

@@ -283,9 +283,7 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
 
 def _add_results(app: FastAPI, jobs: Jobs) -> None:
     def result(id: str, *parts: str) -> tuple[Job, pathlib.Path]:
-        job = jobs.get(id)
-        if job.state != "done":
-            raise Missing(f"the job is {job.state}; it has no result")
+        job = jobs.done(id)
         path = job.folder.joinpath(*parts)
         if parts and not path.is_file():
             raise Missing("the job has no such file")
@@ -324,30 +322,24 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
 
 
 def _add_edits(app: FastAPI, jobs: Jobs) -> None:
-    def done(id: str) -> Job:
-        job = jobs.get(id)
-        if job.state != "done":
-            raise Missing(f"the job is {job.state}; it has no result")
-        return job
-
     @app.put("/jobs/{id}/photos/{photo}", tags=["edits"], responses=_REFUSED_EDIT)
     async def swap(id: Id, photo: PhotoName, choice: answers.FrameChoice) -> answers.JobStatus:
         """Takes another frame for a photo; `selection.json`, report and zip follow."""
-        job = done(id)
+        job = jobs.done(id)
         await jobs.edit(job, "swap", photo=photo, frame=choice.frame)
         return _status(jobs, job)
 
     @app.put("/jobs/{id}/frames/{frame}/blur", tags=["edits"], responses=_REFUSED_EDIT)
-    async def redact(id: Id, frame: int, regions: answers.Regions) -> answers.JobStatus:
+    async def redact(id: Id, frame: FrameIndex, regions: answers.Regions) -> answers.JobStatus:
         """Blurs regions of a chosen frame in every export of it; an empty list takes them back."""
-        job = done(id)
+        job = jobs.done(id)
         await jobs.edit(job, "redact", frame=frame, boxes=[list(b) for b in regions.boxes])
         return _status(jobs, job)
 
     @app.put("/jobs/{id}/crop", tags=["edits"], responses=_REFUSED_EDIT)
     async def crop(id: Id, shape: answers.Shape) -> answers.JobStatus:
         """Cuts all photos to the car with a margin, or not."""
-        job = done(id)
+        job = jobs.done(id)
         await jobs.edit(job, "crop", shape=shape.crop)
         return _status(jobs, job)
 
@@ -402,7 +394,7 @@ def _status(jobs: Jobs, job: Job) -> answers.JobStatus:
         id=job.id,
         name=job.name,
         state=job.state,
-        stage=job.stage,  # type: ignore[arg-type]
+        stage=job.stage,
         position=jobs.position(job) if job.state == "queued" else 0,
         frames=job.frames,
         expected_frames=max(job.expected, job.frames),

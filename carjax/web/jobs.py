@@ -22,6 +22,8 @@ from carjax.web.process import Child, NoCar, TaskFailed
 from carjax.web.upload import Upload
 
 State = Literal["uploading", "queued", "running", "done", "failed"]
+# What a running job is at.
+Stage = Literal["decoding", "scoring", "writing"]
 
 _HELPERS = 2
 _HELPER_BYTES = 3_000_000_000
@@ -54,7 +56,7 @@ class Job:
         state: where it stands.
         name: the upload's name.
         options: what was asked for (`tasks.select`).
-        stage: of a running job: decoding, scoring or writing.
+        stage: of a running job.
         frames: scored so far.
         expected: about how many will be.
         video: what `limits.check` found.
@@ -70,7 +72,7 @@ class Job:
     state: State = "uploading"
     name: str = ""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    stage: str | None = None
+    stage: Stage | None = None
     frames: int = 0
     expected: int = 0
     video: dict[str, Any] | None = None
@@ -210,6 +212,17 @@ class Jobs:
                 "no such job: it was deleted, or its time is over; upload the video again"
             )
         job.used = time.monotonic()
+        return job
+
+    def done(self, identity: str) -> Job:
+        """Returns a job that has a result.
+
+        Raises:
+            Missing: there is none of that name, or it has none (yet).
+        """
+        job = self.get(identity)
+        if job.state != "done":
+            raise Missing(f"the job is {job.state}; it has no result")
         return job
 
     async def remove(self, job: Job) -> None:

@@ -227,7 +227,7 @@ def _decoded(data: bytes) -> np.ndarray:
     image = pictures.decoded(data)
     if image is None:
         raise CarjaxError("a photo in the job's folder is damaged")
-    return image[..., ::-1]
+    return image
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:
