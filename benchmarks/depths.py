@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from carjax import heads
 from carjax.backbones import efficientnet_lite, layers, registry
-from carjax.backbones.features import Features
+from carjax.features import Features
 
 NAME = "efficientnet_lite2_depths"
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from carjax import heads
 from carjax.attributes import CONTENT, VEHICLE_CLASSES
-from carjax.backbones.features import Features
+from carjax.features import Features
 from carjax.heads import HeadSpec
 
 # The training windows show streets, floors and walls, not all that a camera may see. The frozen

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carjax.errors import CarjaxError
+from carjax.features import KEPT_CELLS, Features, Level
 
 if TYPE_CHECKING:  # imported where it is used: most commands write no features
     import pyarrow as pa
 
-    from carjax.backbones.features import Level
     from carjax.model import Model
     from carjax.table import ScoreTable
 
@@ -68,10 +68,10 @@ class FeatureColumns:
         """
         if table.features is None:
             raise ValueError("the frames were scored without features")
-        levels = {NAMES[level]: array for level, array in table.features.items()}
+        levels = {NAMES[level]: array for level, array in table.features._asdict().items()}
         return {name: levels[name].reshape(len(table), n) for name, n in self.widths.items()}
 
-    def read(self, rows: pa.Table) -> dict[str, np.ndarray] | None:
+    def read(self, rows: pa.Table) -> Features | None:
         """Returns `ScoreTable.features` of rows, the grid empty where it is not in them.
 
         None where no features are in them.
@@ -85,10 +85,10 @@ class FeatureColumns:
         if NAMES["pooled"] not in rows.column_names:
             return None
         cells = self.cells if NAMES["grid"] in rows.column_names else 0
-        return {
-            "pooled": pooled.reshape(len(rows), self.pooled),
-            "grid": grid.reshape(len(rows), cells, cells, self.channels),
-        }
+        return Features(
+            pooled.reshape(len(rows), self.pooled),
+            grid.reshape(len(rows), cells, cells, self.channels),
+        )
 
     def check_weights(self, weights_sha256: str) -> None:
         """Raises a CarjaxError unless the features are of the backbone with that hash."""
@@ -106,7 +106,6 @@ class FeatureColumns:
 def of_model(model: Model, level: Level) -> FeatureColumns:
     """Returns what the features are that a model's `Scorer(features=level)` gives."""
     from carjax.backbones import registry
-    from carjax.backbones.features import KEPT_CELLS
 
     spec = model.spec
     example = registry.example_features(spec.backbone, spec.input_size)

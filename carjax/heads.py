@@ -15,7 +15,6 @@ import numpy as np
 
 from carjax import certainty, circular, plugins
 from carjax.attributes import Attribute, Categorical
-from carjax.backbones.features import Features
 from carjax.calibration import (
     ClassCalibration,
     DirectionCalibration,
@@ -24,6 +23,7 @@ from carjax.calibration import (
     state_direction,
 )
 from carjax.errors import UsageError, one_line
+from carjax.features import Features
 
 # exp(log κ) stays in the range where float32 statistics are exact (see circular).
 _LOG_KAPPA_RANGE = (-4.0, 9.0)
@@ -89,10 +89,10 @@ def area_weights(size_in: int, size_out: int) -> np.ndarray:
     return (overlap * size_out / size_in).astype(np.float32)
 
 
-def pool_grid(grid: jax.Array, size: int) -> jax.Array:
+def pool_grid(grid: jax.Array | np.ndarray, size: int) -> jax.Array:
     """Area-averages a feature grid [B, h, w, C] to [B, size, size, C]."""
     if grid.shape[1:3] == (size, size):
-        return grid
+        return jnp.asarray(grid)
     rows = area_weights(grid.shape[1], size)
     columns = area_weights(grid.shape[2], size)
     return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, grid)
@@ -120,7 +120,7 @@ def pool_kept(features: Features, cells: int) -> Features:
         return features
     steps = range(0, max(len(features.grid), 1), _POOLED_AT_ONCE)
     parts = (jnp.asarray(features.grid[i : i + _POOLED_AT_ONCE], jnp.float32) for i in steps)
-    grid: Any = np.concatenate([np.asarray(pool_grid(part, cells), np.float16) for part in parts])
+    grid = np.concatenate([np.asarray(pool_grid(part, cells), np.float16) for part in parts])
     return features._replace(grid=grid)
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from carjax import crops
 from carjax.backbones import registry
-from carjax.backbones.features import Features
+from carjax.features import Features
 
 # Windows and crops lie on a grid of so many steps across the frame, see `snap`.
 STEPS = 4096

@@ -17,7 +17,7 @@ from carjax.stopwatch import Stopwatch
 from carjax.table import ScoreTable, concatenate
 
 if TYPE_CHECKING:
-    from carjax.backbones.features import Level
+    from carjax.features import Level
     from carjax.model import Model
     from carjax.scoring import FrameScores
 

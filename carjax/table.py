@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from carjax.attributes import Angular, Categorical, Schema
+from carjax.features import Features
 
 # Weights of red, green and blue in an image's brightness (ITU-R BT.601).
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -58,7 +59,7 @@ class ScoreTable:
         azimuth_density: float32 [N, cells]; the azimuth density per radian on a grid (see
             `temporal.grids`), where it is none that `kappa` and `azimuth_floor` describe: after
             `selection.smoothing`. None: it is the one that they describe.
-        features: 'pooled' → float16 [N, C] and 'grid' → float16 [N, 8, 8, Cm] or [N, 0, 0, Cm]; see
+        features: float16; pooled [N, C] and grid [N, 8, 8, Cm] or [N, 0, 0, Cm]; see
             `scoring.FrameScores`; None where they were not kept.
 
     The azimuth fields are zeros where the schema has no angular attribute.
@@ -82,7 +83,7 @@ class ScoreTable:
     disagreement: dict[str, np.ndarray] | None = None
     novelty: dict[str, np.ndarray] | None = None
     azimuth_density: np.ndarray | None = None
-    features: dict[str, np.ndarray] | None = None
+    features: Features | None = None
 
     def __len__(self) -> int:
         """The number of frames."""
@@ -107,6 +108,8 @@ class ScoreTable:
                 return value[rows]
             if isinstance(value, dict):
                 return {name: array[rows] for name, array in value.items()}
+            if isinstance(value, Features):
+                return Features(*(array[rows] for array in value))
             return value
 
         return ScoreTable(**{f.name: of(getattr(self, f.name)) for f in dataclasses.fields(self)})
@@ -139,6 +142,8 @@ def concatenate(tables: Sequence[ScoreTable]) -> ScoreTable:
             return np.concatenate(values)
         if isinstance(values[0], dict):
             return {name: np.concatenate([v[name] for v in values]) for name in values[0]}
+        if isinstance(values[0], Features):
+            return Features(*(np.concatenate(level) for level in zip(*values, strict=True)))
         return values[0]
 
     names = [f.name for f in dataclasses.fields(ScoreTable)]

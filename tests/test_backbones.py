@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from carjax import backbones
 from carjax.backbones import convert, efficientnet_lite, layers, pretrained, registry
 from carjax.backbones.convert import tensors
-from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
+from carjax.features import Features
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 NAMES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")

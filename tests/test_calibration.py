@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from carjax import calibration, certainty, circular, heads
 from carjax.attributes import Angular, Categorical
-from carjax.backbones.features import Features
+from carjax.features import Features
 
 RNG = np.random.default_rng(0)
 DOORS = Categorical("doors", ("2", "3", "4", "5"))

@@ -16,8 +16,8 @@ import tiny_run
 
 from carjax import calibration, circular, heads, model, scoring
 from carjax.attributes import Angular, Categorical
-from carjax.backbones.features import Features
 from carjax.errors import UsageError
+from carjax.features import Features
 from carjax.training import config as configs
 from carjax.training import losses, tasks
 

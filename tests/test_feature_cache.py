@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from carjax.backbones.features import Features
 from carjax.datasets import augment, feature_cache, photos
 from carjax.errors import CarjaxError
+from carjax.features import Features
 
 SIZE, CELLS = 16, 2
 

@@ -15,6 +15,7 @@ from carjax import parquet
 from carjax.datasets import frame_labels, frame_sequences, sequence_batches
 from carjax.errors import CarjaxError
 from carjax.feature_columns import FeatureColumns
+from carjax.features import Features
 
 INFO = FeatureColumns("grid", "tiny", "ab" * 32, 32, pooled=5, cells=2, channels=3)
 POOLED = dataclasses.replace(INFO, level="pooled", cells=0)
@@ -26,10 +27,10 @@ def scored(name, info=INFO, seed=0):
     """The rows of one source and their features."""
     count, step = SOURCES[name]
     rng = np.random.default_rng([seed, *name.encode()])
-    features = {
-        "pooled": rng.standard_normal((count, info.pooled)).astype(np.float16),
-        "grid": rng.standard_normal((count, info.cells, info.cells, 3)).astype(np.float16),
-    }
+    features = Features(
+        rng.standard_normal((count, info.pooled)).astype(np.float16),
+        rng.standard_normal((count, info.cells, info.cells, 3)).astype(np.float16),
+    )
     table = dataclasses.replace(
         make_table(count=count, seed=seed),
         time_s=np.arange(count) * step,
@@ -81,8 +82,8 @@ def test_each_label_is_at_the_nearest_frame(tmp_path, scores):
         rows, features = scored(one.source)
         assert one.frame.tolist() == rows["frame"].to_pylist()
         assert one.time_s.tolist() == rows["time_s"].to_pylist()
-        np.testing.assert_array_equal(one.features.pooled, features["pooled"])
-        np.testing.assert_array_equal(one.features.grid, features["grid"])
+        np.testing.assert_array_equal(one.features.pooled, features.pooled)
+        np.testing.assert_array_equal(one.features.grid, features.grid)
         assert one.features.grid.dtype == np.float16
         assert one.mask.all()
     a, b, c = found
@@ -102,7 +103,7 @@ def test_of_the_grid_only_what_is_asked_for_is_read(tmp_path, scores):
     labels = label_file(tmp_path, "source,time_s,azimuth_deg\na.mp4,0,1\n")
     one = frame_sequences.read(scores, labels, level="pooled")[0]
     assert one.features.grid.shape == (7, 0, 0, 3)
-    np.testing.assert_array_equal(one.features.pooled, scored("a.mp4")[1]["pooled"])
+    np.testing.assert_array_equal(one.features.pooled, scored("a.mp4")[1].pooled)
 
 
 @given(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from carjax import circular, heads, plugins
 from carjax.attributes import Angular, Categorical
-from carjax.backbones.features import Features
 from carjax.errors import UsageError
+from carjax.features import Features
 
 DOORS = Categorical("doors", ("2", "3", "4", "5"))
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from carjax import localise
 from carjax.backbones import registry
-from carjax.backbones.features import Features
+from carjax.features import Features
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -24,7 +24,6 @@ from test_score import built_once, score, weights  # noqa: F401, fixtures
 from carjax import feature_columns, parquet, scan, scoring
 from carjax import model as models
 from carjax.attributes import VEHICLE_CLASSES, Angular
-from carjax.backbones.features import Features
 from carjax.cli import experiment
 from carjax.cli.main import main as command_line
 from carjax.datasets import frame_sequences
@@ -32,6 +31,7 @@ from carjax.datasets.folds import fold_of
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
 from carjax.experiment import methods, recordings, temporal_run
+from carjax.features import Features
 from carjax.heads import HeadSpec
 from carjax.temporal import consensus, sequence_model
 from carjax.temporal.motion import Motion

@@ -21,6 +21,7 @@ from carjax import crops, feature_columns, heads, model, parquet, scan, video
 from carjax.backbones import registry
 from carjax.datasets import frame_sequences
 from carjax.engine import manifest, output, rows
+from carjax.features import Features
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 FEATURES = ["features_pooled", "features_grid"]
@@ -79,10 +80,9 @@ def test_they_are_those_of_the_crop_in_a_row(tiny_model, weights, tmp_path):  # 
         return heads.compact(seen, 8)
 
     want = jax.jit(exact)(frames, (table.box * size).astype(np.float32))
-    for level in ("pooled", "grid"):
-        got = table.features[level]
+    for got, exact_level in zip(table.features, want, strict=True):
         assert got.dtype == np.float16
-        near = np.asarray(getattr(want, level), np.float32)
+        near = np.asarray(exact_level, np.float32)
         np.testing.assert_allclose(got, near, rtol=2**-9, atol=2e-3 * np.abs(near).max())
     # A reader that has no use for them does not read them.
     assert parquet.read(out)[0].features is None
@@ -108,15 +108,15 @@ def test_they_are_rows_of_the_table_of_a_video(mixed, weights, tmp_path):  # noq
 @pytest.mark.slow
 def test_coarse_to_fine_keeps_them_in_order(tiny_model):
     table, _ = scan.score_video(tiny_model, SAMPLE, features="grid")
-    assert len(table) == len(table.features["grid"]) > 24
-    assert table.features["pooled"].shape == (len(table), 1280)
+    assert len(table) == len(table.features.grid) > 24
+    assert table.features.pooled.shape == (len(table), 1280)
     one = int(table.frame[len(table) // 2])
     at = int(np.flatnonzero(table.frame == one)[0])
     everything, _ = scan.score_video(tiny_model, SAMPLE, fps="all", features="grid")
     np.testing.assert_allclose(
-        table.features["pooled"][at].astype(np.float32),
-        everything.features["pooled"][one].astype(np.float32),
-        atol=5e-3 * np.abs(everything.features["pooled"]).max(),
+        table.features.pooled[at].astype(np.float32),
+        everything.features.pooled[one].astype(np.float32),
+        atol=5e-3 * np.abs(everything.features.pooled).max(),
     )
 
 
@@ -242,8 +242,8 @@ def test_a_table_without_features_has_none_to_write():
         parquet.to_arrow(make_table(), "a", info)
     table = dataclasses.replace(
         make_table(count=3),
-        features={"pooled": np.ones((3, 4), np.float16), "grid": np.zeros((3, 0, 0, 3), "f2")},
+        features=Features(np.ones((3, 4), np.float16), np.zeros((3, 0, 0, 3), "f2")),
     )
     back, _ = parquet.from_arrow(parquet.to_arrow(table, "a", info))
-    np.testing.assert_array_equal(back.features["pooled"], table.features["pooled"])
-    assert back.features["grid"].shape == (3, 0, 0, 3)
+    np.testing.assert_array_equal(back.features.pooled, table.features.pooled)
+    assert back.features.grid.shape == (3, 0, 0, 3)

@@ -16,6 +16,7 @@ import score_files as files
 import carjax
 from carjax import feature_columns, parquet, scoring
 from carjax.cli import score as score_command
+from carjax.features import Features
 from carjax.sources import expand, readers, stills
 
 TEXT = (pathlib.Path(__file__).parents[1] / "docs" / "score_at_scale.md").read_text()
@@ -62,7 +63,7 @@ def test_its_code_runs(tiny_model, tmp_path, monkeypatch):
     walk = dataclasses.replace(
         table,
         time_s=np.array([0.0, 0.5]),
-        features={level: np.ones(shape, np.float16) for level, shape in shapes.items()},
+        features=Features(**{k: np.ones(shape, np.float16) for k, shape in shapes.items()}),
     )
     info = feature_columns.of_model(tiny_model, "grid")
     pq.write_table(parquet.to_arrow(walk, "walks/a.mp4", info), "walks.parquet")

@@ -9,8 +9,8 @@ import pytest
 
 from carjax import circular, heads, model
 from carjax.attributes import Angular
-from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
+from carjax.features import Features
 from carjax.temporal import sequence_heads, sequence_model, votes
 from carjax.temporal.sequence_heads import Frames, SequenceHead, SequenceSpec
 from carjax.training.sequences import SequenceTask

@@ -10,11 +10,11 @@ import pytest
 
 from carjax import circular
 from carjax.attributes import Angular
-from carjax.backbones.features import Features
 from carjax.cli import experiment as command
 from carjax.errors import CarjaxError, UsageError
 from carjax.experiment import methods, report, temporal, temporal_page, temporal_run
 from carjax.experiment.temporal import WALK, Estimate, Footage
+from carjax.features import Features
 from carjax.heads import HeadSpec
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.motion import Motion

@@ -27,13 +27,13 @@ from tiny_run import settings
 from carjax import backbones, files, heads, localise, model, training
 from carjax.attributes import CAR, CONTENT, Angular, Categorical, find
 from carjax.backbones import registry
-from carjax.backbones.features import Features
 from carjax.cli import prepare as prepare_command
 from carjax.cli import train as train_command
 from carjax.cli.main import main as command_line
 from carjax.datasets import photos
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
+from carjax.features import Features
 from carjax.training import (
     checkpoints,
     data,

@@ -15,7 +15,7 @@ import pytest
 
 from carjax import backbones
 from carjax.backbones import pretrained, registry
-from carjax.backbones.features import Features
+from carjax.features import Features
 from carjax.training import checkpoints
 from carjax.training import config as configs
 

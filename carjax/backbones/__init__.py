@@ -10,9 +10,9 @@ Example:
     ((1, 1280), (1, 17, 17, 120))
 """
 
-from carjax.backbones.features import Features
 from carjax.backbones.pretrained import load_pretrained
 from carjax.backbones.registry import BACKBONES, Backbone, create, features, register, spec_of
+from carjax.features import Features
 
 __all__ = [
     "BACKBONES",

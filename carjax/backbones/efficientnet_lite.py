@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from carjax.backbones import bottleneck, layers
-from carjax.backbones.features import Features
+from carjax.features import Features
 
 
 @dataclasses.dataclass(frozen=True)

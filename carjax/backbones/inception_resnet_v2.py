@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from carjax.backbones import layers
-from carjax.backbones.features import Features
 from carjax.errors import UsageError
+from carjax.features import Features
 
 GRID_FILTERS = 1088
 TOP_FILTERS = 1536

@@ -14,8 +14,8 @@ import numpy as np
 
 from carjax import crops, plugins
 from carjax.backbones import efficientnet_lite, inception_resnet_v2
-from carjax.backbones.features import Features
 from carjax.errors import UsageError
+from carjax.features import Features
 
 
 @dataclasses.dataclass(frozen=True)

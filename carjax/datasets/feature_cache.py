@@ -25,8 +25,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from carjax import files, heads, precision
 from carjax.backbones import registry
-from carjax.backbones.features import Features
 from carjax.datasets import augment, photos
+from carjax.features import Features
 from carjax.prefetch import prefetch
 
 # Photos are decoded into canvases of this side; larger ones are shrunk to fit.

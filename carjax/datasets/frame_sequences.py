@@ -11,16 +11,16 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
 from carjax import parquet
-from carjax.backbones.features import Features, Level
 from carjax.datasets import frame_labels
 from carjax.datasets.sequence_batches import FrameSequence
 from carjax.errors import CarjaxError
 from carjax.feature_columns import FeatureColumns
+from carjax.features import Level
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,11 +82,10 @@ class FrameSequences(Sequence[FrameSequence]):
         rows = self._rows[name]
         with parquet.errors_of(rows.pieces[0].path):
             table = _read_pieces(rows.pieces, self._columns).take(rows.order)
-        features: Any = self.info.read(table)
+        features = self.info.read(table)
+        assert features is not None  # looked at when it was opened
         mask = np.ones(len(table), bool)
-        return FrameSequence(
-            name, rows.frame, rows.time_s, Features(**features), dict(rows.labels), mask
-        )
+        return FrameSequence(name, rows.frame, rows.time_s, features, dict(rows.labels), mask)
 
     def labels_of(self, index: int) -> dict[str, np.ndarray]:
         """The labels of one sequence, without reading features."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from carjax.backbones.features import Features
+from carjax.features import Features
 
 AZIMUTH = "azimuth_deg"
 

@@ -16,11 +16,11 @@ import numpy as np
 from carjax import backbones, calibration, circular, heads
 from carjax import model as models
 from carjax.attributes import CAR, Categorical
-from carjax.backbones.features import Features
 from carjax.calibration import ClassCalibration, DirectionCalibration
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
 from carjax.experiment.temporal import WALK, Footage
+from carjax.features import Features
 from carjax.temporal import walks
 from carjax.temporal.grids import apart_deg, difference_deg
 from carjax.training import config as configs

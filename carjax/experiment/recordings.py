@@ -7,18 +7,18 @@ import logging
 import os
 import pathlib
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from carjax import parquet, scan, scoring, selection
-from carjax.backbones.features import Features, Level
 from carjax.datasets import csv_table, frame_labels, frame_sequences, photos, turntables
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
 from carjax.experiment.candidates import SAMPLE, SAMPLE_LABELS
 from carjax.experiment.temporal import VIDEO, Footage
+from carjax.features import Level
 from carjax.selection import smoothing
 from carjax.table import ScoreTable
 
@@ -184,7 +184,6 @@ def _footage(
     truth: Mapping[str, str],
 ) -> Footage:
     speaks = smoothing.informing(table)
-    features: Any = table.features
     return Footage(
         kind=VIDEO,
         source=name,
@@ -200,5 +199,5 @@ def _footage(
             for a in table.categorical
             if truth.get(a.name) in a.classes
         },
-        features=None if features is None else Features(**features),
+        features=table.features,
     )

@@ -11,9 +11,9 @@ import numpy as np
 
 from carjax import certainty, circular
 from carjax.attributes import VIEWS
-from carjax.backbones.features import Features
 from carjax.evaluation import metrics
 from carjax.experiment import statistics
+from carjax.features import Features
 from carjax.selection import VIEW_THRESHOLD
 from carjax.selection.eligibility import time_weights
 from carjax.temporal import consensus

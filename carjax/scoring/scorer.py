@@ -14,7 +14,7 @@ import numpy.typing as npt
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from carjax import plugins, programs
-from carjax.backbones.features import Level
+from carjax.features import Level
 from carjax.model import Model
 from carjax.scoring.statistics import (
     FrameScores,

@@ -15,7 +15,7 @@ import numpy as np
 from carjax import certainty, circular, content, crops, heads, localise, precision
 from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
-from carjax.backbones.features import KEPT_CELLS, Features, Level
+from carjax.features import KEPT_CELLS, Features, Level
 from carjax.model import Spec
 from carjax.table import LUMA, ScoreTable
 from carjax.temporal import grids
@@ -366,5 +366,5 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
         content_probs=None if scores.content_probs is None else np.asarray(scores.content_probs),
         disagreement={name: np.asarray(value) for name, value in scores.disagreement.items()},
         novelty={name: np.asarray(value) for name, value in scores.novelty.items()},
-        features=None if scores.features is None else scores.features._asdict(),
+        features=scores.features,
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from carjax import circular, selection
-from carjax.backbones.features import Features
 from carjax.errors import CarjaxError
 from carjax.selection import eligibility
 from carjax.table import ScoreTable
@@ -87,8 +86,8 @@ def by_model(path: str | os.PathLike[str], model: Model) -> Callable[[ScoreTable
         if not mask.any():
             return table
         rows, seen = padding(len(table), mask)
-        features: Any = table.features
-        features = jax.tree.map(lambda x: x[rows], Features(**features))
+        assert table.features is not None  # `pipeline` keeps them for a sequence head
+        features = jax.tree.map(lambda x: x[rows], table.features)
         density = head(features, table.time_s[rows], seen)
         grid = np.array(circular.on_grid(density))[: len(table)]
         # What a sequence head says of a frame without the car means nothing.

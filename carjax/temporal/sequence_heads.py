@@ -35,8 +35,8 @@ import jax.numpy as jnp
 
 from carjax import circular, heads, plugins
 from carjax.backbones import registry
-from carjax.backbones.features import Features
 from carjax.errors import UsageError
+from carjax.features import Features
 from carjax.heads import HeadSpec
 from carjax.temporal.votes import VOTES, Votes, constant, constant_layer, length, time_gaps
 

@@ -14,8 +14,8 @@ from jax.typing import ArrayLike
 
 from carjax import circular, files, model, weights_file
 from carjax.backbones import pretrained
-from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
+from carjax.features import Features
 from carjax.temporal.sequence_heads import (
     Frames,
     SequenceHead,

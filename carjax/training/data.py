@@ -17,9 +17,9 @@ import numpy as np
 from carjax import heads
 from carjax.attributes import CONTENT, Categorical
 from carjax.backbones import registry
-from carjax.backbones.features import Features
 from carjax.datasets import feature_cache, photos, prepared
 from carjax.errors import CarjaxError
+from carjax.features import Features
 from carjax.temporal.sequence_heads import Frames
 from carjax.training import config as configs
 

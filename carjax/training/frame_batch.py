@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from carjax.backbones.features import Features
+from carjax.features import Features
 from carjax.temporal.sequence_heads import Frames
 
 

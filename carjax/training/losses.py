@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from carjax import circular, localise
-from carjax.backbones.features import Features
+from carjax.features import Features
 from carjax.heads import LatentTerms
 
 # A cell teaches the car's centre if it lies in the middle of the box, this share of its sides.

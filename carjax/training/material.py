@@ -16,8 +16,8 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from carjax.backbones.features import Features
 from carjax.errors import CarjaxError, UsageError
+from carjax.features import Features
 from carjax.prefetch import prefetch
 from carjax.training import config as configs
 from carjax.training import (

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carjax import precision
-from carjax.backbones.features import Features
+from carjax.features import Features
 from carjax.temporal.sequence_heads import Frames
 
 BATCH = 256

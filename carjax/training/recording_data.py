@@ -17,12 +17,12 @@ import ml_collections
 import numpy as np
 
 from carjax import heads, parquet
-from carjax.backbones.features import Features
 from carjax.datasets import frame_sequences
 from carjax.datasets.folds import fold_of
 from carjax.datasets.frame_sequences import FrameSequences
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError, UsageError
+from carjax.features import Features
 from carjax.training import config as configs
 from carjax.training import data
 from carjax.training.frame_batch import FrameBatch, gather

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from carjax import heads, precision
 from carjax.backbones import registry
-from carjax.backbones.features import Features
 from carjax.datasets import augment
+from carjax.features import Features
 from carjax.training import config as configs
 from carjax.training import data, live, optimiser, tasks
 from carjax.training.frame_batch import FrameBatch, gather

@@ -14,11 +14,11 @@ import numpy as np
 from carjax import circular, heads, localise
 from carjax.attributes import VIEWS, Categorical
 from carjax.backbones import registry
-from carjax.backbones.features import Features
 from carjax.datasets import augment
 from carjax.datasets.feature_cache import box_in_window
 from carjax.datasets.photos import Photos
 from carjax.evaluation import metrics
+from carjax.features import Features
 from carjax.temporal.sequence_heads import SequenceSpec
 from carjax.training import config as configs
 from carjax.training import losses

@@ -13,8 +13,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from carjax.backbones.features import Features
 from carjax.errors import CarjaxError
+from carjax.features import Features
 from carjax.temporal import walks
 from carjax.training import data, sequences
 from carjax.training.frame_batch import FrameBatch, gather
