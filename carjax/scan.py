@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from carjax import selection, video
+from carjax.prefetch import prefetch
 from carjax.selection import refine
 from carjax.stopwatch import Stopwatch
 from carjax.table import ScoreTable, concatenate
@@ -71,7 +72,7 @@ class Ahead:
         else:
             self.source = video.Decoder(path, fps=fps, max_side=video.SCORED_SIDE)
             frames = iter(self.source)
-        self.frames = video.prefetch(frames, depth=_AHEAD)
+        self.frames = prefetch(frames, depth=_AHEAD)
 
 
 def score_video(
@@ -189,7 +190,7 @@ class _Scan:
     def start(self, frames: Iterable[video.Frame]) -> None:
         """Decodes frames and scores them; the last batch of them may still be at it."""
         batches = video.batches(frames, self.batch_size, shape=self._shape)
-        with video.prefetch(batches, depth=_IN_FLIGHT) as stream:
+        with prefetch(batches, depth=_IN_FLIGHT) as stream:
             while True:
                 with self.watch("decode"):
                     batch = next(stream, None)

@@ -229,9 +229,15 @@ def test_backends_are_found_by_name():
         ("", "must be"),
         (":Negative", "must be"),
         ("toy_decoder:", "must be"),
-        ("no.such:thing", "cannot import no.such: No module named 'no'"),
+        (
+            "no.such:thing",
+            "cannot import no.such (decoder 'no.such:thing'): put its folder",
+        ),
         (".toy_decoder:Negative", "cannot import .toy_decoder"),
-        ("broken_decoder:Frames", "cannot import broken_decoder: two lines"),
+        (
+            "broken_decoder:Frames",
+            "(decoder 'broken_decoder:Frames'): mend it (two lines)",
+        ),
         ("toy_decoder:Positive", "Positive is not in it"),
         ("toy_decoder:NOT_CALLABLE", "NOT_CALLABLE is not callable"),
     ],

@@ -111,7 +111,7 @@ def test_a_decoder_that_a_worker_lacks_is_an_error_of_each_source(
     words = [mixed / "a.mp4", mixed / "c.mkv", *weights, "--batch=6"]
     words += ["--decoder=only_here:Decoder", f"--out={tmp_path / 'x'}"]
     assert score(*words, "--engine=ray") == 1
-    says = "decoder only_here:Decoder: cannot import only_here: No module named 'only_here'"
+    says = "cannot import only_here (decoder 'only_here:Decoder'): put its folder on PYTHONPATH"
     assert errors(tmp_path / "x") == [[str(mixed / name), says] for name in ("a.mp4", "c.mkv")]
     assert score(*words) == 0  # and here it goes on
     assert len(rows(tmp_path / "x")) == 9

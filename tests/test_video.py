@@ -20,6 +20,7 @@ import pytest
 
 from carjax import video
 from carjax.errors import CarjaxError, UsageError
+from carjax.prefetch import prefetch
 from carjax.video.timing import Clock, sampler
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
@@ -731,7 +732,7 @@ def prefetch_threads():
 
 def test_prefetch_keeps_order_and_ends():
     source = Source(50)
-    items = video.prefetch(source, depth=3)
+    items = prefetch(source, depth=3)
     assert list(items) == list(range(50))
     assert list(items) == []
     assert source.closed.wait(10)
@@ -741,7 +742,7 @@ def test_prefetch_keeps_order_and_ends():
 
 def test_prefetch_works_ahead_but_never_further_than_its_depth():
     source = Source(40)
-    with video.prefetch(source, depth=4) as items:
+    with prefetch(source, depth=4) as items:
         for _ in range(4):
             assert source.reached.acquire(timeout=10)  # ahead without a consumer
         for taken, item in enumerate(items):
@@ -752,7 +753,7 @@ def test_prefetch_works_ahead_but_never_further_than_its_depth():
 
 
 def test_prefetch_raises_the_error_after_the_items_before_it():
-    items = video.prefetch(Source(3, error=CarjaxError("broken")), depth=8)
+    items = prefetch(Source(3, error=CarjaxError("broken")), depth=8)
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(CarjaxError, match="broken"):
         next(items)
@@ -760,14 +761,14 @@ def test_prefetch_raises_the_error_after_the_items_before_it():
 
 
 def test_prefetch_passes_on_a_keyboard_interrupt():
-    items = video.prefetch(Source(0, error=KeyboardInterrupt()), depth=1)
+    items = prefetch(Source(0, error=KeyboardInterrupt()), depth=1)
     with pytest.raises(KeyboardInterrupt):
         next(items)
 
 
 def test_prefetch_closes_early():
     source = Source(10**9)
-    items = video.prefetch(source, depth=2)
+    items = prefetch(source, depth=2)
     assert next(items) == 0
     items.close()
     assert source.closed.is_set()
@@ -779,7 +780,7 @@ def test_prefetch_closes_early():
 
 def test_prefetch_stops_when_it_is_dropped():
     source = Source(10**9)
-    items = video.prefetch(source, depth=2)
+    items = prefetch(source, depth=2)
     next(items)
     del items
     gc.collect()
@@ -791,7 +792,7 @@ def test_prefetch_stops_when_its_consumer_fails():
     source = Source(10**9)
 
     def consume():
-        with video.prefetch(source, depth=2) as items:
+        with prefetch(source, depth=2) as items:
             next(items)
             raise RuntimeError
 
@@ -813,10 +814,10 @@ def test_prefetch_does_not_hold_up_the_exit_of_the_program():
 
 def test_prefetch_refuses_a_depth_below_one():
     with pytest.raises(ValueError, match="at least 1"):
-        video.prefetch([], depth=0)
+        prefetch([], depth=0)
 
 
 def test_prefetched_decoding(steady_mp4):
-    with video.prefetch(video.batches(video.frames(steady_mp4, fps="all"), 8), 2) as batches:
+    with prefetch(video.batches(video.frames(steady_mp4, fps="all"), 8), 2) as batches:
         index = np.concatenate([batch.index[batch.mask] for batch in batches])
     assert index.tolist() == list(range(30))

@@ -16,6 +16,7 @@ from carjax.annotate.running import State, states
 from carjax.annotate.scene import Best, Moment, Scene, resized, thumbnail_aspect
 from carjax.errors import UsageError
 from carjax.listing.photos import crop_area
+from carjax.prefetch import prefetch
 from carjax.selection import VIEW_THRESHOLD, eligibility, views_of, wanted_names
 from carjax.table import ScoreTable, certainty
 
@@ -67,7 +68,7 @@ def annotate(
     info = decoder.info
     with (
         Mp4Writer(out, *_size(info, table, attributes), info.average_rate) as writer,
-        video.prefetch(frames, depth=4) as stream,
+        prefetch(frames, depth=4) as stream,
     ):
         pictures = moments(
             table, known, stream, info.width / info.height, attributes, final, final_name

@@ -24,7 +24,8 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
 USUAL_SHARE = 0.2
 SEED = 0
 MEAN, PRODUCT, CONSENSUS = "mean of the frames", "product of the frames", "consensus"
-# As `selection.pool_probabilities`, and frames taken for independent.
+# Nearly `selection.pool_probabilities` (which clips at that floor), and frames taken for
+# independent.
 _WAYS = {
     MEAN: Repetition(shared=1.0, floor=1e-4),
     PRODUCT: Repetition(shared=0.0, time_s=1e-6, floor=1e-4),

@@ -94,7 +94,7 @@ def train_and_evaluate(
         config.backbone, config.backbone_weights or None, dtype=jnp.dtype(config.dtype)
     )
     weights_sha256 = model.weights_hash(backbone_params)
-    walks = sequences.is_sequence(config)
+    of_sequences = sequences.is_sequence(config)
     task: tasks.PhotoTask | sequences.SequenceTask
     material: materials.Material
     if recorded is not None:
@@ -103,7 +103,7 @@ def train_and_evaluate(
         material = materials.RecordingMaterial(config, task, split)
     else:
         keys = data.part_keys(config, root)
-        task = sequences.create(config) if walks else tasks.create(config, keys)
+        task = sequences.create(config) if of_sequences else tasks.create(config, keys)
         with progress.bars(quiet=quiet) as show:
             material = materials.of_photos(
                 config, task, root, backbone, backbone_params, weights_sha256,
@@ -134,7 +134,7 @@ def train_and_evaluate(
     )
     state, frozen = materials.replicate((state, frozen), mesh)
     run_chunk = material.make_run(materials.Setup(adamw, mesh, backbone, frozen))
-    batch = _EVALUATION_WALKS if walks else prediction.BATCH
+    batch = _EVALUATION_WALKS if of_sequences else prediction.BATCH
     predict_rows = functools.partial(prediction.predict_all, jax.jit(task.predict), batch=batch)
 
     # --- Train in chunks; each ends with a line of metrics and a checkpoint. ----------------------

@@ -8,7 +8,6 @@ whatever is sampled. Frames are counted as `ffprobe -count_frames` counts them: 
 hides is no frame.
 """
 
-from carjax.prefetch import Prefetch, prefetch
 from carjax.video.backends import Backend, Frames, load_backend
 from carjax.video.batch import Batch, batches
 from carjax.video.decoder import (
@@ -35,7 +34,6 @@ __all__ = [
     "Fps",
     "Frame",
     "Frames",
-    "Prefetch",
     "Reader",
     "Timeline",
     "UnprovenIndexError",
@@ -46,7 +44,6 @@ __all__ = [
     "grab",
     "load_backend",
     "parse_fps",
-    "prefetch",
     "probe",
     "read_timeline",
     "recorded_at",

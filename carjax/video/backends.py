@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from carjax.errors import UsageError, one_line
+from carjax import plugins
+from carjax.errors import UsageError
 from carjax.video.container import Path
 from carjax.video.decoder import Frame
 from carjax.video.timing import Fps
@@ -64,11 +65,8 @@ def load_backend(name: str) -> Backend:
     module_name, colon, attribute = _SHIPPED.get(name, name).partition(":")
     if not (module_name and colon and attribute):
         raise UsageError(f"decoder must be pyav, opencv or MODULE:NAME, not {name!r}")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a module may raise anything
-        reason = one_line(error)
-        raise UsageError(f"decoder {name}: cannot import {module_name}: {reason}") from error
+    plugins.load(module_name, f"decoder {name!r}")
+    module = sys.modules[module_name]
     backend: Backend | None = getattr(module, attribute, None)
     if not callable(backend):
         state = "is not callable" if hasattr(module, attribute) else "is not in it"
