@@ -803,7 +803,7 @@ def test_prefetch_stops_when_its_consumer_fails():
 
 def test_prefetch_does_not_hold_up_the_exit_of_the_program():
     code = (
-        "import itertools\nfrom carjax.video import prefetch\n"
+        "import itertools\nfrom carjax.prefetch import prefetch\n"
         "items = prefetch(itertools.count(), 2)\nprint(next(items))"
     )
     done = subprocess.run(

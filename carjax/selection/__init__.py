@@ -10,13 +10,9 @@ need JAX: `smoothing`, of a whole video, and `live`, while one is being filmed.
 from carjax.selection.categorical import (
     MIN_GAP_S,
     MIN_GAP_SHARE,
-    PROBABILITY_FLOOR,
-    distinct,
-    min_gap_s,
     pool_probabilities,
 )
 from carjax.selection.result import (
-    SCHEMA_VERSION,
     Alternative,
     AttributeChoice,
     OrientationChoice,
@@ -32,7 +28,6 @@ from carjax.selection.result import (
 )
 from carjax.selection.select import POLICIES, VIEW_POLICIES, select_photos, wanted_names
 from carjax.selection.views import (
-    ANGLE_TOLERANCE_DEG,
     MASS_TOLERANCE,
     VIEW_THRESHOLD,
     density_of,
@@ -43,13 +38,10 @@ from carjax.selection.views import (
 )
 
 __all__ = [
-    "ANGLE_TOLERANCE_DEG",
     "MASS_TOLERANCE",
     "MIN_GAP_S",
     "MIN_GAP_SHARE",
     "POLICIES",
-    "PROBABILITY_FLOOR",
-    "SCHEMA_VERSION",
     "VIEW_POLICIES",
     "VIEW_THRESHOLD",
     "Alternative",
@@ -61,9 +53,7 @@ __all__ = [
     "as_text",
     "chosen_frames",
     "density_of",
-    "distinct",
     "frames_of_view",
-    "min_gap_s",
     "photographed",
     "pool_probabilities",
     "schema",
