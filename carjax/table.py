@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from carjax.attributes import Angular, Categorical, Schema
 from carjax.features import Features
+
+if TYPE_CHECKING:
+    import pandas
 
 # Weights of red, green and blue in an image's brightness (ITU-R BT.601).
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -113,6 +116,12 @@ class ScoreTable:
             return value
 
         return ScoreTable(**{f.name: of(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Returns a pandas frame with a row per frame (needs pandas)."""
+        from carjax.report import notebook
+
+        return notebook.table_frame(self)
 
     @property
     def categorical(self) -> tuple[Categorical, ...]:

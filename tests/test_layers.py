@@ -26,7 +26,7 @@ LAYERS = (
     ("cli", "__main__"),
 )
 # Upwards, on purpose and inside of functions alone: how a result shows itself in a notebook.
-NOTEBOOK = {("scoring", "report"), ("selection", "report")}
+NOTEBOOK = {("table", "report"), ("scoring", "report"), ("selection", "report")}
 
 
 def part_of(path):

@@ -67,6 +67,17 @@ def test_pandas_rows_are_the_frames_that_are_no_padding(scores, table):
     assert scores.to_pandas()["brand"].tolist() == table.probs["brand"].argmax(1).tolist()
 
 
+def test_pandas_of_a_table_are_its_rows_with_their_times(scores, table):
+    pytest.importorskip("pandas")
+    frame = table.take(np.array([2, 5])).to_pandas()
+    assert frame.index.tolist() == table.frame[[2, 5]].tolist()
+    assert frame["time_s"].tolist() == table.time_s[[2, 5]].tolist()
+    same = scores.to_pandas(SimpleNamespace(schema=CAR)).iloc[[2, 5]]
+    assert list(frame.columns) == ["time_s", *same.columns]
+    assert frame["brand"].tolist() == same["brand"].tolist()
+    np.testing.assert_allclose(frame["kappa"], same["kappa"], rtol=1e-5)
+
+
 def test_pandas_of_a_selection_has_a_row_per_photo(chosen):
     pytest.importorskip("pandas")
     frame = chosen.to_pandas()

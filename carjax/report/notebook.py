@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from carjax.scoring import FrameScores
     from carjax.selection import Selection
+    from carjax.table import ScoreTable
 
 _ROWS = 8
 _HEADING, _GAP = 34.0, 16.0
@@ -117,28 +118,57 @@ def scores_frame(scores: FrameScores, schema: Schema | None) -> pandas.DataFrame
     """The rows of `FrameScores.to_pandas`."""
     pd = _pandas()
     rows = np.flatnonzero(np.asarray(scores.mask))
-    classes = {a.name: a.classes for a in schema or () if isinstance(a, Categorical)}
-    columns: dict[str, Any] = {}
-    for name, probs in scores.probs.items():
-        p = np.asarray(probs)[rows]
-        best = np.argmax(p, axis=1)
-        columns[name] = np.array(classes[name], object)[best] if name in classes else best
-        columns[f"{name}_probability"] = p[np.arange(len(p)), best]
-        columns[f"{name}_entropy"] = np.asarray(scores.entropy[name])[rows]
+    direction = None
     azimuth = _azimuth_deg(scores)
     if azimuth is not None and scores.azimuth is not None:
         from carjax import circular
 
-        views = np.asarray(scores.view_probs)[rows]
-        columns["azimuth_deg"] = azimuth[rows]
-        columns["kappa"] = np.asarray(circular.main_kappa(scores.azimuth))[rows]
+        direction = azimuth[rows], np.asarray(circular.main_kappa(scores.azimuth))[rows]
+    columns = _columns(scores, rows, schema or (), direction)
+    return pd.DataFrame(columns, index=pd.Index(rows, name="frame"))
+
+
+def table_frame(table: ScoreTable) -> pandas.DataFrame:
+    """The rows of `ScoreTable.to_pandas`."""
+    pd = _pandas()
+    direction = None if table.angular is None else (table.azimuth_deg, table.kappa)
+    columns = _columns(table, np.arange(len(table)), table.schema, direction)
+    index = pd.Index(table.frame, name="frame")
+    return pd.DataFrame({"time_s": table.time_s, **columns}, index=index)
+
+
+def _columns(
+    scored: FrameScores | ScoreTable,
+    rows: np.ndarray,
+    schema: Schema,
+    direction: tuple[np.ndarray, np.ndarray] | None,
+) -> dict[str, np.ndarray]:
+    """Columns of these rows; classes that the schema does not have are indices.
+
+    Args:
+        scored: of N frames.
+        rows: int [n].
+        schema: names the classes.
+        direction: azimuth in degrees and κ of these rows, float [n]; None without one.
+    """
+    classes = {a.name: a.classes for a in schema if isinstance(a, Categorical)}
+    columns: dict[str, Any] = {}
+    for name, probs in scored.probs.items():
+        p = np.asarray(probs)[rows]
+        best = np.argmax(p, axis=1)
+        columns[name] = np.array(classes[name], object)[best] if name in classes else best
+        columns[f"{name}_probability"] = p[np.arange(len(p)), best]
+        columns[f"{name}_entropy"] = np.asarray(scored.entropy[name])[rows]
+    if direction is not None:
+        views = np.asarray(scored.view_probs)[rows]
+        columns["azimuth_deg"], columns["kappa"] = direction
         columns["view"] = np.array(VIEWS, object)[np.argmax(views, axis=1)]
         columns["view_probability"] = views.max(axis=1)
-    columns["car_probability"] = np.asarray(scores.car_probability)[rows]
-    columns["sharpness"] = np.asarray(scores.sharpness)[rows]
+    columns["car_probability"] = np.asarray(scored.car_probability)[rows]
+    columns["sharpness"] = np.asarray(scored.sharpness)[rows]
     for i, side in enumerate(("left", "top", "right", "bottom")):
-        columns[f"box_{side}"] = np.asarray(scores.box)[rows, i]
-    return pd.DataFrame(columns, index=pd.Index(rows, name="frame"))
+        columns[f"box_{side}"] = np.asarray(scored.box)[rows, i]
+    return columns
 
 
 def scores_figure(scores: FrameScores, time_s: np.ndarray | None) -> Figure:
