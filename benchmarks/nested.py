@@ -1,6 +1,7 @@
 """Nested cross-validation on cars that a head knows, on models it never saw, on unknown brands.
 
-    python benchmarks/nested.py --data_dir="$CARJAX_DATA" --workdir=out/nested
+    python benchmarks/nested.py --data_dir="$CARJAX_DATA" --workdir=out/nested \\
+        --calibration=data/car_heads.calibration.json
 
 Each outer fold holds out a fifth of the car models, the makes with a single model among them, and
 a fifth of the photos of all other models. Within the rest, two inner folds each hold out the same
@@ -506,8 +507,8 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string("cache_dir", None, "where features are kept", flag_values=values)
     flags.DEFINE_string(
         "calibration",
-        str(HERE.parent / "data" / "car_heads.calibration.json"),
-        "what to ship: for `carjax bundle --calibration`",
+        None,
+        "where to write what `carjax bundle --calibration` takes",
         flag_values=values,
     )
     flags.DEFINE_string("svg", None, "where to draw the reliability", flag_values=values)
@@ -528,9 +529,10 @@ def main(argv: list[str]) -> int:
                 train(values, cars, config, f"{attribute}-{outer}-{name}", kind)
     if len(values.outer) < FOLDS:
         return 0
-    out, shipped = pathlib.Path(values.out), pathlib.Path(values.calibration)
+    out = pathlib.Path(values.out)
     results = json.loads(out.read_text()) if out.is_file() else {}
-    numbers = json.loads(shipped.read_text()) if shipped.is_file() else {}
+    fitted_file = pathlib.Path(values.calibration) if values.calibration else None
+    numbers = json.loads(fitted_file.read_text()) if fitted_file and fitted_file.is_file() else {}
     results["machine"] = machine.name()
     results["protocol"] = (
         f"mean over {FOLDS} outer folds; known: photos left out of models that were trained on; "
@@ -543,7 +545,8 @@ def main(argv: list[str]) -> int:
         fitted = evaluate(values, cars, attribute, results)
         numbers[attribute] = dataclasses.asdict(fitted)
         crossval.write(results, out)
-        crossval.write(numbers, shipped)
+        if fitted_file:
+            crossval.write(numbers, fitted_file)
     if values.svg:
         with files.replacing(values.svg) as temporary:
             temporary.write_text(reliability_svg(results))

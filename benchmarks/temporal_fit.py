@@ -1,7 +1,7 @@
 """Fits what the circular filter and the consensus assume: `Motion()` and `consensus.FITTED`.
 
     python benchmarks/crossval.py --workdir=out/by_model --splits=data/splits/by_model \\
-        --folds=0,1 --out=out/by_model.json
+        --folds=0,1 --set=views=4 --out=out/by_model.json
     python benchmarks/temporal_fit.py --runs=out/by_model
 
 On simulated walks around the car models of one fold, shown by heads that never saw them: the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import pathlib
 import secrets
@@ -15,6 +16,8 @@ from carjax.errors import CarjaxError
 
 # What `carjax train` leaves in its folder: a bundle of one head, or a sequence head.
 HEAD_FILE = "head.safetensors"
+# Kind of bucket → the package that reaches it.
+_DRIVERS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -43,11 +46,17 @@ def locate(path: str | os.PathLike[str]) -> Any:
             f"{path}: a bucket needs more packages: pip install 'carjax[train]'"
         ) from None
     try:
-        return epath.Path(path)
+        found = epath.Path(path)
     except KeyError:
         raise CarjaxError(
             f"{path}: no such kind of bucket; there are gs://, s3:// and az://"
         ) from None
+    scheme = os.fspath(path).partition("://")[0]
+    driver = _DRIVERS.get(scheme)
+    # TensorFlow reads buckets by itself, where it happens to be installed.
+    if driver and not any(importlib.util.find_spec(name) for name in (driver, "tensorflow")):
+        raise CarjaxError(f"{path}: {scheme}:// needs one more package: pip install {driver}")
+    return found
 
 
 def cache_dir() -> pathlib.Path:

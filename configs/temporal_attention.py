@@ -2,7 +2,7 @@
 
     carjax train --config=configs/temporal_attention.py --workdir=out/attention --config.fold=0
 
-Result on 70 simulated walks around the car models of that fold, which it never saw, with 20% of
+Result on 62 simulated walks around the car models of that fold, which it never saw, with 20% of
 the frames spoilt: median error 3.80°, mean 5.49°, flips 0.08%, within 30° 0.991, log-likelihood
 0.759 nats per radian. Without --config.fold it trains on every model.
 """

@@ -2,7 +2,7 @@
 
     carjax train --config=configs/temporal_gru.py --workdir=out/temporal_gru --config.fold=0
 
-Result on 70 simulated walks around the car models of that fold, which it never saw, with 20% of
+Result on 62 simulated walks around the car models of that fold, which it never saw, with 20% of
 the frames spoilt: median error 3.56°, mean 5.62°, flips 0.00%, within 30° 0.988, log-likelihood
 0.724 nats per radian. Without --config.fold it trains on every model.
 """

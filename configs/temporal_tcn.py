@@ -2,7 +2,7 @@
 
     carjax train --config=configs/temporal_tcn.py --workdir=out/temporal_tcn --config.fold=0
 
-Result on 70 simulated walks around the car models of that fold, which it never saw, with 20% of
+Result on 62 simulated walks around the car models of that fold, which it never saw, with 20% of
 the frames spoilt: median error 3.64°, mean 5.69°, flips 0.00%, within 30° 0.987, log-likelihood
 0.734 nats per radian. Without --config.fold it trains on every model.
 """

@@ -1,5 +1,6 @@
 """Files are whole or not there at all, on disk and in a bucket."""
 
+import importlib.util
 import pathlib
 
 import pytest
@@ -41,6 +42,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_bucket_that_no_package_reaches_is_one_line(monkeypatch):
+    known = importlib.util.find_spec
+    missing = ("gcsfs", "tensorflow")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in missing else known(name)
+    )
+    with pytest.raises(CarjaxError, match=r"gs://a/b: gs:// needs .*: pip install gcsfs"):
+        files.locate("gs://a/b")
+
+
 def test_an_object_in_a_bucket_appears_only_when_it_is_whole(bucket):
     write_half("bucket://a.txt")
     assert not (bucket / "a.txt").exists()
@@ -56,7 +67,8 @@ def test_a_bundle_is_saved_to_a_bucket(bucket, tiny_model):
         assert "carjax_bundle" in f.metadata()
 
 
-def test_where_paths_lead():
+def test_where_paths_lead(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # as if all were there
     assert files.locate("out/run") == pathlib.Path("out/run")
     assert not files.is_remote("/a/b")
     assert files.is_remote("gs://bucket/run")
