@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from types import SimpleNamespace
 
 import jax
 import jax.export
@@ -397,3 +398,26 @@ def test_every_direction_states_its_calibration(density, kappa):
     want = calibration.state_direction(heads.create(plain).apply(params, x), given)
     got = heads.create(dataclasses.replace(plain, calibration=given)).apply(params, x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want)
+
+
+@pytest.mark.parametrize(
+    ("samples", "bound"), [(1, losses.elbo_loss), (4, losses.importance_weighted_loss)]
+)
+def test_one_draw_trains_on_the_elbo_and_more_on_the_tighter_bound(samples, bound, monkeypatch):
+    rng = np.random.default_rng(0)
+    drawn = (jnp.asarray(rng.normal(size=(6, samples)), jnp.float32) for _ in range(3))
+    terms = heads.LatentTerms(
+        **dict(zip(("log_likelihood", "log_prior", "log_posterior"), drawn, strict=True)),
+        kl=jnp.asarray(rng.uniform(size=6), jnp.float32),
+    )
+    asked = []
+
+    def apply(variables, features, azimuth, count, **rngs):
+        asked.append(count)
+        return terms
+
+    monkeypatch.setattr(tasks.AngularTask, "module", SimpleNamespace(apply=apply))
+    task = task_of("cvae", latent_samples=samples)
+    loss = task.loss({}, None, jnp.zeros(6), jax.random.key(0))
+    assert float(loss) == pytest.approx(float(bound(terms)), rel=1e-6)
+    assert asked == [samples]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carjax.channel import Channel
-from carjax.engine import join, manifest, output, rows, run_files, store
+from carjax.engine import join, manifest, output, rows, run, run_files, store
 from carjax.engine.batching import Buffers, batches
 from carjax.engine.feed import Decoded, End, Feed
 from carjax.engine.manifest import Commit, Record
@@ -361,3 +361,53 @@ def test_a_bucket_holds_what_a_folder_holds(tmp_path):
         place.remove(name)
         assert not place.is_folder(name)
         place.remove(name)
+
+
+def test_where_too_many_wait_the_most_of_one_size_go_first():
+    stream = [frame(9, 0, (9, 300)), *(frame(0, i) for i in range(3)), frame(9, 1, (9, 300))]
+    found = [
+        [one.unit for one in batch.frames]
+        for batch in batches(iter(stream), 10, Buffers(2), most_waiting=3)
+    ]
+    assert found == [[0, 0, 0], [9, 9]]
+
+
+def test_the_first_of_an_archive_is_that_of_its_sorted_rows(tmp_path):
+    unit = rows.UnitRows(tmp_path / "spill")
+    unit.add(1, table("x.tar/b", 0))
+    unit.add(0, table("x.tar/a", 0))
+    assert unit.first == "x.tar/a"
+
+
+def test_what_waits_for_longer_than_a_checkpoint_is_written(tmp_path):
+    place = store.LocalStore(tmp_path)
+    made = []
+    for seconds in (1000.0, 0.0):
+        out = output.Output(
+            place, "run", "run", tmp_path, output.Share(), SCHEMA, part_rows=99,
+            checkpoint_s=seconds,
+        )  # fmt: skip
+        unit = rows.UnitRows(tmp_path / "spill")
+        unit.add(0, table("a", 0))
+        made.append(len(out.add(Record("a", "", 1, "a"), unit)))
+    assert made == [0, 1]
+
+
+def test_leftovers_are_removed_by_the_process_that_looks_after_them(tmp_path):
+    place = store.LocalStore(tmp_path)
+    parts = [f"part-0000{i}-000000.parquet" for i in range(4)]
+    for name in parts:
+        place.write(f"run/{name}", b"1")
+    kept = Commit("commit", ((parts[1], 1),), ())
+    output.remove_leftovers(place, "run", [kept], output.Share(1, 2))
+    assert place.names("run") == parts[:3]
+
+
+def test_a_source_whose_bytes_cannot_be_told_is_not_called_changed():
+    class Silent:
+        name = "a"
+
+        def fingerprint(self):
+            raise OSError
+
+    assert run._changed([Silent()], {"a": Record("a", "1", 1, "a")}) == set()

@@ -519,3 +519,55 @@ def test_videos_are_scored_by_the_whole_pipeline(
     assert row["frames"] == len(rows)
     assert 0 <= row["random_accuracy"] <= 1
     assert pathlib.Path(brand.files[0]).suffix == ".jpg"
+
+
+def surely(azimuth_deg, certainty, model):
+    """Predictions of doors that are as sure as told, of photos of these azimuths and models."""
+    n = len(azimuth_deg)
+    names = [str(i) for i in range(n)]
+    rng = np.random.default_rng(9)
+    own = predictions.Predictions(
+        DOORS, np.array(names), np.zeros(n, int), np.zeros(n, int), np.full((n, 4), 0.25),
+        (1 - np.asarray(certainty)) * np.log(4),
+    )  # fmt: skip
+    columns = (model, azimuth_deg, rng.uniform(size=n), rng.uniform(size=n))
+    return own, predictions.Facts(*(dict(zip(names, list(c), strict=True)) for c in columns))
+
+
+def test_what_is_common_on_either_side_is_familiar():
+    """Certainty is how common the view is, mirrored views counted: no more has the side."""
+    rng = np.random.default_rng(0)
+    azimuth = np.concatenate([rng.normal(60, 25, 150), rng.uniform(180, 360, 60)]) % 360
+    common = hypothesis._density(azimuth, azimuth) + hypothesis._density(azimuth, -azimuth)
+    sure = 0.2 + 0.6 * common / common.max() + rng.normal(0, 0.01, 210)
+    found = hypothesis.side_proxy(*surely(azimuth, sure, ["a"] * 210), samples=20)
+    assert abs(found["within_models"]["rho"]) > 0.3
+    assert abs(found["equally_familiar"]["rho"]) < 0.15
+
+
+def test_inside_models_models_do_not_differ():
+    """Within each model the side makes surer; the model that shows it more is less sure."""
+    rng = np.random.default_rng(0)
+    azimuth = np.concatenate([rng.uniform(0, 45, 60), rng.uniform(45, 90, 60)])
+    side = np.sin(np.radians(azimuth))
+    sure = 0.3 + 0.2 * side + 0.4 * (azimuth < 45)
+    found = hypothesis.side_proxy(
+        *surely(azimuth, sure, np.repeat(["a", "b"], 60).tolist()), samples=20
+    )
+    assert found["within_models"]["rho"] > 0.9
+    assert found["partial"]["rho"] < 0
+
+
+def test_gains_are_resampled_by_model(held):
+    albums = held.albums[predictions.KNOWN]
+    one = [dataclasses.replace(album, source="one model") for album in albums]
+    found = hypothesis.choice(one, 50)
+    for rivals in found["gains"].values():
+        for gain in rivals.values():
+            assert gain["ci95"] == pytest.approx([gain["mean"]] * 2)
+    assert found["models"] == 1
+
+
+def test_stored_probabilities_sum_to_one(held):
+    for run in held.protocols.values():
+        np.testing.assert_allclose(run["doors"].probs.sum(1), 1.0, rtol=0, atol=1e-15)

@@ -170,6 +170,8 @@ def test_two_builders_at_once_do_not_disturb_each_other(data, tiny, tmp_path):
         {"input_size": 32},
         {"cells": 4},
         {"augmentation": augment.Augmentation(seed=1)},
+        {"dtype": "bfloat16"},
+        {"code": "another"},
     ],
 )
 def test_key_depends_on_every_setting(data, change):

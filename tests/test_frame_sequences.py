@@ -202,3 +202,12 @@ def test_an_error_names_what_is_wrong_with_the_scores(tmp_path, scores):
     fails(tmp_path / "text.parquet", "not a Parquet file")
     with pytest.raises(CarjaxError, match=r"none\.csv: no such file"):
         frame_sequences.read(scores, tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_labels_of_a_frame_the_nearest_counts(tmp_path, order):
+    rows = ["a.mp4,0.02,10", "a.mp4,0.1,20"][::order]
+    path = label_file(tmp_path, "\n".join(["source,time_s,azimuth_deg", *rows]) + "\n")
+    known, lost = frame_labels.read(path).at("a.mp4", np.array([0.0, 0.5, 1.0]))
+    np.testing.assert_array_equal(known["azimuth_deg"], [10, np.nan, np.nan])
+    assert lost == 0

@@ -656,3 +656,25 @@ def test_sampling_is_that_of_the_decoder(mixed, whole):
 @pytest.fixture
 def chdir(monkeypatch):
     return monkeypatch.chdir
+
+
+def test_rows_of_a_picture_that_was_broken_since_leave_the_one_file(mixed, weights, tmp_path):
+    shutil.copytree(mixed / "photos", tmp_path / "photos")
+    out = tmp_path / "x.parquet"
+    words = [tmp_path / "photos", f"--out={out}", *weights]
+    assert score(*words) == 0
+    before = rows(out)
+    photo = tmp_path / "photos" / "2.jpg"
+    photo.write_bytes(b"")
+    assert score(*words) == 0
+    assert rows(out).keys() == before.keys() - {(str(photo), 0)}
+    assert errors(out) == [[str(photo), "the file is empty"]]
+
+
+def test_errors_are_those_of_what_was_named(mixed, weights, tmp_path):
+    good, bad, out = mixed / "photos" / "1.jpg", mixed / "empty.jpg", tmp_path / "x.parquet"
+    words = [f"--out={out}", "--part_rows=4", *weights]
+    score(good, bad, *words)
+    assert [source for source, _ in errors(out)] == [str(bad)]
+    score(good, *words)
+    assert errors(out) == []

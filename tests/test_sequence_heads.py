@@ -262,3 +262,52 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path):
 def test_an_unknown_model_module_or_option_is_named(change, line):
     with pytest.raises(UsageError, match=line):
         sequence_heads.find(dataclasses.replace(spec_of("gru"), **change))
+
+
+def test_densities_of_frames_alone_weigh_what_the_config_says():
+    spec, frames = spec_of("gru"), frames_of()
+    params = params_of(spec, frames)
+    targets = np.full((ROWS, LENGTH), 40.0, np.float32)
+    without, half = (
+        float(SequenceTask(spec, 0.0, w).loss(params, frames, targets, jax.random.key(0)))
+        for w in (0.0, 0.5)
+    )
+    alone, joined = SequenceHead(spec).apply({"params": params}, frames, method="both")
+    at = np.float32(np.radians(40.0))
+    assert without == pytest.approx(-float(circular.log_prob(joined, at).mean()), rel=1e-4)
+    more = -0.5 * float(circular.log_prob(alone, at).mean())
+    assert abs(more) > 0.1
+    assert half - without == pytest.approx(more, rel=1e-3)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_votes_fade_with_the_time_between_two_frames_either_way(causal):
+    gap, angle = np.array([0.0, 1.0, 2.0, 0.5]), np.array([0.1, 1.0, 2.5, -2.0])
+    own = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+    module = votes.Votes(causal=causal)
+    args = (
+        jnp.zeros((1, 4, 3)), own[None], jnp.zeros((1, 4, 1)),
+        jnp.asarray(gap, jnp.float32)[None, :, None], jnp.ones((1, 4), bool),
+    )  # fmt: skip
+    made = module.init(jax.random.key(0), *args)["params"]
+    params = {**jax.tree.map(jnp.zeros_like, made), "log_decay": made["log_decay"]}
+    got = module.apply({"params": params}, *args)[0]
+    time_s = np.cumsum(gap)
+    apart = np.abs(time_s[:, None] - time_s[None])
+    for head, rate in enumerate(0.5 * 2.0 ** np.arange(votes.VOTES)):
+        weights = np.exp(-rate * apart) * (np.tri(4) if causal else 1.0)
+        want = weights / weights.sum(1, keepdims=True) @ own
+        np.testing.assert_allclose(got[:, head], want, atol=1e-5)
+
+
+def test_what_is_masked_in_a_long_video_is_masked_in_each_of_its_windows(monkeypatch):
+    spec, long = spec_of("gru"), frames_of(length=40)
+    head = sequence_model.SequenceModel(params_of(spec, frames_of()), spec, {})
+    features, time_s = jax.tree.map(lambda x: x[0], (long.features, long.time_s))
+    mask = ~np.isin(np.arange(40), [10, 14, 21])
+    monkeypatch.setattr(sequence_model, "MOST_FRAMES", 16)
+    monkeypatch.setattr(sequence_model, "MARGIN", 4)
+    found = head(features, time_s, mask)
+    second = head(jax.tree.map(lambda x: x[8:24], features), time_s[8:24], mask[8:24])
+    seen = np.array([12, 13, 15, 16, 17, 18, 19])
+    close(at1(found, seen), at1(second, seen - 8))

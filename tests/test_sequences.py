@@ -13,6 +13,7 @@ import tiny_run
 from carjax.cli.main import main as command_line
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
+from carjax.features import Features
 from carjax.temporal import sequence_model, walks
 from carjax.training import config, data, frame_batch, loop, sequences, walk_data
 
@@ -253,3 +254,12 @@ def test_the_settings_pass_the_checks_of_every_config():
         config.check(made)
         sequences.check(made)
         assert made.to_dict()["sequence"]["model"] == name
+
+
+def test_what_is_learned_is_the_path_of_the_camera_and_not_the_label_of_the_photo():
+    features = Features(np.zeros((4, 4, 1), np.float16), np.zeros((4, 4, 1, 1, 1), np.float16))
+    own = walk_data.PhotoViews(features, np.zeros(4), (np.arange(4),), np.array(list("abcd")))
+    spec = walks.WalkSpec(frames=30, tolerance_deg=60.0)
+    walk = walks.simulate([0.0, 90.0, 180.0, 270.0], spec, np.random.default_rng(0))
+    assert np.abs(walk.azimuth_deg - walk.label_deg).max() > 10
+    np.testing.assert_array_equal(own.batch([walk], None).azimuth_deg[0], walk.azimuth_deg)

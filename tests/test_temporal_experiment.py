@@ -1,5 +1,6 @@
 """The experiment about time: its figures on footage whose answers are known."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -8,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from carjax import circular
+from carjax import calibration, circular
 from carjax.attributes import Angular
+from carjax.calibration import DirectionCalibration
 from carjax.cli import experiment as command
 from carjax.errors import CarjaxError, UsageError
-from carjax.experiment import methods, report, temporal, temporal_page, temporal_run
+from carjax.experiment import cast, methods, report, temporal, temporal_page, temporal_run
 from carjax.experiment.temporal import WALK, Estimate, Footage
 from carjax.features import Features
 from carjax.heads import HeadSpec
+from carjax.temporal import walks
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.motion import Motion
 from carjax.temporal.sequence_heads import Frames, SequenceHead, SequenceSpec
@@ -198,3 +201,74 @@ def test_a_head_is_not_measured_on_what_it_was_trained_on():
     temporal_run._check_unseen({"x": head(["c", "d"]), "y": head([])}, shown, 0)
     with pytest.raises(CarjaxError, match=r"y: was trained on 1 of .*such as b: .*config\.fold=0"):
         temporal_run._check_unseen({"x": head(["c"]), "y": head(["b", "c"])}, shown, 0)
+
+
+def test_the_intervals_of_means_draw_whole_sources():
+    truth = np.linspace(0.0, 315.0, 8)
+    own = [footage(truth, truth, source="a"), footage(truth, truth + 180, source="b")]
+    said = [methods.single(f) for f in own]
+    interval = temporal.azimuth_figures(own, said, samples=200)["ci95"]
+    assert interval["flip_rate"] == [0.0, 1.0]
+    want = sorted(float(e.loglik.mean()) for e in said)
+    assert interval["loglik"] == pytest.approx(want)
+
+
+def test_frames_count_for_the_time_that_they_stand_for():
+    probs = np.repeat([[0.2, 0.8], [0.8, 0.2]], [20, 6], axis=0)
+    time_s = np.concatenate([np.arange(20) / 100, 0.2 + np.arange(1, 7)])
+    own = dataclasses.replace(footage(np.zeros(26), np.zeros(26), probs=probs), time_s=time_s)
+    figures = temporal.class_figures([own], "doors", {"mean": Repetition(1.0, 1.0, 1e-4)})
+    assert figures["mean"]["accuracy"] == 1.0
+
+
+def a_cast(azimuth_deg, error_deg, group=None):
+    """Photos of one model unless told otherwise; errors of the plain and the mirrored view."""
+    n = len(azimuth_deg)
+    truth = np.stack([azimuth_deg, -np.asarray(azimuth_deg)] * 2)
+    mu = jnp.radians(jnp.asarray(truth + np.concatenate([error_deg] * 2), jnp.float32))
+    density = circular.from_single(mu, jnp.full((4, n), 60.0), jnp.full((4, n), 0.02))
+    return cast.Cast(
+        group=np.full(n, "a") if group is None else group,
+        azimuth_deg=np.asarray(azimuth_deg, float),
+        features=Features(np.zeros((4, n, 4), np.float16), np.zeros((4, n, 1, 1, 1), np.float16)),
+        density=jax.tree.map(np.asarray, density),
+        log_probs={},
+        labels={},
+    )
+
+
+def test_a_mirrored_view_is_calibrated_on_the_mirrored_azimuth():
+    rng = np.random.default_rng(0)
+    azimuth = rng.uniform(20, 160, 80)
+    fitted = cast.fit_calibrations(a_cast(azimuth, rng.normal(0, 4, (2, 80)))).direction
+    # All errors are small: of mirrored truths taken as they are, half would be anywhere.
+    stated = calibration.state_direction(circular.from_single(jnp.zeros(1), 60.0), fitted)
+    assert float(circular.log_prob(stated, jnp.zeros(1))[0]) > 1.4
+
+
+def test_neighbours_of_a_photo_are_other_photos():
+    rng = np.random.default_rng(1)
+    # Near the front a photo is a neighbour of its own mirror image by angle.
+    azimuth, error = np.linspace(0.5, 12.0, 12), rng.normal(0, 5, (2, 12))
+    got = cast.shared_error(a_cast(azimuth, error))
+    truth, flat = np.concatenate([azimuth, -azimuth]), error.ravel()
+    own, around = [], []
+    for i in range(24):
+        near = (np.abs(truth - truth[i]) < 10.0) & (np.arange(24) % 12 != i % 12)
+        own.append(flat[i])
+        around.append(np.median(flat[near]))
+    assert got["mederr_deg"] == pytest.approx(np.median(np.abs(own)), abs=1e-3)
+    assert got["neighbours_mederr_deg"] == pytest.approx(np.median(np.abs(around)), abs=1e-3)
+    assert got["correlation"] == pytest.approx(np.corrcoef(own, around)[0, 1], abs=1e-3)
+
+
+def test_every_walk_around_a_model_is_another_one():
+    azimuth = np.arange(0.0, 360.0, 5.0)
+    shown = a_cast(azimuth, np.zeros((2, len(azimuth))))
+    neutral = cast.Calibrations({}, DirectionCalibration())
+    first, second = cast.footage(shown, walks.WalkSpec(frames=20), 2, 0, neutral)
+    assert not np.array_equal(first.time_s[:5], second.time_s[:5])
+    for own in (first, second):
+        error = np.degrees(np.asarray(own.density.mu)[:, 0]) - own.azimuth_deg
+        apart = np.abs((error + 180) % 360 - 180)
+        np.testing.assert_allclose(apart, own.offset_deg, atol=1e-3)

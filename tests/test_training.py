@@ -12,11 +12,13 @@ import shutil
 import signal
 import struct
 import sys
+from types import SimpleNamespace
 
 import cv2
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 import pytest
@@ -40,6 +42,7 @@ from carjax.training import (
     live,
     loop,
     losses,
+    material,
     optimiser,
     run_folder,
     steps,
@@ -1001,3 +1004,208 @@ def run_file_as_module(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_every_second_member_learns_parts_too_and_both_are_smoothed(root, monkeypatch):
+    """Three members' losses by hand: all of classes, the first and the third of parts as well."""
+    keys = (("a", 0), ("a", 1), ("b", 1), ("b", 2), ("c", 3))
+    of_part = np.array([label for _, label in keys])
+    task = tasks.create(settings(root, label_smoothing=0.2), keys)
+    rng = np.random.default_rng(0)
+    logits = [rng.normal(size=(6, 5)).astype(np.float32) for _ in range(3)]
+    said = SimpleNamespace(apply=lambda *args, **kwargs: [jnp.asarray(own) for own in logits])
+    monkeypatch.setattr(tasks.CategoricalTask, "module", said)
+    part = np.array([0, 1, 2, 3, 4, 2])
+    targets = jnp.asarray(np.stack([of_part[part], part], 1))
+    features = Features(jnp.zeros((6, 1)), jnp.zeros((6, 1, 1, 1)))
+    want = 0.0
+    for member, own in enumerate(logits):
+        parts = np.exp(own) / np.exp(own).sum(1, keepdims=True)
+        classes = np.stack([parts[:, of_part == k].sum(1) for k in range(4)], 1)
+        for probs, true, learned in (
+            (classes, of_part[part], True),
+            (parts, part, member % 2 == 0),
+        ):
+            wanted = 0.8 * np.eye(probs.shape[1])[true] + 0.2 / probs.shape[1]
+            want -= learned * (wanted * np.log(probs)).sum(1).mean()
+    got = task.loss({}, features, targets, jax.random.key(0))
+    assert float(got) == pytest.approx(want, rel=1e-5)
+
+
+def one_weight(config, loss):
+    """The update function and first state of a head of one matrix and one bias, all ones."""
+    params = {"heads": {"doors": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}}}
+    mask = training.head_mask(params, "doors")
+    adamw = optimiser.make_optimiser(mask, optimiser.OptimiserConfig(0.1, 40, warmup=0))
+    trained, frozen = optimiser.split(params, mask)
+    task = SimpleNamespace(loss=loss)
+    state = steps.TrainState(
+        jnp.zeros((), jnp.int32), trained, adamw.init(params), trained, None, jnp.float32(0)
+    )
+    return task, adamw, state, frozen
+
+
+def test_the_average_starts_fast_and_then_keeps_to_its_decay():
+    config = ml_collections.ConfigDict({"seed": 0, "ema": 0.6, "attribute": "doors"})
+    task, adamw, state, frozen = one_weight(config, lambda p, *_: p["w"].sum() + p["b"].sum())
+    update = jax.jit(steps.make_update(config, task, adamw))
+    want = np.ones((2, 2))
+    for step in range(20):
+        state, _ = update(state, frozen, None, None)
+        decay = min(0.6, (1 + step) / (10 + step))
+        want = decay * want + (1 - decay) * np.asarray(state.trained["heads"]["doors"]["w"])
+    np.testing.assert_allclose(state.average["heads"]["doors"]["w"], want, rtol=1e-5)
+
+
+def test_another_seed_draws_other_photos_and_other_dropout():
+    config = ml_collections.ConfigDict({"seed": 0, "ema": 0.0, "attribute": "doors", "batch": 4})
+    rows = np.arange(50, dtype=np.float32)
+    features = Features(np.zeros((1, 50, 1), np.float16), np.zeros((1, 50, 1, 1, 1), np.float16))
+    cumulative = np.cumsum(np.full(50, 1 / 50)).astype(np.float32)
+    found = data.TrainingSet(features, jnp.asarray(rows[None]), cumulative)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    for loss in (
+        lambda p, features, targets, key: targets.mean() + 0.0 * p["w"].sum(),
+        lambda p, features, targets, key: jax.random.uniform(key) + 0.0 * p["w"].sum(),
+    ):
+        seen = []
+        for config.seed in (0, 0, 1):
+            task, adamw, state, frozen = one_weight(config, loss)
+            state = jax.tree.map(jnp.copy, state)
+            chunk = steps.make_run_chunk(config, task, adamw, mesh)
+            seen.append(np.asarray(chunk(state, frozen, found, length=5)[1]))
+        np.testing.assert_array_equal(seen[0], seen[1])
+        assert not (seen[0] == seen[2]).any()
+
+
+@pytest.mark.parametrize("keep_best", ["", "nll"])
+def test_what_is_written_is_the_average_of_the_last_or_the_best_chunk(
+    tiny, root, monkeypatch, keep_best
+):
+    figures = iter([0.5, 0.9, 0.7, 0.0])  # of the nll less is better
+    monkeypatch.setattr(
+        tasks.CategoricalTask, "metrics", lambda *args: {"accuracy": 0.5, "nll": next(figures)}
+    )
+    seen = []
+    save = checkpoints.Checkpoints.save
+
+    def watched(self, step, state):
+        seen.append(jax.device_get(state))
+        save(self, step, state)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", watched)
+    run(settings(root, ema=0.9, lr=0.1, keep_best=keep_best), root)
+    kept = model.load(root / "run" / "head.safetensors").params["heads"]["doors"]
+    want = seen[0 if keep_best else 2]
+    average, trained = (tree["heads"]["doors"] for tree in (want.average, want.trained))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), kept, average)
+    assert not np.allclose(kept["logits"]["kernel"], trained["logits"]["kernel"], atol=1e-3)
+
+
+def loaded(config, root):
+    """The sources of a config, with features of the tiny backbone where it needs any."""
+    task = tasks.create(config)
+    backbone, params = backbones.load_pretrained(config.backbone)
+    return task, data.load_sources(
+        config, task, root, backbone, params, "", cache_dir=root / "cache"
+    )
+
+
+def test_the_training_set_draws_photos_by_their_weights(tiny, root):
+    task, sources = loaded(settings(root, parts=False, balance=1.0), root)
+    found = data.training_set(sources, task, range(2))
+    label = found.targets[0, :, 0]
+    share = np.bincount(label, weights=np.diff(found.cumulative, prepend=0.0))
+    assert np.bincount(label)[[0, 2]].tolist() == [8, 7]
+    np.testing.assert_allclose(share[[0, 2]], 0.5, rtol=1e-5)
+
+
+def test_photos_of_no_fold_are_neither_trained_on_nor_measured(tiny, root):
+    table = root / "splits" / "stanford_cars.csv"
+    table.write_text(table.read_text().replace("00000.png,0", "00000.png,-1"))
+    _, (source,) = loaded(settings(root, parts=False, cache=False), root)
+    assert source.photos.names == tuple(f"{i:05d}.png" for i in range(1, 19))
+    assert np.flatnonzero(source.held_out).tolist() == [3, 4, 5, 6]
+
+
+def test_only_what_is_trained_on_is_corrected(root):
+    (root / "corrections").mkdir()
+    (root / "corrections" / "stanford_cars.csv").write_text(
+        "file,doors\n00000.png,4\n00004.png,4\n"
+    )
+    before, after = (
+        data.read_partition(settings(root, corrections=folder), root, "stanford_cars")
+        for folder in ("", str(root / "corrections"))
+    )
+    assert before.held_out[4]
+    changed = before.photos.labels["doors"] != after.photos.labels["doors"]
+    assert np.flatnonzero(changed).tolist() == [0]
+
+
+def test_live_views_are_drawn_by_weight_and_seed(tiny, root, monkeypatch):
+    config = settings(root, "orientation", cache=False, fold=-1)
+    task, sources = loaded(config, root)
+    one, again = (next(live.batches(sources, task, config, range(1))) for _ in range(2))
+    np.testing.assert_array_equal(one.view.box, again.view.box)
+    config.seed = 1
+    other = next(live.batches(sources, task, config, range(1)))
+    assert not np.array_equal(one.view.box, other.view.box)
+    monkeypatch.setattr(
+        tasks.AngularTask, "weights", lambda self, photos: (np.arange(len(photos)) == 3) * 1.0
+    )
+    drawn = next(live.batches(sources, task, config, range(1)))
+    np.testing.assert_array_equal(np.abs(drawn.targets), 54.0)
+
+
+def test_boxes_in_live_views_of_large_photos_are_where_the_cars_are(tiny, root):
+    folder = root / "car_boxes"
+    cv2.imwrite(str(folder / "images" / "large.png"), np.zeros((600, 1200, 3), np.uint8))
+    table = "file,left,top,right,bottom\nlarge.png,300,150,900,450\n"
+    (folder / "boxes.csv").write_text(table)
+    config = settings(root, "localise", cache=False, fold=-1, mirror=False)
+    config.augmentation.crop = config.augmentation.margin = 0.0
+    task, sources = loaded(config, root)
+    batch = next(live.batches(sources, task, config, range(1)))
+    np.testing.assert_allclose(batch.targets, [[0.25, 0.25, 0.75, 0.75]] * 8, atol=1e-6)
+
+
+def test_the_optimiser_clips_warms_up_and_decays_as_adamw_by_hand():
+    params = {"heads": {"type": {"w": jnp.full((2, 2), 3.0)}}}
+    mask = training.head_mask(params, "type")
+    config = optimiser.OptimiserConfig(0.1, 12, warmup=4, weight_decay=0.3, clip=1.0)
+    adamw = optimiser.make_optimiser(mask, config)
+    (trained, frozen), state = optimiser.split(params, mask), adamw.init(params)
+    want, m, v = np.full((2, 2), 3.0), 0.0, 0.0
+    for step in range(12):
+        slope = np.array([[1.0, -2.0], [0.5, 0.1]]) * (0.1, 10.0, 1.0)[step % 3]
+        trained, state, _ = optimiser.update_step(
+            adamw, lambda p, s=slope: (p["heads"]["type"]["w"] * s).sum(), trained, frozen, state
+        )
+        slope = slope / max(1.0, np.linalg.norm(slope))
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        adam = m / (1 - 0.9 ** (step + 1)) / (np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8)
+        cosine = 0.001 + 0.999 * (1 + math.cos(math.pi * (step - 4) / 8)) / 2
+        want = want - 0.1 * (step / 4 if step < 4 else cosine) * (adam + 0.3 * want)
+        np.testing.assert_allclose(trained["heads"]["type"]["w"], want, rtol=1e-4)
+
+
+def test_a_run_knows_its_windows(tmp_path):
+    """material.Material.fingerprint promises another SHA-256 'with any other window'."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"a")
+    told = []
+    for window in ("10,5,30,15", "0,0,8,8"):
+        table = f"file,class_name,doors,left,top,right,bottom\na.png,X,4,{window}\n"
+        (tmp_path / "labels.csv").write_text(table)
+        known = photos.hashed(photos.read_labels(tmp_path, (find(CAR, "doors"),)))
+        source = data.Source("x", known, np.arange(1), np.zeros(1, bool), None)
+        told.append(material.PhotoMaterial(None, None, [source]).fingerprint())
+    assert told[0] != told[1]
+
+
+def test_a_class_that_only_the_held_out_show_cannot_be_learned(root, caplog):
+    known = data.read_partition(settings(root), root, "stanford_cars").photos
+    held_out = known.labels["doors"] == 2  # every photo of four doors
+    source = data.Source("x", known, np.arange(20), held_out, None)
+    data._warn_of_unseen(tasks.create(settings(root, parts=False)), [source])
+    assert "no photo shows a doors of 3, 4, 5" in caplog.text

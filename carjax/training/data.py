@@ -148,7 +148,7 @@ def _warn_of_unseen(task: Task, sources: Sequence[Source]) -> None:
         return
     attribute = task.spec.attribute
     if isinstance(attribute, Categorical):
-        seen = {i for source in sources for i in source.photos.labels[attribute.name].tolist()}
+        seen = {i for s in sources for i in s.photos.labels[attribute.name][~s.held_out].tolist()}
         unseen = [name for i, name in enumerate(attribute.classes) if i not in seen]
         if unseen:
             logging.getLogger(__name__).warning(

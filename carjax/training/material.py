@@ -91,7 +91,10 @@ class _FromPhotos:
         told = hashlib.sha256()
         for s in self.sources:
             words = [s.name, *s.photos.names, *(s.photos.sha256 or ()), *s.photos.group.tolist()]
-            _tell(told, words, (*s.photos.labels.values(), s.photos.box, s.held_out))
+            numbers = [*s.photos.labels.values(), s.photos.box, s.held_out]
+            # Windows are told where there are any, so that other data keep their fingerprint.
+            numbers += [] if s.photos.crop is None else [s.photos.crop]
+            _tell(told, words, numbers)
         return told.hexdigest()
 
     def trained_on(self) -> tuple[dict[str, list[str]], frozenset[str]]:
