@@ -18,9 +18,13 @@ def clock(seconds: float) -> str:
         >>> clock(0.25), clock(59.96), clock(754.2)
         ('0:00.3', '1:00.0', '12:34.2')
     """
-    # Half a tenth goes up, as in the page's script.
-    minutes, tenths = divmod(math.floor(max(seconds, 0.0) * 10 + 0.5), 600)
+    minutes, tenths = divmod(_rounded(max(seconds, 0.0) * 10), 600)
     return f"{minutes}:{tenths // 10:02d}.{tenths % 10}"
+
+
+def _rounded(number: float) -> float:
+    """The nearest integer, of a half the upper one, as in the page's script; NaN stays."""
+    return math.floor(number + 0.5) if math.isfinite(number) else number
 
 
 def percent(fraction: float) -> str:
@@ -40,7 +44,7 @@ def percent(fraction: float) -> str:
         return ">99%"
     if 0 < fraction < 0.005:
         return "<1%"
-    return f"{100 * fraction:.0f}%"
+    return f"{_rounded(100 * fraction)}%"
 
 
 def degrees(azimuth_deg: float) -> str:
@@ -50,7 +54,7 @@ def degrees(azimuth_deg: float) -> str:
         >>> degrees(89.6), degrees(359.7)
         ('90°', '0°')
     """
-    return f"{round(azimuth_deg) % 360}°"
+    return f"{_rounded(azimuth_deg) % 360}°"
 
 
 def label(name: str) -> str:

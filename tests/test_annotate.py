@@ -377,3 +377,49 @@ def test_the_sample_is_annotated(tmp_path):
         # All frames, and a second more to say that the head does not know this brand.
         assert content["attributes"]["brand"]["value"] is None
         assert sum(1 for _ in container.decode(video=0)) == 180 + 12
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sharpness_measured_as_frames_come_is_that_of_all_of_them(seed):
+    rng = np.random.default_rng(seed)
+    n = 80
+    time_s = np.cumsum(rng.choice([0.03, 0.1, 1.5], n))
+    sharpness = rng.uniform(0, 1, n)
+    rule = running._Sharp(time_s, sharpness)
+    mask = rng.random(n) < 0.8
+    for k in range(1, n + 1):
+        if k % 17 == 0:  # some frames are taken back
+            mask[: k // 2] = rng.random(k // 2) < 0.8
+        weights = eligibility.time_weights(time_s[:k])
+        rows = np.flatnonzero(mask[:k])
+        if not rows.size:
+            continue
+        low, high = eligibility.neighbourhoods(time_s[rows])
+        local = eligibility.local_sharpness(sharpness[rows], weights[rows], low, high)
+        expected = eligibility.sharp_beside(sharpness[rows], weights[rows], local)
+        np.testing.assert_array_equal(rule.after(mask[:k], weights), expected)
+
+
+@pytest.mark.parametrize("views", [8, 4])
+def test_a_state_is_the_selection_also_where_scores_are_no_numbers(views):
+    table = walk.table(60, seed=2)
+    rng = np.random.default_rng(0)
+
+    def spoilt(array):
+        array = np.array(array, np.float32)
+        array[rng.random(60) < 0.2] = np.nan
+        return array
+
+    table = dataclasses.replace(
+        table,
+        entropy={name: spoilt(h) for name, h in table.entropy.items()},
+        view_probs=spoilt(table.view_probs),
+        box=spoilt(table.box),
+    )
+    states = list(running.states(table, attributes=NAMES, views=views))
+    for n in (10, 26, 43, 60):
+        chosen = selection.select_photos(
+            table.take(slice(n)), policy="entropy", view_policy="first", views=views
+        )
+        assert frames_of(table, states[n - 1]) == selection.chosen_frames(chosen), n
+        np.testing.assert_allclose(states[n - 1].coverage, chosen.orientation.coverage, atol=1e-4)

@@ -246,3 +246,32 @@ def test_calibrated_heads_state_it(features):
             want = calibration.state_direction(a, given_)
             np.testing.assert_allclose(b.kappa, want.kappa, rtol=1e-5)
             assert b.kappa.shape == (3, 2)
+
+
+def test_a_floor_of_nothing_is_a_floor():
+    density = circular.from_single(jnp.array([0.5]), jnp.array([40.0]), jnp.array([0.3]))
+    stated = calibration.state_direction(density, calibration.DirectionCalibration(floor=0.0))
+    np.testing.assert_array_equal(stated.floor, [0.0])
+
+
+def test_no_stated_concentration_is_beyond_what_is_exact():
+    density = circular.from_single(jnp.array([0.5]), jnp.array([9e4]))
+    stated = calibration.state_direction(density, calibration.DirectionCalibration(4.0, 0.5, 0.1))
+    np.testing.assert_allclose(stated.kappa, [[1e5, 4.5e4]])
+
+
+def test_weights_choose_whose_direction_it_is():
+    kappa = 200.0
+    error = [scipy.stats.vonmises.rvs(kappa * s, size=4000, random_state=RNG) for s in (1.0, 0.1)]
+    density = circular.from_single(jnp.zeros(8000), kappa, 0.001)
+    azimuth = np.rad2deg(np.concatenate(error))
+    for weights, scale in (([1.0, 0.0], 1.0), ([0.0, 1.0], 0.1)):
+        fitted = calibration.fit_direction(density, azimuth, np.repeat(weights, 4000))
+        mean = (1 - fitted.tail) * fitted.body_scale + fitted.tail * fitted.tail_scale
+        assert mean == pytest.approx(scale, rel=0.25)
+
+
+def test_a_fit_to_photos_that_are_all_right_stays_modest():
+    log_probs = np.log(np.tile([0.8, 0.1, 0.1], (50, 1)))
+    fitted = calibration.fit_classes(log_probs, np.zeros(50, int))
+    assert fitted.sharpness == pytest.approx(1.6, abs=0.4)  # without the shrinkage: 3.2

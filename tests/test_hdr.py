@@ -88,3 +88,46 @@ def test_an_hlg_video_shows_its_colours(tmp_path):
     decoder = video.Decoder(path)
     for image in (*(f.image for f in decoder), decoder.grab({1})[1]):
         np.testing.assert_allclose(image.reshape(-1, 3).mean(axis=0), srgb(light), atol=3)
+
+
+def pq(light):
+    """The signal of display light in units of reference white, float [..., 3] (BT.2100)."""
+    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
+    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+    y = (np.asarray(light) * 203 / 10_000) ** m1
+    return ((c1 + c2 * y) / (1 + c3 * y)) ** m2
+
+
+@given(st.lists(st.floats(0.02, 0.7), min_size=3, max_size=3))
+def test_a_colour_of_ordinary_screens_is_kept_by_pq(light):
+    (pixel,) = hdr.to_srgb(levels(pq(TO_2020 @ np.array(light)))[None, None], hdr.PQ)[0]
+    np.testing.assert_allclose(pixel, srgb(light), atol=3)
+
+
+@pytest.mark.parametrize(("signal", "transfer"), [(hlg, hdr.HLG), (pq, hdr.PQ)])
+def test_a_highlight_keeps_its_hue(signal, transfer):
+    light = np.array([2.0, 0.5, 0.25])  # red, twice as bright as white
+    (pixel,) = hdr.to_srgb(levels(signal(TO_2020 @ light))[None, None], transfer)[0]
+    rolled = 1 - 0.25 * np.exp((0.75 - 2.0) / 0.25)
+    np.testing.assert_allclose(pixel, srgb(light * rolled / 2.0), atol=3)
+
+
+def test_a_pq_video_is_shown_as_one(tmp_path):
+    path = tmp_path / "pq.mov"
+    luma = 64 + 876 * float(pq(0.2))
+    frame = av.VideoFrame(64, 48, "yuv420p10le")
+    for plane, value in zip(frame.planes, (luma, 512, 512), strict=True):
+        plane.update(np.full(plane.buffer_size // 2, round(value), "<u2").tobytes())
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        stream.options = {
+            "x265-params": "log-level=none:lossless=1:colorprim=bt2020:transfer=smpte2084:"
+            "colormatrix=bt2020nc:range=limited"
+        }
+        for i in range(3):
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    image = next(video.frames(path)).image
+    np.testing.assert_allclose(image.reshape(-1, 3).mean(axis=0), srgb(0.2), atol=3)

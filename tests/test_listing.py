@@ -471,3 +471,96 @@ def test_annotating_scores_every_frame(tmp_path, capsys):
         pipeline.check_options(
             carjax.load_model(), pipeline.Options(attributes=("brand",), annotate="type")
         )
+
+
+def test_a_tall_car_has_a_margin_too_and_lies_in_the_middle():
+    area = photos.crop_area(np.array([0.45, 0.2, 0.55, 0.7]), 1600, 1000, 4 / 3)
+    assert (area.bottom - area.top) / 500 == pytest.approx(1.16, abs=0.01)
+    assert (area.top + area.bottom) / 2 == pytest.approx(450, abs=1)
+    assert (area.left + area.right) / 2 == pytest.approx(800, abs=1)
+
+
+def test_a_photo_is_cut_to_the_car_where_all_of_it_fits():
+    image = np.arange(180 * 320 * 3, dtype=np.uint32).reshape(180, 320, 3)
+    box = np.array([0.5, 0.4, 0.8, 0.8])  # 160…256 by 72…144 pixels
+    area = photos.crop_area(box, 320, 180, 4 / 3)
+    photo = photos.cropped(image, box, "4:3")
+    np.testing.assert_array_equal(photo, image[area.top : area.bottom, area.left : area.right])
+    assert photo.shape[1] / photo.shape[0] == pytest.approx(4 / 3, abs=0.02)
+    assert photo.shape < image.shape
+    assert photos.cropped(image, box, "none") is image
+    assert photos.cropped(image, box * np.nan, "4:3") is image
+    assert photos.cropped(image, np.array([0.0, 0.3, 1.0, 0.7]), "4:3") is image  # too wide
+
+
+@pytest.mark.parametrize(
+    ("pooled", "verdict"),
+    [([0.5, 0.1], "disagrees"), ([0.499, 0.1], "unsure"), ([0.5, 0.101], "unsure")],
+)
+def test_odds_of_five_to_one_are_a_disagreement(pooled, verdict):
+    attribute = dataclasses.replace(find(CAR, "doors"), classes=("2", "5"))
+    assert known.compare(attribute, "5", np.array(pooled)).verdict == verdict
+
+
+def test_the_plan_asks_for_a_clearer_picture_of_what_is_uncertain_alone():
+    unsure = {"frame": 1, "value": "2", "certainty": 0.31}
+    content = {
+        "attributes": {
+            "brand": unsure | {"value": None},  # none that the model knows
+            "type": unsure | {"known": {"value": "SUV", "verdict": "unsure"}},
+            "seats": unsure | {"certainty": 0.9},
+            "doors": unsure,
+        }
+    }
+    assert plan.shots(content) == [
+        "film what shows the doors more clearly: the best frame has a certainty of 31%"
+    ]
+    part = {"attributes": {"doors": unsure | {"content": "part"}}}
+    assert plan.shots(part) == [
+        "film what shows the doors from further away: the photo holds a part"
+    ]
+
+
+@pytest.mark.parametrize(("views", "half"), [(VIEWS, 22), (VIEWS[::2], 45)])
+def test_a_side_is_passed_by_the_mean_over_its_own_bin(views, half):
+    cells = np.arange(360)
+    away = np.abs((cells - 90 + 180) % 360 - 180)
+    for share, found in ((0.45, False), (0.55, True)):
+        # That share of an even coverage in the bin of the left side, none or much elsewhere.
+        for elsewhere in (0.0, 3.0):
+            level = np.where(away <= half, share, elsewhere) / (2 * np.pi)
+            orientation = {"views": dict.fromkeys(views), "coverage": level.tolist()}
+            assert plan.passes(orientation, "left") is found
+    # Both sides of the bin count, and what is near to its ends.
+    for part in (cells > 90, cells < 90, away > half / 2):
+        level = np.where((away <= half) & part, 1.3, 0.0) / (2 * np.pi)
+        assert plan.passes({"views": dict.fromkeys(views), "coverage": level.tolist()}, "left")
+
+
+def test_a_region_may_be_the_whole_frame():
+    assert redaction.fractions(redaction.parse("0,0,1,1"), 640, 360) == (0, 0, 1, 1)
+    image = np.random.default_rng(0).integers(0, 256, (36, 64, 3), np.uint8)
+    out = redaction.blurred(image, [redaction.fractions((0, 0, 1, 1), 64, 36)])
+    assert len(np.unique(out.reshape(-1, 3), axis=0)) <= 4 * 4
+    assert set(np.unique(out) % 16) == {8}  # many frames of one plate add up to no more
+
+
+def test_every_pixel_that_a_region_touches_is_covered():
+    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    image |= 1  # what is left of a region is even
+    # From 0.7 of pixel 20 to 0.3 of pixel 60, and from 0.7 of pixel 10 to 0.3 of pixel 40.
+    box = (20.7 / 130, 10.7 / 90, 39.6 / 130, 29.6 / 90)
+    covered = (redaction.blurred(image, [box]) % 2 == 0).all(axis=2)
+    expected = np.zeros((90, 130), bool)
+    expected[10:41, 20:61] = True
+    np.testing.assert_array_equal(covered, expected)
+
+
+@pytest.mark.parametrize(("hours", "zone"), [(-3.5, "-03:30"), (0, "+00:00"), (13, "+13:00")])
+def test_the_zone_and_the_fraction_of_a_second_have_their_full_length(hours, zone):
+    taken = datetime.datetime(
+        2023, 5, 1, 12, 0, 3, 7_900, datetime.timezone(datetime.timedelta(hours=hours))
+    )
+    found = tags(exif.build(taken))
+    assert found[0x9011] == zone
+    assert found[0x9291] == "007"

@@ -12,7 +12,7 @@ import pytest
 from carjax import parquet
 from carjax.attributes import CAR, VIEWS, Angular, Categorical
 from carjax.errors import CarjaxError
-from carjax.table import ScoreTable
+from carjax.table import ScoreTable, concatenate
 
 NO_ANGLE = (Categorical("colour", ("red", 'größer, "blue"')),)
 
@@ -262,3 +262,46 @@ def test_attribute_names_that_clash_are_refused(tmp_path):
     schema = (Categorical("frame", ("a", "b")),)
     with pytest.raises(CarjaxError, match="two columns would be named 'frame'"):
         parquet.write(make_table(schema), "v.mp4", tmp_path / "x.parquet")
+
+
+def test_only_the_rows_of_the_sources_that_are_asked_for_are_read(tmp_path):
+    first, second = make_table(seed=1), make_table(count=4, seed=2)
+    for i, (table, name) in enumerate(((first, "a.mp4"), (second, "b.mp4"))):
+        parquet.write(table, name, tmp_path / f"part-{i}.parquet")
+    table, sources = parquet.read(tmp_path, sources="b.mp4")
+    assert sources == ["b.mp4"] * 4
+    assert_equal(second, table)
+    assert len(parquet.read(tmp_path, sources=["a.mp4", "b.mp4"])[0]) == 11
+    assert len(parquet.read(tmp_path, sources=["c.mp4"])[0]) == 0
+
+
+def test_what_was_measured_of_some_rows_only_is_not_measured(tmp_path):
+    # Parts of before and of after.
+    rng = np.random.default_rng(1)
+    old = make_table(seed=1)
+    new = make_table(
+        seed=2,
+        car_colour=rng.random((7, 3), np.float32),
+        novelty={a.name: rng.random(7, np.float32) for a in old.categorical},
+    )
+    for i, table in enumerate((old, new)):
+        parquet.write(table, "a.mp4", tmp_path / f"part-{i}.parquet")
+    both, _ = parquet.read(tmp_path)
+    assert both.car_colour is None
+    assert both.novelty is None
+    assert len(both) == 14
+
+
+def test_tables_of_one_video_join_in_order_of_frame():
+    rng = np.random.default_rng(1)
+    whole = make_table(novelty={"type": rng.random(7, np.float32)})
+    odd, even = whole.take(slice(1, None, 2)), whole.take(slice(0, None, 2))
+    assert_equal(whole, concatenate([odd, even]))
+
+
+def test_a_frame_that_was_not_scored_has_no_row():
+    table = make_table()
+    assert [table.row_of(frame) for frame in (0, 6, 18)] == [0, 2, 6]
+    for frame in (-1, 7, 19):
+        with pytest.raises(KeyError):
+            table.row_of(frame)

@@ -21,6 +21,8 @@ import pytest
 from carjax import video
 from carjax.errors import CarjaxError, UsageError
 from carjax.prefetch import prefetch
+from carjax.video.container import Losses
+from carjax.video.decoder import damage
 from carjax.video.timing import Clock, sampler
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
@@ -821,3 +823,111 @@ def test_prefetched_decoding(steady_mp4):
     with prefetch(video.batches(video.frames(steady_mp4, fps="all"), 8), 2) as batches:
         index = np.concatenate([batch.index[batch.mask] for batch in batches])
     assert index.tolist() == list(range(30))
+
+
+def test_a_rate_just_above_the_wanted_one_takes_every_frame():
+    wanted = sampler(8.0, 8.004)
+    assert all(wanted(i / 8.004, 1e-4) for i in range(200))
+
+
+def test_a_coarse_clock_takes_no_frame_before_its_time():
+    # An AVI's ticks are as long as its frames: half of one is no rounding error.
+    wanted = sampler(8.0, 30.0)
+    assert [i for i in range(30) if wanted(i / 30, 1 / 30)] == [0, 4, 8, 12, 15, 19, 23, 27]
+
+
+def test_a_clock_that_jumps_back_by_one_frame_was_restarted():
+    np.testing.assert_allclose(clock_times([0, 10, 0, 10]), [0, 0.1, 0.2, 0.3], atol=1e-9)
+
+
+def test_grab_keeps_to_the_longest_sides_that_are_named(quarters_mp4):
+    images = video.Decoder(quarters_mp4, fps="all").grab({0, 1}, max_sides={1: 32})
+    assert images[0].shape == (48, 64, 3)
+    assert images[1].shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("end_s", "stated_s", "said"),
+    [(4.2, 5, False), (3.9, 5, True), (18.5, 20, False), (17.9, 20, True)],
+)
+def test_a_picture_that_ends_a_little_early_is_not_cut(end_s, stated_s, said):
+    # A tenth of the length and a second: sound often goes on for longer.
+    assert bool(damage(Losses(), 90, end_s, None, stated_s)) is said
+
+
+@pytest.mark.parametrize(
+    ("tags", "moment"),
+    [
+        ({"creation_time": "2023-05-01T12:00:00.000000Z"}, "2023-05-01T12:00:00+00:00"),
+        (
+            {
+                "creation_time": "2023-05-01T12:00:00.000000Z",
+                "com.apple.quicktime.creationdate": "2023-05-01T14:00:00+0200",
+            },
+            "2023-05-01T14:00:00+02:00",
+        ),
+        ({"creation_time": "1904-01-01T00:00:00.000000Z"}, None),
+        ({}, None),
+    ],
+    ids=["utc", "local", "never set", "not said"],
+)
+def test_when_it_was_recorded(tmp_path, tags, moment):
+    path = tmp_path / "when.mov"
+    with av.open(str(path), "w", options={"movflags": "use_metadata_tags"}) as container:
+        container.metadata.update(tags)
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode())
+    found = video.recorded_at(path)
+    assert (found and found.isoformat()) == moment
+
+
+def test_the_main_stream_is_the_largest(tmp_path):
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = []
+        for width in (64, 128, 32):
+            stream = container.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
+            streams.append(stream)
+        for stream in streams:
+            container.mux(stream.encode(av.VideoFrame(stream.width, 48, "yuv420p")))
+            container.mux(stream.encode())
+    assert video.coded_size(path) == (128, 48)
+    assert next(video.frames(path)).image.shape == (48, 128, 3)
+
+
+def test_the_length_of_a_stream_is_from_the_first_shown_to_the_last(tmp_path):
+    # The last packet of the file is of a frame that is shown before others.
+    options = {"bf": "3", "b_adapt": "0", "preset": "veryfast"}
+    path = write(tmp_path / "live.mkv", steady(16), options=options, mux={"live": "1"})
+    with av.open(str(path)) as container:
+        stamps = [p.pts for p in container.demux(video=0) if p.size]
+    assert stamps[-1] < max(stamps)
+    assert video.probe(path).duration_s == pytest.approx(1.6, abs=0.01)
+
+
+def test_pixels_that_would_be_far_from_square_are_taken_for_square(tmp_path):
+    path = write(tmp_path / "odd.mp4", steady(2), aspect=Fraction(9, 1))
+    assert (video.probe(path).width, video.probe(path).height) == (64, 48)
+
+
+def test_sound_that_goes_on_is_no_picture(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("aac", rate=8000)
+        for i in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * i, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for i in range(50):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), "f4"), "fltp", "mono")
+            silence.sample_rate, silence.pts = 8000, 800 * i
+            container.mux(sound.encode(silence))
+        container.mux(sound.encode())
+    info = video.probe(path)
+    assert (info.frames, info.exact_frames) == (20, True)
+    assert info.duration_s == pytest.approx(2.0, abs=0.05)

@@ -251,3 +251,67 @@ def test_a_cut_file_has_the_frames_that_are_left(folder):
         assert 20 < len(frames) < COUNT
         assert reader.info.frames == len(frames)
         assert "of 75 frames" in reader.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "irregular.mp4", "b_pyramid.mp4", "open.mkv"])
+def test_the_length_is_that_of_a_whole_pass(folder, name):
+    path = written(folder, name, **VIDEOS[name])
+    decoder = video.Decoder(path, fps="all")
+    collections.deque(decoder, maxlen=0)
+    with video.Reader(path) as reader:
+        assert reader.info.duration_s == pytest.approx(decoder.info.duration_s, abs=2e-3)
+
+
+def test_grab_keeps_to_the_longest_sides_that_are_named(folder):
+    path = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
+    for seek in (True, False):
+        with video.Reader(path, seek=seek) as reader:
+            images = reader.grab({5, 74}, max_sides={74: 48})
+            assert (images[5].shape, images[74].shape) == ((64, 96, 3), (32, 48, 3))
+
+
+def test_a_sample_survives_rounded_times(folder):
+    """Matroska rounds to 1 ms: at 30 a second, 0.033 lies in the second slot."""
+    path = written(folder, "thirty.mkv", **x264(), ticks=[20 * i for i in range(COUNT)])
+    with video.Reader(path) as reader:
+        assert reader.seeks
+        assert [frame.index for frame in reader.sample(30.0)] == list(range(COUNT))
+
+
+def test_frames_hidden_by_an_edit_list_are_not_counted(folder):
+    whole = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
+    data = bytearray(whole.read_bytes())
+    at = data.index(b"elst") + 16
+    start = int.from_bytes(data[at : at + 4], "big")
+    timescale_at = data.index(b"mdhd") + 16
+    timescale = int.from_bytes(data[timescale_at : timescale_at + 4], "big")
+    data[at : at + 4] = (start + timescale // 5).to_bytes(4, "big")  # begins 0.2 s in
+    path = folder / "edited.mp4"
+    path.write_bytes(data)
+    expected = list(video.frames(path, fps="all"))
+    assert len(expected) == COUNT - 5
+    with video.Reader(path) as reader:
+        frames = list(reader.sample(1000.0))
+        assert reader.info.frames == len(expected)
+    assert [frame.index for frame in frames] == list(range(len(expected)))
+    for got, want in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(got.image, want.image)
+
+
+def test_a_file_that_begins_with_frames_of_a_lost_stretch_is_not_believed(folder):
+    whole = written(folder, "open.mkv", **VIDEOS["open.mkv"])
+    path = folder / "begins_late.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [p for p in source.demux(video=0) if p.size]
+        late = [i for i, p in enumerate(packets) if p.is_keyframe][1]
+        assert min(p.pts for p in packets[late:]) < packets[late].pts  # shown before the key frame
+        for packet in packets[late:]:
+            packet.stream = stream
+            target.mux(packet)
+    expected = list(video.frames(path, fps="all"))
+    with video.Reader(path) as reader:
+        frames = list(reader.sample(1000.0))
+    assert [frame.index for frame in frames] == [frame.index for frame in expected]
+    for got, want in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(got.image, want.image)
