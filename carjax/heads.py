@@ -89,10 +89,10 @@ def area_weights(size_in: int, size_out: int) -> np.ndarray:
     return (overlap * size_out / size_in).astype(np.float32)
 
 
-def pool_grid(grid: jax.Array | np.ndarray, size: int) -> jax.Array:
-    """Area-averages a feature grid [B, h, w, C] to [B, size, size, C]."""
+def pool_grid(grid: jax.Array | np.ndarray, size: int) -> jax.Array | np.ndarray:
+    """Area-averages a feature grid [B, h, w, C] to [B, size, size, C]; of that size it stays."""
     if grid.shape[1:3] == (size, size):
-        return jnp.asarray(grid)
+        return grid
     rows = area_weights(grid.shape[1], size)
     columns = area_weights(grid.shape[2], size)
     return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, grid)
@@ -545,6 +545,7 @@ def check_density(spec: HeadSpec, features: Features) -> None:
     Raises:
         UsageError: it cannot be built or called, or gives no `circular.Density` of batch shape [B].
     """
+    find_density(spec)
     said = f"config.head.density: {spec.density!r} of {spec.module}"
     two = jax.tree.map(lambda x: jnp.concatenate([x, x]), features)
 

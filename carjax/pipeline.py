@@ -225,10 +225,12 @@ def choose(
     Example:
         >>> import carjax
         >>> model = carjax.load_model()
-        >>> table, video = carjax.score_video(model, "data/prius_walkaround.mp4", fps=2)
-        >>> chosen = carjax.choose_photos(model, table, duration_s=video.info.duration_s)
-        >>> chosen.attributes["doors"].value in ("2", "4")
-        True
+        >>> table, video = carjax.score_video(model, "walk.mp4")  # doctest: +SKIP
+        >>> chosen = carjax.choose_photos(  # doctest: +SKIP
+        ...     model, table, duration_s=video.info.duration_s
+        ... )
+        >>> chosen.attributes["doors"].value  # doctest: +SKIP
+        '4'
     """
     options = options or Options()
     check_options(model, options)

@@ -42,22 +42,26 @@ def load(module: str, setting: str) -> None:
 def code_of(modules: Iterable[str]) -> str | None:
     """Returns a hash of the code of imported modules, of packages all of it; '' of no module.
 
-    None where there is no file to read, as of what was typed in.
+    None where one has no file to read, as what was typed in.
     """
     digest = hashlib.sha256()
-    count = 0
-    for name in sorted({module.partition(".")[0] for module in modules}):
-        module = sys.modules[name]
-        folders = [pathlib.Path(path) for path in getattr(module, "__path__", ())]
-        files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
-        if not folders and getattr(module, "__file__", None):
-            files = [pathlib.Path(str(module.__file__))]
+    names = sorted({module.partition(".")[0] for module in modules})
+    for name in names:
+        files = _sources(name)
         if not files:
             return None
         for file in files:
             digest.update(file.read_bytes())
-            count += 1
-    return digest.hexdigest() if count else ""
+    return digest.hexdigest() if names else ""
+
+
+def _sources(name: str) -> list[pathlib.Path]:
+    """The files of an imported module or package; none of what was typed in, or run as a script."""
+    module = sys.modules.get(name)
+    if folders := getattr(module, "__path__", ()):
+        return sorted(file for folder in folders for file in pathlib.Path(folder).rglob("*.py"))
+    file = getattr(module, "__file__", None)
+    return [pathlib.Path(file)] if file else []
 
 
 def adder(table: dict[str, Any], name: str) -> Callable[[Kind], Kind]:

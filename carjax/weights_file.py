@@ -96,7 +96,7 @@ def reading(path: pathlib.Path, kind: tuple[str, int], what: str) -> Iterator[Co
 def check_shapes(
     tree: Mapping[str, Any], wanted: Mapping[str, Any], path: str | os.PathLike[str]
 ) -> None:
-    """Raises one CarjaxError that lists every tensor that is wanted and missing, or the like."""
+    """Raises one CarjaxError that lists every tensor missing, unexpected or of another shape."""
     wrong = pretrained.faults(pretrained.shapes(tree), pretrained.shapes(wanted))
     if wrong:
         raise CarjaxError(f"{path}: tensors do not fit the file's own spec: {wrong}")

@@ -261,8 +261,8 @@ def test_no_stated_concentration_is_beyond_what_is_exact():
 
 
 def test_weights_choose_whose_direction_it_is():
-    kappa = 200.0
-    error = [scipy.stats.vonmises.rvs(kappa * s, size=4000, random_state=RNG) for s in (1.0, 0.1)]
+    kappa, rng = 200.0, np.random.default_rng(1)
+    error = [scipy.stats.vonmises.rvs(kappa * s, size=4000, random_state=rng) for s in (1.0, 0.1)]
     density = circular.from_single(jnp.zeros(8000), kappa, 0.001)
     azimuth = np.rad2deg(np.concatenate(error))
     for weights, scale in (([1.0, 0.0], 1.0), ([0.0, 1.0], 0.1)):

@@ -634,6 +634,7 @@ def test_a_drained_stream_answers_no_more():
         stream.push(one, 1.0)
 
 
+@pytest.mark.slow
 def test_in_double_precision_the_filter_is_the_same():
     """A user's process may have turned it on; carjax's own arrays are float32 all the same."""
     code = """

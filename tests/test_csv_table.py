@@ -28,9 +28,10 @@ def test_a_byte_order_mark_blanks_and_short_rows(tmp_path):
         (b"", "is empty"),
         (b"photo,type\n", "no column file; it has: photo, type$"),
         (b"file;type\na.jpg;SUV\n", r"it has: file;type \(columns must be separated by commas"),
-        (b"file,type,type\n", "more than one column type"),
+        (b"file,type,type\na.jpg,SUV,x,y\n", "more than one column type"),
+        (b"\nfile,type\na.jpg,SUV\n", "is empty"),
         (b"file,azimuth_deg\na.jpg,\nb.jpg,12,5\n", "line 3: 3 fields, but the header has 2: a fi"),
-        (b"file,type\na\0.jpg,SUV\n", "line 2: a byte that no text has"),
+        (b"file,type\na\0.jpg,SUV\n", "line 2: holds a NUL byte"),
     ],
 )
 def test_what_is_no_such_table_is_one_line(tmp_path, content, says):

@@ -68,7 +68,7 @@ def test_a_bundle_is_saved_to_a_bucket(bucket, tiny_model):
 
 
 def test_where_paths_lead(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # as if all were there
+    monkeypatch.setattr(files, "_DRIVERS", {})  # as if they were there
     assert files.locate("out/run") == pathlib.Path("out/run")
     assert not files.is_remote("/a/b")
     assert files.is_remote("gs://bucket/run")

@@ -70,7 +70,7 @@ def test_a_broken_file_is_made_anew(folder, traced, content):
 
 
 def test_without_a_folder_the_function_itself_runs(traced):
-    assert jax.config.jax_compilation_cache_dir is None
+    jax.config.update("jax_compilation_cache_dir", None)
     assert programs.cached(traced[0], ARGS, "a") is traced[0]
 
 
@@ -112,6 +112,7 @@ def test_the_code_of_a_package_is_all_of_it(tmp_path, monkeypatch):
     (tmp_path / "package_of_mine" / "deep" / "layers.py").write_text("depth = 3\n")
     assert before != plugins.code_of(["package_of_mine.heads"])
     assert plugins.code_of([]) == ""
+    assert plugins.code_of(["registered_by_a_script"]) is None
 
 
 @pytest.mark.usefixtures("quick_compilation")

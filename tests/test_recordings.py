@@ -407,6 +407,7 @@ def test_errors_of_labels_and_of_the_backbone(clips, weights, tmp_path):  # noqa
 # ------------------------------------------------------------------------------ the experiment
 
 
+@pytest.mark.slow
 def test_the_samples_own_scores_have_the_figures_of_the_sample(tiny_model, tmp_path, monkeypatch):
     clip, count = tmp_path / "samples" / recorded_clips.SAMPLE.name, 36
     clip.parent.mkdir()

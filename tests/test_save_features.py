@@ -88,6 +88,7 @@ def test_they_are_those_of_the_crop_in_a_row(tiny_model, weights, tmp_path):  # 
     assert parquet.read(out)[0].features is None
 
 
+@pytest.mark.slow
 def test_they_are_rows_of_the_table_of_a_video(mixed, weights, tmp_path):  # noqa: F811
     """Batches that many sources share give what a video alone gives, bit for bit."""
     tiny = model.load(weights[0][8:], backbone_weights=weights[1][19:])

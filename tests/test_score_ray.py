@@ -112,6 +112,7 @@ def test_a_decoder_that_a_worker_lacks_is_an_error_of_each_source(
     words += ["--decoder=only_here:Decoder", f"--out={tmp_path / 'x'}"]
     assert score(*words, "--engine=ray") == 1
     says = "cannot import only_here (decoder 'only_here:Decoder'): put its folder on PYTHONPATH"
+    says += " (No module named 'only_here')"
     assert errors(tmp_path / "x") == [[str(mixed / name), says] for name in ("a.mp4", "c.mkv")]
     assert score(*words) == 0  # and here it goes on
     assert len(rows(tmp_path / "x")) == 9

@@ -264,6 +264,7 @@ def test_an_unknown_model_module_or_option_is_named(change, line):
         sequence_heads.find(dataclasses.replace(spec_of("gru"), **change))
 
 
+@pytest.mark.slow
 def test_densities_of_frames_alone_weigh_what_the_config_says():
     spec, frames = spec_of("gru"), frames_of()
     params = params_of(spec, frames)

@@ -110,14 +110,19 @@ def _again(ignored: Any) -> None:
         sys.__unraisablehook__(ignored)
 
 
+class _Warnings(logging.Handler):
+    """Warnings look as errors do, whatever other packages make of their own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Not a stream of before: a progress bar puts its own in its place.
+        print(f"carjax: {record.getMessage()}", file=sys.stderr)
+
+
 def run() -> None:
     """The console script's entry."""
     sys.unraisablehook = _again
-    # Warnings look as errors do, whatever other packages make of their own.
-    shown = logging.StreamHandler()
-    shown.setFormatter(logging.Formatter("carjax: %(message)s"))
     own = logging.getLogger("carjax")
-    own.addHandler(shown)
+    own.addHandler(_Warnings())
     own.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
     # What cannot be written as the terminal wants it is no reason to fail at the end.

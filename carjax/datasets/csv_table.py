@@ -66,8 +66,8 @@ def read(path: str | os.PathLike[str], needed: Sequence[str]) -> Table:
         needed: columns that it must have.
 
     Raises:
-        CarjaxError: no such file, not a table, or a missing column; or a row has more fields than
-            the header, or one that no text has.
+        CarjaxError: no such file, not a table, a missing or repeated column, or a row with more
+            fields than the header or with a NUL byte.
     """
     table = pathlib.Path(path)
     if not table.is_file():
@@ -77,21 +77,16 @@ def read(path: str | os.PathLike[str], needed: Sequence[str]) -> Table:
         with table.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, restval="")
             columns = tuple(name.strip() for name in reader.fieldnames or ())
+            _check_columns(table, columns, needed)
             reader.fieldnames = columns
             for row in reader:
                 # `DictReader` gives what is beyond the header under None.
                 surplus = row.pop(None, None)  # type: ignore[call-overload]
-                _check_fields(f"{table}: line {reader.line_num}", row, surplus or ())
+                _check_fields(f"{table}: line {reader.line_num}", row, surplus or (), len(columns))
                 rows.append({name: value.strip() for name, value in row.items()})
                 lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CarjaxError(f"{table}: not a CSV table in UTF-8 ({error})") from None
-    if not columns:
-        raise CarjaxError(f"{table}: is empty; expected a header with column {', '.join(needed)}")
-    twice = {name for name in columns if name and columns.count(name) > 1}
-    if twice:
-        raise CarjaxError(f"{table}: more than one column {', '.join(sorted(twice))}")
-    require(table, columns, needed)
     return Table(table, columns, rows, tuple(lines))
 
 
@@ -106,11 +101,20 @@ def require(path: str | os.PathLike[str], columns: Sequence[str], needed: Iterab
         raise CarjaxError(f"{path}: no column {', '.join(missing)}; it has: {listed}{hint}")
 
 
-def _check_fields(where: str, row: Mapping[str, str], surplus: Sequence[str]) -> None:
+def _check_columns(table: pathlib.Path, columns: Sequence[str], needed: Sequence[str]) -> None:
+    if not columns:
+        raise CarjaxError(f"{table}: is empty; expected a header with column {', '.join(needed)}")
+    twice = {name for name in columns if name and columns.count(name) > 1}
+    if twice:
+        raise CarjaxError(f"{table}: more than one column {', '.join(sorted(twice))}")
+    require(table, columns, needed)
+
+
+def _check_fields(where: str, row: Mapping[str, str], surplus: Sequence[str], columns: int) -> None:
     if any(value.strip() for value in surplus):
         raise CarjaxError(
-            f"{where}: {len(row) + len(surplus)} fields, but the header has {len(row)}: "
+            f"{where}: {columns + len(surplus)} fields, but the header has {columns}: "
             "a field that holds a comma stands in quotes, and decimals have a point"
         )
     if any("\0" in value for value in row.values()):
-        raise CarjaxError(f"{where}: a byte that no text has; is this a table in UTF-8?")
+        raise CarjaxError(f"{where}: holds a NUL byte; is this a table in UTF-8?")

@@ -79,7 +79,7 @@ def _degrees(value: str | float) -> float:
         number = float(value)
     except ValueError:
         number = math.nan
-    # Of many turns nothing is left that float32 could tell apart.
+    # More turns are a slip, and float32 has no fraction left for them.
     if not abs(number) <= _MOST_DEG:
         raise ValueError(f"{value!r} is not an angle in degrees")
     return number

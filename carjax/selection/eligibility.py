@@ -29,8 +29,8 @@ MIN_GLOBAL_SHARPNESS = 0.8
 # The car's brightness as a share of what is usual in the video. Its shaded side has more than half
 # of the sunny one's.
 MIN_RELATIVE_BRIGHTNESS = 0.35
-# Where the usual brightness is below this the photos come out dark. Of 2,967 photos of cars, black
-# ones in the shade too, one is (every third of Stanford Cars and phone_photos).
+# Where the usual brightness is below this the photos come out dark. Of 2,967 photos (every third of
+# Stanford Cars and phone_photos), black cars in the shade among them, one is darker.
 MIN_BRIGHTNESS = 0.1
 _LEAST_WEIGHT = 1e-12
 _WHOLE, _PART, _NONE = (CONTENT.classes.index(name) for name in ("whole", "part", "none"))

@@ -86,7 +86,10 @@ def by_model(path: str | os.PathLike[str], model: Model) -> Callable[[ScoreTable
         if not mask.any():
             return table
         rows, seen = padding(len(table), mask)
-        assert table.features is not None  # `pipeline` keeps them for a sequence head
+        if table.features is None:
+            raise CarjaxError(
+                "a sequence head reads features: score with carjax.score_video(…, features='grid')"
+            )
         features = jax.tree.map(lambda x: x[rows], table.features)
         density = head(features, table.time_s[rows], seen)
         grid = np.array(circular.on_grid(density))[: len(table)]

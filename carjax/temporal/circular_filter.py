@@ -298,7 +298,7 @@ def check_frames(density: Density, time_s: ArrayLike, mask: ArrayLike | None) ->
         )
     if not isinstance(time_s, jax.core.Tracer) and not isinstance(mask, jax.core.Tracer):
         times = np.asarray(time_s, np.float64)
-        # After the last frame that counts there is padding, which may hold any times; a masked
+        # After the last frame that counts there is padding, which may go back in time; a masked
         # frame before it stands at its own.
         counted = times[: np.append(np.flatnonzero(mask), -1).max() + 1]
         if not np.isfinite(times).all() or (np.diff(counted) < 0.0).any():

@@ -94,7 +94,7 @@ class Motion:
         for name in ("drift_deg", "change_rate", "turn_rate", "floor", "correlation_s"):
             value = getattr(self, name)
             # A leaf can be anything, such as a gradient, when JAX rebuilds the tree.
-            if not isinstance(value, int | float):
+            if not isinstance(value, int | float | np.number):
                 continue
             if not (np.isfinite(value) and value >= 0.0):
                 raise ValueError(f"{name} must be a finite number from 0, not {value}")

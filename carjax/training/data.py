@@ -152,8 +152,8 @@ def _warn_of_unseen(task: Task, sources: Sequence[Source]) -> None:
         unseen = [name for i, name in enumerate(attribute.classes) if i not in seen]
         if unseen:
             logging.getLogger(__name__).warning(
-                "no photo shows a %s of %s: the head cannot learn it",
-                attribute.name, ", ".join(unseen),
+                "no photo to train on is labelled %s %s: the head cannot learn that",
+                attribute.name, " or ".join(unseen),
             )  # fmt: skip
 
 
