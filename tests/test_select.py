@@ -266,6 +266,7 @@ def test_a_folder_that_may_not_be_entered_is_one_line(monkeypatch, capsys, tmp_p
     assert capsys.readouterr().err == "carjax: .: Permission denied\n"
 
 
+@pytest.mark.slow
 def test_what_is_asked_to_end_ends_as_if_interrupted(tmp_path):
     """A service manager or `timeout` sends SIGTERM: nothing hidden may stay."""
     code = f"""

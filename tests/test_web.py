@@ -333,6 +333,7 @@ def test_a_port_that_is_taken_is_one_line(server, capsys):
     assert "give another --port" in error
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path, capsys):
     (tmp_path / "model.safetensors").write_bytes(b"none")
     with serving(tmp_path, f"--model={tmp_path / 'model.safetensors'}") as server:
