@@ -514,7 +514,8 @@ def test_videos_are_scored_by_the_whole_pipeline(
     assert brand.attribute.classes[brand.label] == "Volkswagen"
     assert len(brand.table) == len(rows)
     assert brand.files[1] == f"spins/{rows[1]['file']}"
-    np.testing.assert_array_equal(brand.read(1), cv2.imread(str(spins / rows[1]["file"])))
+    image = cv2.imread(str(spins / rows[1]["file"]))[..., ::-1]
+    np.testing.assert_array_equal(brand.read(1), image)
     row = hypothesis.of_video(brand)
     assert row["frames"] == len(rows)
     assert 0 <= row["random_accuracy"] <= 1
