@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import types
 import weakref
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar, cast
 
 from carjax.channel import Channel
+from carjax.closing import Closing
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def _shut(channel: Channel[Any], thread: threading.Thread) -> None:
         thread.join()
 
 
-class Prefetch(Generic[T]):
+class Prefetch(Closing, Generic[T]):
     """An iterator whose items are produced ahead by a background thread; made by `prefetch`."""
 
     def __init__(self, source: Iterable[T], depth: int) -> None:
@@ -61,17 +61,6 @@ class Prefetch(Generic[T]):
     def close(self) -> None:
         """Stops the thread once its current item is done, and waits for that."""
         self._finalizer()
-
-    def __enter__(self) -> Prefetch[T]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def prefetch(source: Iterable[T], depth: int = 8) -> Prefetch[T]:

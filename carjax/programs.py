@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.export
 
-from carjax import files
+from carjax import files, plugins
 
 
 def cached(function: jax.stages.Wrapped, args: tuple[Any, ...], static: str) -> Callable[..., Any]:
@@ -60,9 +60,6 @@ def _digest(args: tuple[Any, ...], static: str) -> str:
 
 
 @functools.cache
-def _source_sha256() -> str:
+def _source_sha256() -> str | None:
     """The hash of this package's code: another line of it may be another program."""
-    digest = hashlib.sha256()
-    for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return plugins.code_of(["carjax"])

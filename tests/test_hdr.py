@@ -63,6 +63,24 @@ def test_brighter_is_never_darker(transfer):
     assert np.diff(hdr.to_srgb(grey[None], transfer).astype(int), axis=1).min() >= 0
 
 
+def write_flat(path, planes, transfer):
+    """Three frames of one colour, as phones write them: 10 bits, BT.2020, limited range."""
+    frame = av.VideoFrame(64, 48, "yuv420p10le")
+    for plane, value in zip(frame.planes, planes, strict=True):
+        plane.update(np.full(plane.buffer_size // 2, round(value), "<u2").tobytes())
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        stream.options = {
+            "x265-params": f"log-level=none:lossless=1:colorprim=bt2020:transfer={transfer}:"
+            "colormatrix=bt2020nc:range=limited"
+        }
+        for i in range(3):
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
 def test_an_hlg_video_shows_its_colours(tmp_path):
     path = tmp_path / "phone.mov"
     light = np.array([0.05, 0.2, 0.6])  # a blue
@@ -71,20 +89,7 @@ def test_an_hlg_video_shows_its_colours(tmp_path):
     planes = [64 + 876 * luma] + [
         512 + 896 * (signal[i] - luma) / scale for i, scale in ((2, 1.8814), (0, 1.4746))
     ]
-    frame = av.VideoFrame(64, 48, "yuv420p10le")
-    for plane, value in zip(frame.planes, planes, strict=True):
-        plane.update(np.full(plane.buffer_size // 2, round(value), "<u2").tobytes())
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
-        stream.options = {
-            "x265-params": "log-level=none:lossless=1:colorprim=bt2020:transfer=arib-std-b67:"
-            "colormatrix=bt2020nc:range=limited"
-        }
-        for i in range(3):
-            frame.pts = i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    write_flat(path, planes, "arib-std-b67")
     decoder = video.Decoder(path)
     for image in (*(f.image for f in decoder), decoder.grab({1})[1]):
         np.testing.assert_allclose(image.reshape(-1, 3).mean(axis=0), srgb(light), atol=3)
@@ -115,19 +120,6 @@ def test_a_highlight_keeps_its_hue(signal, transfer):
 def test_a_pq_video_is_shown_as_one(tmp_path):
     path = tmp_path / "pq.mov"
     luma = 64 + 876 * float(pq(0.2))
-    frame = av.VideoFrame(64, 48, "yuv420p10le")
-    for plane, value in zip(frame.planes, (luma, 512, 512), strict=True):
-        plane.update(np.full(plane.buffer_size // 2, round(value), "<u2").tobytes())
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
-        stream.options = {
-            "x265-params": "log-level=none:lossless=1:colorprim=bt2020:transfer=smpte2084:"
-            "colormatrix=bt2020nc:range=limited"
-        }
-        for i in range(3):
-            frame.pts = i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    write_flat(path, (luma, 512, 512), "smpte2084")
     image = next(video.frames(path)).image
     np.testing.assert_allclose(image.reshape(-1, 3).mean(axis=0), srgb(0.2), atol=3)

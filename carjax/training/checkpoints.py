@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import types
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from carjax import files
+from carjax.closing import Closing
 from carjax.errors import CarjaxError, one_line
 
 # The newest, and one more in case the machine dies while that is written.
 _KEPT = 2
 
 
-class Checkpoints:
+class Checkpoints(Closing):
     """The checkpoints of one run; a context manager that waits for the last write.
 
     Only arrays are kept, under their path in the pytree, so that a checkpoint does not depend on
@@ -33,15 +33,8 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
 
-    def __enter__(self) -> Checkpoints:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Waits for the last write."""
         self._checkpointer.close()
 
     def save(self, step: int, state: Any) -> None:

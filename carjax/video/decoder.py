@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import dataclasses
 import datetime
 import os
-import types
 from collections.abc import Collection, Generator, Mapping
-from typing import Self
 
 import av
 import numpy as np
 
+from carjax.closing import Closing
 from carjax.errors import CarjaxError
 from carjax.video.container import (
     IndexCount,
@@ -161,25 +159,6 @@ def recorded_at(path: Path) -> datetime.datetime | None:
             if moment.year >= 1980:
                 return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     return None
-
-
-class Closing(abc.ABC):
-    """What is closed where its `with` block ends."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Closes what is open."""
 
 
 class Decoder(Closing):

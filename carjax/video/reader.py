@@ -15,9 +15,10 @@ import av
 import numpy as np
 
 from carjax import runtime
+from carjax.closing import Closing
 from carjax.errors import CarjaxError
 from carjax.video.container import Losses, Path, opened, pixel_aspect
-from carjax.video.decoder import Closing, Decoder, Frame, VideoInfo, damage
+from carjax.video.decoder import Decoder, Frame, VideoInfo, damage
 from carjax.video.picture import Renderer
 from carjax.video.timeline import Timeline, read_timeline
 
