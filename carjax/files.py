@@ -96,6 +96,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write(path: str | os.PathLike[str], content: str | bytes | bytearray) -> None:
+    """Writes a file whole, as `replacing` does; text in UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def readable(name: str | os.PathLike[str]) -> str:
     """Returns a file's name as text that can be written: what is no UTF-8 as backslash escapes.
 

@@ -1,4 +1,4 @@
-"""Encoded pictures: decoding them, and whether all of the file is there."""
+"""Pictures: decoding, encoding and resizing them, and whether all of a file is there."""
 
 from __future__ import annotations
 
@@ -26,6 +26,45 @@ def decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     except cv2.error:  # a header that promises more pixels than OpenCV allows
         return None
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def jpeg(image: np.ndarray, quality: int) -> bytes:
+    """Encodes uint8 [H, W, 3] RGB as a JPEG, without metadata; quality is from 0 to 100.
+
+    Example:
+        >>> jpeg(np.zeros((8, 8, 3), np.uint8), 90)[:2].hex()
+        'ffd8'
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+
+
+def resized(image: np.ndarray, height: int, width: int, *, cubic: bool = False) -> np.ndarray:
+    """Resizes [H, W, 3]: antialiased where it shrinks, linear (or cubic) where it grows.
+
+    Example:
+        >>> resized(np.zeros((8, 6, 3), np.uint8), 4, 12).shape
+        (4, 12, 3)
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    smaller = height * width < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
+    """Fits [H, W, 3] into a square of `longest` pixels, its aspect unchanged; never enlarges.
+
+    Example:
+        >>> shrunk(np.zeros((8, 6, 3), np.uint8), 4).shape
+        (4, 3, 3)
+    """
+    side = max(image.shape[:2])
+    if side <= longest:
+        return image
+    height, width = (max(1, round(n * longest / side)) for n in image.shape[:2])
+    return resized(image, height, width)
 
 
 def is_whole(data: bytes) -> bool:

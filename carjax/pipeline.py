@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from carjax import result_folder, selection, video
+from carjax import files, result_folder, selection, video
 from carjax.errors import UsageError
-from carjax.files import readable, replacing
 from carjax.listing import known, redaction
 from carjax.listing.photos import cropped, encode
 from carjax.scan import Ahead, ScoredVideo, score_video
@@ -168,8 +167,7 @@ def select(
                 failure = error
                 (folder / result_folder.ANNOTATED).unlink(missing_ok=True)
         report.write_report(content, table, photos, folder, previews=images, annotated=annotated)
-        with replacing(folder / result_folder.SELECTION) as temporary:
-            temporary.write_text(selection.as_text(content), encoding="utf-8")
+        files.write(folder / result_folder.SELECTION, selection.as_text(content))
     if failure is not None:
         raise failure
     return content
@@ -259,7 +257,7 @@ def _video(source: ScoredVideo, table: ScoreTable, *, strip_path: bool) -> dict[
     info = source.info
     warnings = [*source.warnings, *([_DARK] if eligibility.is_dark(table) else [])]
     return {
-        "path": readable(pathlib.PurePath(info.path).name if strip_path else info.path),
+        "path": files.readable(pathlib.PurePath(info.path).name if strip_path else info.path),
         "frames": info.frames,
         "duration_s": info.duration_s,
         "width": info.width,

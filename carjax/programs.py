@@ -41,8 +41,7 @@ def cached(function: jax.stages.Wrapped, args: tuple[Any, ...], static: str) -> 
         try:
             exported = jax.export.export(function)(*args)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with files.replacing(path) as temporary:
-                temporary.write_bytes(exported.serialize())
+            files.write(path, exported.serialize())
         except (OSError, ValueError, NotImplementedError):
             return function
     return jax.jit(exported.call)

@@ -10,8 +10,8 @@ import re
 import shutil
 from collections.abc import Iterator
 
+from carjax import files
 from carjax.errors import CarjaxError, UsageError
-from carjax.files import replacing, unique
 from carjax.selection import photographed
 
 # The manifest: written last, so that a folder which holds it is complete.
@@ -78,7 +78,7 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     a disk of its own, if that exists.
     """
     target = target.absolute()
-    folder = unique(target / "carjax" if target.is_dir() else target)
+    folder = files.unique(target / "carjax" if target.is_dir() else target)
     try:
         try:
             (folder / PHOTOS).mkdir(parents=True)
@@ -86,8 +86,7 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
             target.mkdir(exist_ok=True)
             new = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
             old = _ours(target)
-            with replacing(target / _JOURNAL) as temporary:
-                temporary.write_text(json.dumps(sorted(old | new)), encoding="utf-8")
+            files.write(target / _JOURNAL, json.dumps(sorted(old | new)))
             (target / SELECTION).unlink(missing_ok=True)
             (target / PHOTOS).mkdir(exist_ok=True)
             for path in old - new:

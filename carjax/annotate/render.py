@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from carjax import video
+from carjax import pictures, video
 from carjax.annotate import layout
 from carjax.annotate.encode import Mp4Writer
 from carjax.annotate.running import State, states
-from carjax.annotate.scene import Best, Moment, Scene, resized, thumbnail_aspect
+from carjax.annotate.scene import Best, Moment, Scene, thumbnail_aspect
 from carjax.errors import UsageError
 from carjax.listing.photos import crop_area
 from carjax.prefetch import prefetch
@@ -244,4 +244,4 @@ class _Album:
             box = box if np.isfinite(box).all() else np.array([0.0, 0.0, 1.0, 1.0])
             area = crop_area(box, width, height, aspect, cut=True)
             image = image if area is None else area.of(image)
-        return resized(image, *size)
+        return pictures.resized(image, size[1], size[0], cubic=True)

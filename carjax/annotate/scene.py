@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 
+from carjax import pictures
 from carjax.annotate import bars, layout, paint, ring
 from carjax.annotate.layout import Layout, Panel, Rect
 from carjax.attributes import Categorical
@@ -154,7 +154,7 @@ class Scene:
     def _draw_frame(self, moment: Moment) -> None:
         place = self.layout.frame
         if self._changed("frame", moment.image):
-            picture = resized(moment.image, place.w, place.h)
+            picture = pictures.resized(moment.image, place.h, place.w, cubic=True)
             area = self._canvas[place.rows, place.columns]
             area[...] = picture
             if moment.box is not None:
@@ -213,16 +213,6 @@ class Scene:
         for name, photo in moment.views.items():
             if self._changed(("view", name), photo):
                 ring.draw_view(self._canvas, where.views[name], name, photo)
-
-
-def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The image at another size, antialiased."""
-    if image.shape[:2] == (height, width):
-        return image
-    smaller = width < image.shape[1]
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    )
 
 
 def thumbnail_aspect(aspect: float) -> float:

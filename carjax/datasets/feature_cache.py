@@ -252,8 +252,7 @@ def build(
     if not missing or not len(data):
         return cache
     cache.folder.mkdir(parents=True, exist_ok=True)
-    with files.replacing(cache.folder / "key.json") as temporary:
-        temporary.write_text(json.dumps(key.to_json(), indent=1) + "\n")
+    files.write(cache.folder / "key.json", json.dumps(key.to_json(), indent=1) + "\n")
     devices = jax.local_device_count()
     batch_size = -(-batch_size // devices) * devices
     extract = make_extractor(

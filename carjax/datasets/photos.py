@@ -321,10 +321,7 @@ def to_canvas(images: Sequence[np.ndarray], side: int) -> tuple[np.ndarray, np.n
     canvas = np.zeros((len(images), side, side, 3), np.uint8)
     valid = np.zeros((len(images), 2), np.float32)
     for i, image in enumerate(images):
-        longest = max(image.shape[:2])
-        if longest > side:
-            height, width = (max(1, round(n * side / longest)) for n in image.shape[:2])
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = pictures.shrunk(image, side)
         height, width = image.shape[:2]
         canvas[i, :height, :width] = image
         valid[i] = height, width

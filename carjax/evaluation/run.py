@@ -253,8 +253,9 @@ def evaluate(
                 for name, (rows, known) in reduced.items()
             }
             temporary.write_text(page.render(content, plotted), encoding="utf-8")
-        with files.replacing(target / page.METRICS_FILE) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        files.write(
+            target / page.METRICS_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n"
+        )
     except OSError as error:
         raise CarjaxError(
             f"cannot write {target}: {error.strerror or error}; give another --out"

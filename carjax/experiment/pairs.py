@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from carjax import files
+from carjax import files, pictures
 from carjax.datasets import csv_table
 from carjax.errors import CarjaxError
 from carjax.experiment import candidates
@@ -195,12 +195,11 @@ def letterbox(image: np.ndarray, width: int = WIDTH, height: int = HEIGHT) -> np
         20
     """
     scale = min(width / image.shape[1], height / image.shape[0])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    rows, columns = (max(1, round(n * scale)) for n in image.shape[:2])
     canvas = np.full((height, width, 3), 96, np.uint8)
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    resized = cv2.resize(image, size, interpolation=method)
-    canvas[top : top + size[1], left : left + size[0]] = resized
+    left, top = (width - columns) // 2, (height - rows) // 2
+    fitted = pictures.resized(image, rows, columns, cubic=True)
+    canvas[top : top + rows, left : left + columns] = fitted
     return canvas
 
 
@@ -234,8 +233,7 @@ def write_sheets(
         encoded, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
         if not encoded:
             raise CarjaxError(f"{path}: this sheet cannot be encoded as PNG")
-        with files.replacing(path) as temporary:
-            temporary.write_bytes(data.tobytes())
+        files.write(path, data.tobytes())
         written.append(path)
     return written
 

@@ -57,14 +57,11 @@ def publish(
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, svg in charts.items():
-            with files.replacing(out / name) as temporary:
-                temporary.write_text(svg, encoding="utf-8")
+            files.write(out / name, svg)
         if page is not None:
             renewed = fill(page.read_text(encoding="utf-8"), tables)
-            with files.replacing(page) as temporary:
-                temporary.write_text(renewed, encoding="utf-8")
-        with files.replacing(result) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+            files.write(page, renewed)
+        files.write(result, json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise CarjaxError(f"cannot write {out}: {error.strerror or error}") from None
 

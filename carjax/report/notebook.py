@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from carjax import files
 from carjax.attributes import VIEWS, Categorical, Schema
 from carjax.errors import CarjaxError
-from carjax.files import replacing
 from carjax.report import charts
 from carjax.selection.result import VIEW_PREFIX
 from carjax.table import certainty
@@ -54,8 +54,7 @@ class Figure:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the SVG file."""
-        with replacing(path) as temporary:
-            temporary.write_text(self.svg, encoding="utf-8")
+        files.write(path, self.svg)
 
 
 def figure(parts: Sequence[tuple[str, str]], columns: int = 1) -> Figure:

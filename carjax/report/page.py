@@ -12,14 +12,12 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import jinja2
 import markupsafe
 import numpy as np
 
-from carjax import result_folder
+from carjax import files, pictures, result_folder
 from carjax.errors import CarjaxError
-from carjax.files import replacing
 from carjax.listing import known, plan
 from carjax.report import charts, quality
 from carjax.report.charts import Mark
@@ -89,9 +87,8 @@ def write_report(
     path = pathlib.Path(out) / result_folder.REPORT
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            # A path that is not Unicode has lone surrogates, which UTF-8 cannot hold.
-            temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
+        # A path that is not Unicode has lone surrogates, which UTF-8 cannot hold.
+        files.write(path, page.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise CarjaxError(
             f"cannot write {path}: {error.strerror or error}; choose another folder with --out"
@@ -183,21 +180,13 @@ def _thumbnail(path: str, frame: np.ndarray, side_px: int = THUMBNAIL_PX) -> dic
         raise ValueError(
             f"{path}: a photo must be uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}"
         )
-    height, width = frame.shape[:2]
-    scale = min(1.0, side_px / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-    _, jpeg = cv2.imencode(
-        ".jpg",
-        cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
-        [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1],
-    )
-    data = base64.b64encode(jpeg.tobytes()).decode("ascii")
+    small = pictures.shrunk(frame, side_px)
+    data = base64.b64encode(pictures.jpeg(small, _JPEG_QUALITY)).decode("ascii")
     return {
         "href": urllib.parse.quote(path),
         "src": f"data:image/jpeg;base64,{data}",
-        "width": size[0],
-        "height": size[1],
+        "width": small.shape[1],
+        "height": small.shape[0],
     }
 
 

@@ -70,16 +70,4 @@ def decode(data: bytes, shape: tuple[int, int] | None = None) -> np.ndarray:
     image = pictures.decoded(data, flags)
     if image is None:
         raise CarjaxError("not an image that can be decoded; give JPEG, PNG or WebP")
-    return _resized(image, shape)
-
-
-def _resized(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
-    height, width = image.shape[:2]
-    if shape is None:
-        scale = min(1.0, max(SQUARE) / max(height, width))
-        shape = max(1, round(height * scale)), max(1, round(width * scale))
-    if (height, width) == shape:
-        return image
-    smaller = height * width > shape[0] * shape[1]
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(image, (shape[1], shape[0]), interpolation=method)
+    return pictures.resized(image, *shape) if shape else pictures.shrunk(image, max(SQUARE))

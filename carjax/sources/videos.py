@@ -7,10 +7,9 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 
-from carjax import video
+from carjax import pictures, video
 from carjax.errors import CarjaxError
 from carjax.sources.base import Item, Problem, Sample, Source
 from carjax.video import SCORED_SIDE
@@ -46,7 +45,7 @@ def read_file(
             index, time_s, image = frame.index, frame.time_s, _checked(frame.image)
             shape = shape or image.shape
             if image.shape != shape:  # the resolution changed
-                image = cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+                image = pictures.resized(image, *shape[:2])
             yield Sample(name, frame.index, frame.time_s, image)
     except CarjaxError as error:
         raise CarjaxError(str(error).removeprefix(f"{os.fspath(path)}: ")) from None

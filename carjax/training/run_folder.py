@@ -129,8 +129,7 @@ class RunFolder:
     def write(self, name: str, data: bytes) -> None:
         """Writes a file whole, in the process that writes."""
         if self._writes:
-            with files.replacing(self.path / name) as temporary:
-                temporary.write_bytes(data)
+            files.write(self.path / name, data)
 
 
 class Curves:

@@ -86,6 +86,6 @@ def _empty_batch(size: int, shape: tuple[int, ...]) -> Batch:
 def _resized(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if image.shape == shape:
         return image
-    import cv2
+    from carjax import pictures  # brings OpenCV, which takes its time to load
 
-    return cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    return pictures.resized(image, *shape[:2])

@@ -11,6 +11,7 @@ from collections.abc import Generator
 import cv2
 import numpy as np
 
+from carjax import pictures
 from carjax.errors import CarjaxError
 from carjax.video.container import (
     IndexCount,
@@ -107,11 +108,7 @@ class OpenCVDecoder:
             raise CarjaxError(f"{self._name}: OpenCV cannot read frame {index}; {_OTHERWISE}")
         height, width = image.shape[:2]
         size = shown_size(width, height, self._header.aspect, self._max_side)
-        if size != (width, height):
-            smaller = size[0] * size[1] < width * height
-            image = cv2.resize(
-                image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-            )
+        image = pictures.resized(image, size[1], size[0])
         return upright(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._header.orientation)
 
 

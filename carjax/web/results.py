@@ -15,12 +15,10 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
-from carjax import parquet, pictures, report, result_folder, selection, video
+from carjax import files, parquet, pictures, report, result_folder, selection, video
 from carjax.errors import CarjaxError, UsageError
-from carjax.files import replacing
 from carjax.listing import photos, redaction
 from carjax.report import page
 from carjax.report.series import series
@@ -45,8 +43,7 @@ class Edits:
 
     def save(self) -> None:
         """Writes them to the folder."""
-        with replacing(self._path) as temporary:
-            temporary.write_text(json.dumps({"boxes": self.boxes, "crop": self.crop}))
+        files.write(self._path, json.dumps({"boxes": self.boxes, "crop": self.crop}))
 
 
 def publish_first(folder: pathlib.Path) -> None:
@@ -71,7 +68,7 @@ def swap_photo(folder: pathlib.Path, photo: str, frame: int) -> None:
     original = _original(folder, frame)
     if not original.exists():
         image = video.grab(_video(folder), {frame})[frame]
-        _write(original, _encoded(folder, table, frame, image))
+        files.write(original, _encoded(folder, table, frame, image))
     _publish(folder, content, table)
 
 
@@ -116,7 +113,7 @@ def small_frames(folder: pathlib.Path) -> None:
     for frame in video.frames(_video(folder), fps="all", max_side=640):
         path = target / f"{frame.index}.jpg"
         if frame.index in wanted and not path.exists():
-            _write(path, _jpeg(frame.image, 75))
+            files.write(path, pictures.jpeg(frame.image, 75))
         if frame.index >= max(wanted):
             return
 
@@ -134,11 +131,10 @@ def _publish(folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable
         exported[path] = edited
         same = edited is image
         encoded[path] = original if same else _encoded(folder, table, frame, edited)
-        _write(folder / "out" / path, encoded[path])
-        _write(
-            folder / "small" / pathlib.PurePath(path).name, _jpeg(_shrunk(edited), _SMALL_QUALITY)
-        )
-    _write(folder / "out" / result_folder.SELECTION, selection.as_text(content).encode())
+        files.write(folder / "out" / path, encoded[path])
+        small = pictures.jpeg(pictures.shrunk(edited, SMALL_SIDE), _SMALL_QUALITY)
+        files.write(folder / "small" / pathlib.PurePath(path).name, small)
+    files.write(folder / "out" / result_folder.SELECTION, selection.as_text(content))
     _write_zip(folder, content, table, exported, encoded)
     details = {
         "video": {key: value for key, value in content["video"].items() if key != "path"},
@@ -154,7 +150,7 @@ def _publish(folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable
             photo: swap.next_best(table, content, photo) for photo in swap.photo_names(content)
         },
     }
-    _write(folder / "details.json", json.dumps(details, allow_nan=False).encode())
+    files.write(folder / "details.json", json.dumps(details, allow_nan=False))
 
 
 def _write_zip(
@@ -171,7 +167,7 @@ def _write_zip(
     images = {names[path]: image for path, image in exported.items()}
     html = report.page.render(listed, table, images)
     with (
-        replacing(folder / "photos.zip") as temporary,
+        files.replacing(folder / "photos.zip") as temporary,
         # Photos are compressed already.
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
     ):
@@ -209,27 +205,8 @@ def _original(folder: pathlib.Path, frame: int) -> pathlib.Path:
     return folder / "original" / f"{frame}.jpg"
 
 
-def _write(path: pathlib.Path, data: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    scale = SMALL_SIDE / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
 def _decoded(data: bytes) -> np.ndarray:
     image = pictures.decoded(data)
     if image is None:
         raise CarjaxError("a photo in the job's folder is damaged")
     return image
-
-
-def _jpeg(image: np.ndarray, quality: int) -> bytes:
-    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()
