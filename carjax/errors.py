@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class CarjaxError(Exception):
     """The input or the run failed; the command line prints it and exits with `status`."""
@@ -29,3 +32,29 @@ def first_line(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Returns what an exception says, as one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Says what to install where an import in the block fails.
+
+    Args:
+        extra: of carjax, as in `pip install 'carjax[train]'`.
+        what: needs it, as the line shall say.
+
+    Raises:
+        CarjaxError: a package is missing.
+
+    Example:
+        >>> with needing("web", "the page"):
+        ...     import absent
+        Traceback (most recent call last):
+        carjax.errors.CarjaxError: the page needs more packages (absent): pip install 'carjax[web]'
+    """
+    try:
+        yield
+    except ImportError as error:
+        missing = f" ({error.name})" if error.name else ""
+        raise CarjaxError(
+            f"{what} needs more packages{missing}: pip install 'carjax[{extra}]'"
+        ) from None

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, needing
 
 # What `carjax train` leaves in its folder: a bundle of one head, or a sequence head.
 HEAD_FILE = "head.safetensors"
@@ -39,12 +39,8 @@ def locate(path: str | os.PathLike[str]) -> Any:
     """
     if not is_remote(path):
         return pathlib.Path(path)
-    try:
+    with needing("train", f"{path}: a bucket"):
         from etils import epath
-    except ImportError:
-        raise CarjaxError(
-            f"{path}: a bucket needs more packages: pip install 'carjax[train]'"
-        ) from None
     try:
         found = epath.Path(path)
     except KeyError:
@@ -64,6 +60,12 @@ def cache_dir() -> pathlib.Path:
     base = os.environ.get("CARJAX_CACHE_DIR")
     # Absolute: whoever asks may change the working directory later.
     return pathlib.Path(base).absolute() if base else pathlib.Path.home() / ".cache" / "carjax"
+
+
+def data_dir(given: str | os.PathLike[str] | None = None) -> pathlib.Path | None:
+    """Returns the folder of data sets: the one given, or else `$CARJAX_DATA`; None if neither."""
+    chosen = given or os.environ.get("CARJAX_DATA")
+    return pathlib.Path(chosen).expanduser() if chosen else None
 
 
 @contextlib.contextmanager

@@ -114,6 +114,11 @@ class Model:
     card: dict[str, Any]
     training_hashes: frozenset[str] = frozenset()
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Which model it is, as results name it: backbone, bundle and version."""
+        return {key: self.card.get(key) for key in ("backbone", "bundle", "version")}
+
     def with_localise(self, enabled: bool | None) -> Model:
         """Returns the model that finds the car first, or the one that scores whole frames.
 
@@ -200,7 +205,7 @@ def _check_spec(spec: Spec) -> None:
         if isinstance(head.attribute, Categorical) and any(
             not 0 <= part < len(head.attribute.classes) for part in head.parts
         ):
-            raise ValueError(f"{head.attribute.name}: parts of classes that there are not")
+            raise ValueError(f"{head.attribute.name}: parts of classes that do not exist")
 
 
 def _check_registered(spec: Spec, path: str | os.PathLike[str]) -> None:

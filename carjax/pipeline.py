@@ -142,7 +142,7 @@ def select(
     content = selection.to_json(
         chosen,
         video=_video(source, table, strip_path=options.strip_paths),
-        model={key: model.card[key] for key in ("backbone", "bundle", "version")},
+        model=model.origin,
         photos=paths,
         temporal=options.resolved_temporal,
     )

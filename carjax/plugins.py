@@ -33,7 +33,7 @@ def load(module: str, setting: str) -> None:
         missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(
             f"{error.name}."
         )
-        hint = "put its folder on PYTHONPATH" if missing else "mend it"
+        hint = "put its folder on PYTHONPATH" if missing else "fix the error"
         raise UsageError(
             f"cannot import {module} ({setting}): {hint} ({one_line(error)})"
         ) from None

@@ -29,7 +29,9 @@ def check_apart(target: pathlib.Path, source: str | os.PathLike[str]) -> None:
     """Raises a UsageError if the source lies where what `carjax select` writes would replace it."""
     here, there = (pathlib.Path(os.path.realpath(path)) for path in (target, source))
     if there in {here / name for name in (SELECTION, SCORES, REPORT, ANNOTATED)}:
-        raise UsageError(f"{source}: results of {target} would take its place: give another --out")
+        raise UsageError(
+            f"{source}: would be overwritten by the results in {target}: give another --out"
+        )
 
 
 def check_out(target: pathlib.Path, overwrite: bool, manifest: str = SELECTION) -> None:

@@ -328,9 +328,11 @@ def test_a_backbone_of_ones_own_is_found_by_its_name(tmp_path, monkeypatch):
     (tmp_path / "broken_net.py").write_text("import nothing_like_it\n")
     (tmp_path / "typo_net.py").write_text("def (\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UsageError, match=r"broken_net .*: mend it \(No module named 'nothing_like"):
+    with pytest.raises(
+        UsageError, match=r"broken_net .*: fix the error \(No module named 'nothing_like"
+    ):
         backbones.create("broken_net:x")
-    with pytest.raises(UsageError, match=r"typo_net .*: mend it"):
+    with pytest.raises(UsageError, match=r"typo_net .*: fix the error"):
         backbones.create("typo_net:x")
     with pytest.raises(ValueError, match="named MODULE:NAME, not 'net'"):
         backbones.register(dataclasses.replace(backbones.spec_of(name), name="net"))

@@ -236,7 +236,7 @@ def test_backends_are_found_by_name():
         (".toy_decoder:Negative", "cannot import .toy_decoder"),
         (
             "broken_decoder:Frames",
-            "(decoder 'broken_decoder:Frames'): mend it (two lines)",
+            "(decoder 'broken_decoder:Frames'): fix the error (two lines)",
         ),
         ("toy_decoder:Positive", "Positive is not in it"),
         ("toy_decoder:NOT_CALLABLE", "NOT_CALLABLE is not callable"),

@@ -220,7 +220,7 @@ def test_rows_that_do_not_arrive_are_told(tmp_path):
     unit = rows.UnitRows(tmp_path / "spill")
     unit.add(0, table("a", 0, 1))
     out.add(Record("a", "", 3, "a"), unit)
-    with pytest.raises(CarjaxError, match="rows of 1 sources did not arrive"):
+    with pytest.raises(CarjaxError, match="rows of 1 sources were lost"):
         out.commit()
     assert manifest.read_commits(place, "run") == []
     commit = Commit("commit-0", (), (Record("a", "", 3, "a"),))

@@ -106,7 +106,7 @@ def test_an_attribute_that_the_model_does_not_have_is_refused(stated):
 
 def test_what_is_known_of_an_attribute_that_is_not_chosen_is_refused():
     known.check(CAR, {"brand": "BMW"}, ("type", "brand"))
-    with pytest.raises(UsageError, match="no photo of brand is chosen; it is: type, doors"):
+    with pytest.raises(UsageError, match="brand is not among the chosen attributes: type, doors"):
         known.check(CAR, {"brand": "BMW"}, ("type", "doors"))
 
 
@@ -422,7 +422,7 @@ def test_the_plan_names_what_is_missing_and_why():
     assert line.startswith("film the left side again, slowly")
     content["orientation"]["views"]["left"] = {"content": "part"}
     assert plan.shots(content) == [
-        "film the left side from further away: no frame holds the whole car"
+        "film the left side from further away: no frame shows the whole car"
     ]
     content["attributes"] = {"doors": {"value": None, "reason": "no sharp frame shows a car"}}
     assert plan.shots(content)[1] == "film what shows the doors: no sharp frame shows a car"
@@ -517,7 +517,7 @@ def test_the_plan_asks_for_a_clearer_picture_of_what_is_uncertain_alone():
     ]
     part = {"attributes": {"doors": unsure | {"content": "part"}}}
     assert plan.shots(part) == [
-        "film what shows the doors from further away: the photo holds a part"
+        "film what shows the doors from further away: the photo shows only a part"
     ]
 
 

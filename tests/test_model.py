@@ -220,7 +220,7 @@ def test_a_backbone_that_is_not_in_the_registry(bundle, tiny_model, tmp_path):
         ({"heads": ["doors"]}, "not a carjax bundle"),
         ({"head": {"grid": "4"}}, "not a carjax bundle"),
         ({"head": {"members": 0}}, "not a carjax bundle"),
-        ({"head": {"parts": [999]}}, "type: parts of classes that there are not"),
+        ({"head": {"parts": [999]}}, "type: parts of classes that do not exist"),
         ({"head": {"calibration": {"sharpness": "big"}}}, "sharpness must be a finite number"),
         ({"heads": "twice"}, "two heads for one attribute"),
     ],

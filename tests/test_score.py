@@ -590,7 +590,7 @@ def test_a_damaged_manifest_is_one_line(mixed, weights, tmp_path, capsys, manife
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        ([], 2, "what to score"),
+        ([], 2, "carjax score needs a SOURCE"),
         (["a.mp4"], 2, "--out"),
         (["a.mp4", "--out=x.parquet", "--fps=no"], 2, "fps"),
         (["a.mp4", "--out=x.parquet", "--decoder=ffmpeg"], 2, "MODULE:NAME, not 'ffmpeg'"),

@@ -395,7 +395,7 @@ def test_a_video_is_not_replaced_by_its_own_results(tmp_path, capsys):
     copy = tmp_path / "annotated.mp4"
     copy.write_bytes(SAMPLE.read_bytes())
     assert command.main(["select", str(copy), f"--out={tmp_path}", "--overwrite"]) == 2
-    assert "would take its place: give another --out" in capsys.readouterr().err
+    assert "would be overwritten by the results" in capsys.readouterr().err
     assert copy.is_file()
 
 
@@ -521,7 +521,7 @@ def test_help_fits_a_screen(capsys):
 )
 def test_no_result_takes_the_place_of_the_source(tmp_path, name):
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(UsageError, match="would take its place"):
+    with pytest.raises(UsageError, match="would be overwritten"):
         result_folder.check_apart(tmp_path / "link", tmp_path / name)
     result_folder.check_apart(tmp_path, tmp_path / f"my_{name}")
     result_folder.check_apart(tmp_path, tmp_path / "other" / name)

@@ -11,6 +11,7 @@ import pytest
 
 from carjax import video
 from carjax.errors import CarjaxError
+from carjax.video.timeline import read_timeline
 
 COUNT, RATE = 75, 25
 
@@ -130,7 +131,7 @@ def test_times_and_key_frames_agree_with_ffprobe(folder, name):
     command += ["-show_entries", "frame=key_frame,best_effort_timestamp_time", str(path)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     key, time_s = zip(*(line.strip(",").split(",")[:2] for line in lines), strict=True)
-    timeline = video.read_timeline(path)
+    timeline = read_timeline(path)
     times = np.array(time_s, float)
     np.testing.assert_allclose(timeline.time_s, times - times[0], atol=2e-6)
     assert timeline.key.tolist() == [flag == "1" for flag in key]
@@ -150,7 +151,7 @@ def test_the_effort_of_a_frame_is_what_is_decoded_for_it(folder):
 
 def test_a_frame_shown_before_its_key_frame_is_decoded_from_the_one_before(folder):
     path = written(folder, "open.mp4", **VIDEOS["open.mp4"])
-    timeline = video.read_timeline(path)
+    timeline = read_timeline(path)
     with video.Reader(path) as reader:
         stretch, depth = reader.effort
     key = np.flatnonzero(timeline.key)
@@ -166,7 +167,7 @@ def test_a_frame_shown_before_its_key_frame_is_decoded_from_the_one_before(folde
 
 def test_a_sample_takes_a_frame_of_each_slot_and_key_frames_first(folder):
     path = written(folder, "closed.mp4", **VIDEOS["closed.mp4"])
-    timeline = video.read_timeline(path)
+    timeline = read_timeline(path)
     assert np.flatnonzero(timeline.key).tolist() == [0, 12, 24, 36, 48, 60, 72]
     with video.Reader(path) as reader:
         # Slots of 0.4 s, ten frames: the key frame where there is one, else the first.

@@ -343,7 +343,7 @@ def test_memory_is_told_as_such_whoever_runs_out_of_it(monkeypatch):
         return str(caught.value)
 
     assert "the model needs more memory than --memory_gb" in asyncio.run(run("load"))
-    assert "film it smaller" in asyncio.run(run("select"))
+    assert "film at a lower resolution" in asyncio.run(run("select"))
 
 
 def test_failed_jobs_take_no_place_of_results(tmp_path):

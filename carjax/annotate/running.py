@@ -58,10 +58,7 @@ def states(
         view_threshold: mass that fills a view.
     """
     followed = [a.name for a in table.categorical if a.name in attributes]
-    finite = {
-        name: np.isfinite(table.probs[name]).all(axis=1) & np.isfinite(table.entropy[name])
-        for name in followed
-    }
+    finite = {name: eligibility.sound_classes(table, name) for name in followed}
     means = {name: _Mean(table.probs[name], table.time_s) for name in followed}
     directed = table.angular is not None and table.angular.name in attributes
     if directed:

@@ -105,7 +105,7 @@ class EfficientNetLite(nn.Module):
         """Computes the features of normalised images.
 
         Args:
-            images: float [B, H, W, 3], normalised by `layers.normalize` for this family.
+            images: float [B, H, W, 3], normalised by `registry.normalize` for this family.
 
         Returns:
             Features(pooled [B, 1280], grid [B, ⌈H/16⌉, ⌈W/16⌉, C]).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 from typing import Any
@@ -11,7 +10,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from carjax import progress, result_folder, runtime
+from carjax import files, progress, result_folder, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -106,9 +105,9 @@ def main(argv: list[str]) -> int:
 def _find(given: str, data_dir: str | None) -> pathlib.Path:
     """Returns a path as given, or below the folder of data sets if it exists only there."""
     path = pathlib.Path(given)
-    root = data_dir or os.environ.get("CARJAX_DATA")
-    if root and not path.exists() and (pathlib.Path(root) / path).exists():
-        return pathlib.Path(root) / path
+    root = files.data_dir(data_dir)
+    if root and not path.exists() and (root / path).exists():
+        return root / path
     return path
 
 

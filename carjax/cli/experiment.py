@@ -51,7 +51,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("seed", 0, "of the pairs drawn", flag_values=values)
     flags.DEFINE_list("heads", [], "sequence heads: folders of runs", flag_values=values)
     flags.DEFINE_string("recordings", None, "Parquet: scores of videos", flag_values=values)
-    flags.DEFINE_string("labels", None, "CSV of source,time_s,…: theirs", flag_values=values)
+    flags.DEFINE_string("labels", None, "CSV of their labels: source,time_s,…", flag_values=values)
     flags.DEFINE_integer("per_model", 4, "walks per car model", 1, flag_values=values)
     flags.DEFINE_bool("overwrite", False, "write into a folder of other files", flag_values=values)
     return values

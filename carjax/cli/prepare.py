@@ -6,7 +6,6 @@ import contextlib
 import functools
 import io
 import logging
-import os
 import pathlib
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from carjax import progress
+from carjax import files, progress
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -48,8 +47,8 @@ def main(argv: list[str]) -> int:
     words = common.parse(values, argv, SYNOPSIS)
     if len(words) != 1 or not values.source:
         raise UsageError("carjax prepare needs one NAME and --source=DIR (see --help)")
-    target = values.data_dir or os.environ.get("CARJAX_DATA")
-    if not target:
+    root = files.data_dir(values.data_dir)
+    if root is None:
         raise UsageError("carjax prepare needs --data_dir=DIR, or CARJAX_DATA set")
 
     from carjax.datasets import builders
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> int:
     name, _, config = words[0].partition("/")
     if name not in builders.BUILDERS:
         raise UsageError(f"no data set {name!r}; there are: {', '.join(builders.BUILDERS)}")
-    source, root = (pathlib.Path(given).expanduser() for given in (values.source, target))
+    source = pathlib.Path(values.source).expanduser()
     builder = _create(name, config, source, root)
     folder = pathlib.Path(builder.data_dir)
     if folder.is_dir() and not values.overwrite:

@@ -48,9 +48,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "engine", "local", ["local", "ray"], "this process, or Ray Data", flag_values=values
     )
-    _define_count(values, "processes", "how many share the work")
-    _define_count(values, "process_id", "which of them this one is, from 0", least=0)
-    flags.DEFINE_bool("distributed", False, "a TPU pod or Slurm says both", values)
+    _define_count(values, "processes", "number of processes that share the work")
+    _define_count(values, "process_id", "this process's number, from 0", least=0)
+    flags.DEFINE_bool("distributed", False, "take both from the TPU pod or Slurm", values)
     return values
 
 
@@ -63,9 +63,9 @@ def main(argv: list[str]) -> int:
     values = define_flags()
     words = common.parse(values, argv, SYNOPSIS)
     if not words:
-        raise UsageError("what to score? carjax score SOURCE… --out=FILE.parquet")
+        raise UsageError("carjax score needs a SOURCE: carjax score SOURCE… --out=FILE.parquet")
     if not values.out:
-        raise UsageError("where to? give --out=FILE.parquet")
+        raise UsageError("carjax score needs --out=FILE.parquet")
     fps = video.parse_fps(values.fps)
     check_processes(values)
     video.load_backend(values.decoder)

@@ -53,7 +53,7 @@ def define_flags() -> flags.FlagValues:
         "temporal",
         None,
         list(pipeline.TEMPORAL),
-        "use neighbouring frames: filter, but none with first",
+        "smoothing over time (filter; none with view_policy first)",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -68,8 +68,10 @@ def define_flags() -> flags.FlagValues:
     )
     common.define_model(values)
     flags.DEFINE_list("known", [], "what the car is: brand:BMW,doors:5", flag_values=values)
-    flags.DEFINE_enum("crop", "none", list(photos.CROPS), "to the car", flag_values=values)
-    flags.DEFINE_enum("format", "jpg", list(photos.FORMATS), "of photos", flag_values=values)
+    flags.DEFINE_enum(
+        "crop", "none", list(photos.CROPS), "cut photos to the car", flag_values=values
+    )
+    flags.DEFINE_enum("format", "jpg", list(photos.FORMATS), "photo files", flag_values=values)
     flags.DEFINE_multi_string(
         "redact", None, "x,y,w,h to blur: fractions (all up to 1) or pixels", flag_values=values
     )
@@ -90,7 +92,7 @@ def main(argv: list[str]) -> int:
     if len(words) != 1:
         raise UsageError(f"one video is needed, {len(words)} given: carjax select VIDEO --out=DIR")
     if not values.out:
-        raise UsageError("where to? give --out=DIR")
+        raise UsageError("carjax select needs --out=DIR")
     if values.views not in (4, 8):
         raise UsageError(f"--views is {values.views}; it must be 8 or 4")
     if not 0 <= values.view_threshold < 1:

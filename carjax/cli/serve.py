@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from carjax.cli import common
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import CarjaxError, UsageError, needing
 from carjax.web.limits import Limits
 
 SYNOPSIS = """usage: carjax serve
@@ -64,14 +64,10 @@ def main(argv: list[str]) -> int:
         if not (value >= least and math.isfinite(value)):
             above = "0 or more" if name == "queue" else "above 0, and finite"
             raise UsageError(f"--{name} is {value:g}; it must be {above}")
-    try:
+    with needing("web", "the page"):
         import uvicorn
 
         from carjax.web import app, jobs
-    except ImportError as error:
-        raise CarjaxError(
-            f"the page needs more packages ({error.name}): pip install 'carjax[web]'"
-        ) from None
 
     reasons: list[str] = []
 

@@ -8,7 +8,7 @@ from absl import flags
 
 from carjax import files, runtime
 from carjax.cli import common
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import CarjaxError, UsageError, needing
 
 SYNOPSIS = """usage: carjax train --config=FILE --workdir=DIR [--config.NAME=VALUE …] [--FLAGS]
 
@@ -20,10 +20,8 @@ Trains what the config names, resuming where DIR stands; DIR/head.safetensors is
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
-    try:
+    with needing("train", "training"):
         from ml_collections import config_flags
-    except ImportError:
-        raise CarjaxError("training needs more packages: pip install 'carjax[train]'") from None
 
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
@@ -43,14 +41,14 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_boolean(
         "distributed",
         False,
-        "one of several processes; a TPU pod or Slurm says the rest",
+        "one of several processes, of a TPU pod or Slurm",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "coordinator", None, "host:port of process 0, where nothing says it", flag_values=values
+        "coordinator", None, "host:port of process 0, elsewhere", flag_values=values
     )
-    flags.DEFINE_integer("processes", None, "how many there are", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "which this one is", flag_values=values)
+    flags.DEFINE_integer("processes", None, "number of processes, elsewhere", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "this process's number, from 0", flag_values=values)
     _check_config_path(argv)
     try:
         rest = common.parse(values, argv, SYNOPSIS)

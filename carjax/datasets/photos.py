@@ -17,7 +17,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from carjax import pictures
+from carjax import files, pictures
 from carjax.attributes import CONTENT, Categorical, Schema
 from carjax.datasets import csv_table
 from carjax.datasets.label_columns import column_of, encode_labels, model_column, read_column
@@ -108,14 +108,13 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     Raises:
         CarjaxError: neither is given, or it is not a folder.
     """
-    chosen = data_dir or os.environ.get("CARJAX_DATA")
-    if not chosen:
+    root = files.data_dir(data_dir)
+    if root is None:
         raise CarjaxError(
             "no training photos: give --data_dir=DIR or set CARJAX_DATA to a folder that holds "
             "stanford_cars/{images/,labels.csv}, car_boxes/{images/,boxes.csv} and "
             "phone_photos/{images/,boxes.csv}"
         )
-    root = pathlib.Path(chosen).expanduser()
     if not root.is_dir():
         raise CarjaxError(f"{root}: no such folder of training photos")
     return root

@@ -23,7 +23,7 @@ from carjax import files
 from carjax.attributes import Schema, attribute_from_json
 from carjax.datasets import photos
 from carjax.datasets.label_columns import encode_labels, foreign_classes
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, needing
 
 INDEX, METADATA = "index.parquet", "metadata.json"
 # Threads that read records for the index: it is bound by the disk.
@@ -202,20 +202,13 @@ def open_splits(folder: pathlib.Path) -> dict[str, Sequence[Any]]:
         CarjaxError: the packages that read records are missing, or the files are broken.
     """
     try:
-        import tensorflow_datasets as tfds
+        with needing("train", "a prepared data set"):
+            import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(str(folder))
-        return builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
-    except ImportError as error:
-        raise _missing_package(error) from None
+            builder = tfds.builder_from_directory(str(folder))
+            return builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
     except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
         raise CarjaxError(f"{folder}: broken record files ({error}): prepare them again") from None
-
-
-def _missing_package(error: ImportError) -> CarjaxError:
-    return CarjaxError(
-        f"a prepared data set needs more packages ({error}): pip install 'carjax[train]'"
-    )
 
 
 def read_index(folder: pathlib.Path) -> pa.Table:
@@ -239,10 +232,8 @@ def write_index(
     folder: pathlib.Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> pa.Table:
     """Reads all records and writes the index beside them; see `read_index`."""
-    try:
+    with needing("train", "a prepared data set"):
         import grain
-    except ImportError as error:
-        raise _missing_package(error) from None
     sources = open_splits(folder)
     total = sum(map(len, sources.values()))
     rows: list[dict[str, Any]] = []

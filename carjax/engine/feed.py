@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 
 from carjax import video
 from carjax.channel import Channel
+from carjax.closing import Closing
 from carjax.errors import one_line
 from carjax.sources import readers
 from carjax.sources.base import Problem, Sample, Source
@@ -45,7 +45,7 @@ class End:
     failure: str | None = None
 
 
-class Feed:
+class Feed(Closing):
     """Reads sources with a few threads, each one source at a time, in their order.
 
     A source that fails, for whatever reason, ends with `End.failure` and never the run.
@@ -87,15 +87,8 @@ class Feed:
         """
         return self._channel.items(_IDLE_S)
 
-    def __enter__(self) -> Feed:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stops the threads, and waits for them."""
         self._channel.shut()
         for thread in self._threads:
             thread.join()

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from carjax.engine.feed import End
 from carjax.engine.rows import UnitRows
-from carjax.errors import CarjaxError
+from carjax.errors import needing
 from carjax.sources import expand
 from carjax.sources.base import Problem, Source
 from carjax.sources.local import LocalFile
@@ -48,12 +48,8 @@ class RayEngine:
     """
 
     def __init__(self, model: Model, options: Options) -> None:
-        try:
+        with needing("ray", "--engine=ray"):
             import ray
-        except ImportError:
-            raise CarjaxError(
-                "--engine=ray needs more packages: pip install 'carjax[ray]'"
-            ) from None
         self._options = options
         if not ray.is_initialized():
             ray.init(log_to_driver=False, logging_level=logging.ERROR)

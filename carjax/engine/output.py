@@ -193,8 +193,8 @@ class Output:
             parts = self._write(batch.in_order())
             if sum(rows for _, rows in parts) != batch.rows:
                 raise CarjaxError(
-                    f"{self._folder or '.'}: rows of {len(batch.pending)} sources did not arrive: "
-                    "the same command scores these again"
+                    f"{self._folder or '.'}: rows of {len(batch.pending)} sources were lost: "
+                    "run the same command again, and it scores these"
                 )
             commit = self._record(parts, tuple(record for record, _ in batch.pending))
             for _, rows in batch.pending:

@@ -10,7 +10,7 @@ import numpy as np
 
 from carjax import certainty
 from carjax.attributes import VIEWS
-from carjax.errors import CarjaxError
+from carjax.errors import needing
 from carjax.evaluation import metrics
 from carjax.evaluation.metrics import Classified, Directed
 
@@ -31,10 +31,8 @@ td + td, th + th { text-align: right } tr + tr { border-top: 1px solid #ddd }
 
 def require_plotly() -> None:
     """Raises a CarjaxError that says what to install where Plotly is missing."""
-    try:
+    with needing("evaluate", "evaluation"):
         import plotly  # noqa: F401
-    except ImportError:
-        raise CarjaxError("evaluation needs Plotly: pip install 'carjax[evaluate]'") from None
 
 
 def render(content: Mapping[str, Any], rows: Mapping[str, Classified | Directed]) -> str:

@@ -237,7 +237,7 @@ def evaluate(
         "seen": int(scored.seen.sum()),
         "unreadable": len(scored.unreadable),
         "unknown_classes": labels.unknown_classes,
-        "model": {key: model.card.get(key) for key in ("backbone", "bundle", "version")},
+        "model": model.origin,
         "localise": model.spec.localise is not None,
         **section(~scored.seen),
         "parts": {name: {"n": int(mask.sum()), **section(mask)} for name, mask in parts.items()},

@@ -76,7 +76,7 @@ def read(
     if videos:
         bundle = models.load(model)
         scored = candidates.videos(bundle, data_dir)
-        card = {key: bundle.card.get(key) for key in ("backbone", "bundle", "version")}
+        card = bundle.origin
     return Held(protocols, excluded, facts, albums, scored, card)
 
 

@@ -83,14 +83,16 @@ def labelled(
     table, of_row = parquet.read(scores, features=bool(heads), sources=known.rows)
     known.check_sources(set(of_row), scores)
     if table.schema != model.spec.schema:
-        raise CarjaxError(f"{scores}: scored by a model of other attributes: give it as --model")
+        raise CarjaxError(
+            f"{scores}: scored by a model of other attributes: pass that one as --model"
+        )
     source = np.array(of_row)
     found = []
     for name in sorted(known.rows):
         own = table.take(np.flatnonzero(source == name))
         own = own.take(np.argsort(own.frame, kind="stable"))
         if len(own) < 2:
-            raise CarjaxError(f"{scores}: {name!r} is one frame: a recording has more")
+            raise CarjaxError(f"{scores}: {name!r} has a single frame; a recording needs two")
         if not smoothing.informing(own).any():
             raise CarjaxError(f"{scores}: no frame of {name!r} shows a car")
         at, lost = known.at(name, own.time_s)

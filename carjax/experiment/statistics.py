@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+import scipy.stats
 
 RESAMPLES = 1000
-# The standard normal's 97.5% point.
-_Z = 1.959963984540054
+_Z = NormalDist().inv_cdf(0.975)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -87,18 +88,6 @@ def mean_interval(
     return float(x.mean()), np.quantile(means, [0.025, 0.975]).tolist()
 
 
-def ranks(values: npt.ArrayLike) -> np.ndarray:
-    """Ranks from 1, equal values sharing the mean of theirs, float64 [N].
-
-    Example:
-        >>> ranks([3.0, 1.0, 3.0]).tolist()
-        [2.5, 1.0, 2.5]
-    """
-    _, index, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[index]
-
-
 def partial_rank_correlation(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
@@ -129,7 +118,7 @@ def partial_rank_correlation(
         >>> round(partial_rank_correlation(size + bright, size - bright, [size]), 3)
         -1.0
     """
-    table = np.stack([ranks(v) for v in (x, y, *controls)], axis=1)
+    table = np.stack([scipy.stats.rankdata(v) for v in (x, y, *controls)], axis=1)
     n = len(table)
     w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     index = np.zeros(n, int) if groups is None else np.unique(groups, return_inverse=True)[1]

@@ -74,9 +74,7 @@ def measure(
     recorded = recordings.labelled(*own, bundle, loaded.values()) if own else []
     content: dict[str, Any] = {
         "schema_version": temporal.SCHEMA_VERSION,
-        "protocol": {
-            "model": {key: bundle.card.get(key) for key in ("backbone", "bundle", "version")}
-        },
+        "protocol": {"model": bundle.origin},
     }
     if runs is not None:
         folds = {
@@ -93,7 +91,7 @@ def measure(
         recorded = recordings.read(bundle, data_dir) + recorded
     names = [f.source for f in recorded]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise CarjaxError(f"two recordings are named {twice!r}: name the source otherwise")
+        raise CarjaxError(f"two recordings are named {twice!r}: rename one of the sources")
     seen = {n: set(h.card.get("recordings", ())) for n, h in methods.named(loaded).items()}
     content["videos"] = {
         f.source: _of_video(f, {n: w for n, w in ways.items() if f.source not in seen.get(n, ())})

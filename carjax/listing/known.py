@@ -74,7 +74,7 @@ def check(schema: Schema, known: Mapping[str, str], chosen: Collection[str] | No
 def check_chosen(name: str, chosen: Collection[str] | None) -> None:
     """Raises a UsageError if no photo is chosen of an attribute; None: of all are some chosen."""
     if chosen is not None and name not in chosen:
-        raise UsageError(f"known: no photo of {name} is chosen; it is: {', '.join(chosen)}")
+        raise UsageError(f"known: {name} is not among the chosen attributes: {', '.join(chosen)}")
 
 
 def class_of(attribute: Categorical, value: str | float) -> int | None:

@@ -40,13 +40,15 @@ def shots(content: Mapping[str, Any]) -> list[str]:
                 )
             elif view.get("content") == "part":
                 lines.append(
-                    f"film the {side(name)} from further away: no frame holds the whole car"
+                    f"film the {side(name)} from further away: no frame shows the whole car"
                 )
     for name, choice in content["attributes"].items():
         if "frame" not in choice:
             lines.append(f"film what shows the {name}: {choice['reason']}")
         elif choice.get("content") == "part":
-            lines.append(f"film what shows the {name} from further away: the photo holds a part")
+            lines.append(
+                f"film what shows the {name} from further away: the photo shows only a part"
+            )
         elif choice["value"] is None or "known" in choice:
             continue  # film as one may, the model does not know it better, or the seller does
         elif choice["certainty"] < _CLEAR:

@@ -12,7 +12,7 @@ import numpy as np
 
 from carjax.attributes import Categorical
 from carjax.listing import known as statements
-from carjax.selection.eligibility import content_of
+from carjax.selection.eligibility import content_of, sound_classes
 from carjax.selection.result import Alternative, AttributeChoice
 from carjax.table import ScoreTable, certainty
 from carjax.temporal import consensus
@@ -52,11 +52,10 @@ def choose_attribute(
         repetition: how much the frames repeat each other; None pools with `pool_probabilities`.
     """
     probs = np.asarray(table.probs[attribute.name], np.float64)
-    entropy = np.asarray(table.entropy[attribute.name], np.float64)
     frames = "sharp frame" if policy == "consensus" else "frame"
     if not candidates.any():
         return AttributeChoice(None, reason=f"no {frames} shows a car")
-    candidates = candidates & np.isfinite(probs).all(axis=1) & np.isfinite(entropy)
+    candidates = candidates & sound_classes(table, attribute.name)
     if not candidates.any():
         return AttributeChoice(None, reason=f"no {frames} has a valid score")
 
@@ -67,7 +66,7 @@ def choose_attribute(
             probs[candidates], table.time_s[candidates], weights[candidates], repetition
         )
     label = np.where(candidates, np.argmax(np.where(candidates[:, None], probs, 0), axis=1), -1)
-    order = entropy
+    order = np.asarray(table.entropy[attribute.name], np.float64)
     known = None if stated is None else statements.compare(attribute, stated, pooled)
     reason = None
     if stated is None:
@@ -92,14 +91,7 @@ def choose_attribute(
     rows = np.flatnonzero(candidates)
     ranked = rows[np.argsort(order[rows], kind="stable")]
     options = [
-        Alternative(
-            frame=int(table.frame[i]),
-            time_s=float(table.time_s[i]),
-            value=attribute.classes[label[i]],
-            probability=float(probs[i, label[i]]),
-            entropy=float(entropy[i]),
-            certainty=float(certainty(entropy[i], len(attribute.classes))),
-        )
+        alternative_at(table, attribute, i, int(label[i]))
         for i in distinct(ranked, table.time_s, gap_s, 1 + alternatives)
     ]
     chosen = dataclasses.asdict(options[0])
@@ -111,6 +103,19 @@ def choose_attribute(
         alternatives=tuple(options[1:]),
         content=content_of(table, int(ranked[0])),
         known=known,
+    )
+
+
+def alternative_at(table: ScoreTable, attribute: Categorical, row: int, column: int) -> Alternative:
+    """Returns what a frame says of one class: `row` of the table, `column` of the classes."""
+    entropy = float(table.entropy[attribute.name][row])
+    return Alternative(
+        frame=int(table.frame[row]),
+        time_s=float(table.time_s[row]),
+        value=attribute.classes[column],
+        probability=float(table.probs[attribute.name][row, column]),
+        entropy=entropy,
+        certainty=float(certainty(entropy, len(attribute.classes))),
     )
 
 

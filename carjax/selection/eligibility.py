@@ -90,6 +90,11 @@ def whole_if_any(frames: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return frames & whole if (frames & whole).any() else frames
 
 
+def sound_classes(table: ScoreTable, attribute: str) -> np.ndarray:
+    """Returns which frames have finite probabilities of an attribute's classes, bool [N]."""
+    return np.isfinite(table.probs[attribute]).all(axis=1) & np.isfinite(table.entropy[attribute])
+
+
 def content_of(table: ScoreTable, row: int) -> str | None:
     """Returns what a frame with a car shows of it, 'whole' or 'part'; None if not known."""
     if table.content_probs is None:

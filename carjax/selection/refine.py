@@ -29,6 +29,7 @@ from carjax.selection.categorical import pool_probabilities
 from carjax.selection.eligibility import (
     car_frames,
     eligible_frames,
+    sound_classes,
     time_weights,
     whole_frames,
     whole_if_any,
@@ -238,7 +239,7 @@ def _certainties(
     """Certainty where a frame agrees with the video's class, else 0; float64 [M]."""
     probs = np.asarray(table.probs[attribute.name], np.float64)
     entropy = np.asarray(table.entropy[attribute.name], np.float64)
-    sound = np.isfinite(probs).all(axis=1) & np.isfinite(entropy)
+    sound = sound_classes(table, attribute.name)
     votes = candidates & sound
     if not votes.any() or len(attribute.classes) < 2:
         return np.zeros(len(table))

@@ -7,6 +7,7 @@ is: an attribute, or `view_` and a view.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,21 +15,23 @@ import numpy as np
 
 from carjax.attributes import VIEWS, Categorical
 from carjax.errors import UsageError
-from carjax.selection.categorical import distinct, min_gap_s
+from carjax.selection.categorical import alternative_at, distinct, min_gap_s
 from carjax.selection.eligibility import (
     content_of,
     eligible_frames,
+    sound_classes,
     whole_frames,
     whole_if_any,
 )
 from carjax.selection.result import VIEW_PREFIX, views_of
 from carjax.selection.views import (
     VIEW_THRESHOLD,
+    choice_at,
     frames_of_view,
     sound_directions,
     view_masses,
 )
-from carjax.table import ScoreTable, certainty
+from carjax.table import ScoreTable
 from carjax.temporal import grids
 
 # A view passes in a second or two: its frames may be nearer to each other than an attribute's.
@@ -156,7 +159,7 @@ def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.nda
         return index[np.lexsort((off, masses[index, column] <= VIEW_THRESHOLD))]
     candidates = whole_if_any(eligible, whole)
     _, probs = _probs(table, photo)
-    candidates = candidates & np.isfinite(probs).all(axis=1) & np.isfinite(table.entropy[photo])
+    candidates = candidates & sound_classes(table, photo)
     order, shown = table.entropy[photo], _column(table, content, photo)
     if shown is not None:
         if "known" in content["attributes"][photo]:  # a stated value is not argued with
@@ -172,33 +175,17 @@ def _described_view(
 ) -> dict[str, Any]:
     views = list(content["orientation"]["views"])
     masses = view_masses(table, sound_directions(table), len(views))
-    return {
-        "azimuth_deg": float(table.azimuth_deg[row]),
-        "kappa": float(table.kappa[row]),
-        "probability": float(masses[row, views.index(photo.removeprefix(VIEW_PREFIX))]),
-        **_where(table, row),
-        "content": content_of(table, row),
-    }
+    view = views.index(photo.removeprefix(VIEW_PREFIX))
+    return dataclasses.asdict(choice_at(table, masses, row, view))
 
 
 def _described(table: ScoreTable, photo: str, row: int, column: int | None) -> dict[str, Any]:
     """A frame for an attribute, with the numbers of a class; None: of the frame's own one."""
     attribute, probs = _probs(table, photo)
     label = int(np.argmax(probs[row])) if column is None else column
-    entropy = float(table.entropy[photo][row])
-    if not (np.isfinite(probs[row]).all() and np.isfinite(entropy)):
+    if not sound_classes(table, photo)[row]:
         raise UsageError(f"frame {table.frame[row]} has no valid score of {photo}")
-    return {
-        **_where(table, row),
-        "value": attribute.classes[label],
-        "probability": float(probs[row, label]),
-        "entropy": entropy,
-        "certainty": float(certainty(entropy, len(attribute.classes))),
-    }
-
-
-def _where(table: ScoreTable, row: int) -> dict[str, Any]:
-    return {"frame": int(table.frame[row]), "time_s": float(table.time_s[row])}
+    return dataclasses.asdict(alternative_at(table, attribute, row, label))
 
 
 def _column(table: ScoreTable, content: Mapping[str, Any], photo: str) -> int | None:

@@ -73,20 +73,25 @@ def choose_views(
             best = _best_in_bin(
                 index, mass[:, view], table.azimuth_deg, table.sharpness, 360 / views * view
             )
-        chosen[name] = ViewChoice(
-            azimuth_deg=float(table.azimuth_deg[best]),
-            kappa=float(table.kappa[best]),
-            probability=float(mass[best, view]),
-            frame=int(table.frame[best]),
-            time_s=float(table.time_s[best]),
-            content=content_of(table, best),
-        )
+        chosen[name] = choice_at(table, mass, best, view)
     filled = [view for view in chosen.values() if view is not None]
     return OrientationChoice(
         views=chosen,
         missing=tuple(name for name, view in chosen.items() if view is None),
         order=tuple(view.frame for view in sorted(filled, key=lambda view: view.azimuth_deg)),
         coverage=_coverage(table, car & sound, weights),
+    )
+
+
+def choice_at(table: ScoreTable, mass: np.ndarray, row: int, view: int) -> ViewChoice:
+    """Returns what a frame says of one view: `row` of the table, `view` of the masses' columns."""
+    return ViewChoice(
+        azimuth_deg=float(table.azimuth_deg[row]),
+        kappa=float(table.kappa[row]),
+        probability=float(mass[row, view]),
+        frame=int(table.frame[row]),
+        time_s=float(table.time_s[row]),
+        content=content_of(table, row),
     )
 
 

@@ -10,8 +10,6 @@ from carjax.errors import CarjaxError
 from carjax.sources.base import Item, Source
 
 _HEAD = 512
-_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
-_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1")
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _TAR_MAGIC = slice(257, 262)  # POSIX 1003.1, ustar
 
@@ -60,9 +58,7 @@ def kind_of(source: Source) -> str:
     head = source.head(_HEAD)
     if not head:
         raise CarjaxError("the file is empty")
-    if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return "still"
-    if head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS:
+    if video.is_image(head):
         return "still"
     if head.startswith(b"PAR1"):
         return "parquet"

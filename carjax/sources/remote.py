@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from carjax.errors import CarjaxError, one_line
+from carjax.errors import CarjaxError, needing, one_line
 
 # What servers and buckets call the fact that changes with the bytes, best first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "Content-MD5", "Digest", "LastModified")
@@ -23,12 +23,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     Raises:
         CarjaxError: fsspec, or the package for that kind of URL, is not installed.
     """
-    try:
+    with needing("remote", f"{url}: a URL"):
         import fsspec
-    except ImportError:
-        raise CarjaxError(
-            f"{url}: a URL needs more packages: pip install 'carjax[remote]'"
-        ) from None
     try:
         found, path = fsspec.core.url_to_fs(url)
     except ImportError as error:

@@ -363,7 +363,7 @@ def _check_ignored(config: ml_collections.ConfigDict) -> None:
     default = default_config(config.attribute)
     for name in ("mixup", "label_smoothing", "model_cap"):
         if config[name] not in (0, default[name]):
-            raise UsageError(f"config.{name}: only heads of classes read it: leave it 0")
+            raise UsageError(f"config.{name}: only class heads use it: leave it at 0")
 
 
 def _check_split_names(config: ml_collections.ConfigDict) -> None:
@@ -397,7 +397,7 @@ def _check_density(config: ml_collections.ConfigDict) -> None:
     ):
         if value != default and head.density not in reader:
             raise UsageError(
-                f"config.{name}: a density {head.density!r} has none: leave it {default}"
+                f"config.{name}: does not apply to density {head.density!r}: leave it at {default}"
             )
 
 
@@ -483,6 +483,6 @@ def _check_splits(config: ml_collections.ConfigDict, folder: pathlib.Path) -> No
     names = [a.name for a in prepared.read_schema(folder)]
     if config.attribute not in (*names, LOCALISE):
         raise UsageError(
-            f"config.attribute: {folder} knows nothing of {config.attribute!r}; "
-            f"it knows: {', '.join(names)}"
+            f"config.attribute: {folder} has no labels of {config.attribute!r}; "
+            f"it has: {', '.join(names)}"
         )

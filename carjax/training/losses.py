@@ -6,7 +6,6 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from carjax import circular, localise
 from carjax.features import Features
@@ -16,20 +15,6 @@ from carjax.heads import LatentTerms
 _CENTRAL = 0.4
 
 Targets = TypeVar("Targets")
-
-
-def smoothed_one_hot(labels: jax.Array, classes: int, smoothing: float) -> jax.Array:
-    """One-hot targets mixed with the uniform distribution (Szegedy et al., CVPR 2016, eq. 3).
-
-    Args:
-        labels: int [B].
-        classes: K.
-        smoothing: share of the uniform distribution.
-
-    Returns:
-        float32 [B, K], rows sum to 1.
-    """
-    return jax.nn.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
 
 
 def mixup(
@@ -54,11 +39,6 @@ def mixup(
         return share * x + (1.0 - share) * jnp.roll(x, 1, axis=0)
 
     return jax.tree.map(blend, features), jax.tree.map(blend, targets)
-
-
-def softmax_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean cross-entropy in nats of logits [B, K] against target distributions [B, K]."""
-    return optax.softmax_cross_entropy(logits, targets).mean()
 
 
 def angular_loss(density: circular.Density, azimuth: jax.Array) -> jax.Array:

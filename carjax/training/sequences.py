@@ -118,7 +118,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     augment.Augmentation(**config.spoilt)
     if config.head.density != "vonmises":
         raise UsageError(
-            f"config.head.density: sequence heads state a vonmises, no {config.head.density}"
+            f"config.head.density: sequence heads need vonmises, not {config.head.density!r}"
         )
     sequence_heads.find(spec_of(config))
     for name in ("width", "frames", "held_out_walks"):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from carjax import circular, heads, localise
 from carjax.attributes import VIEWS, Categorical
@@ -138,10 +139,10 @@ class CategoricalTask:
         on others, and the mean of both kinds keeps most of either.
         """
         mix_key, dropout_key = jax.random.split(key)
-        smoothing = self.label_smoothing
-        wanted = [losses.smoothed_one_hot(targets[:, 0], self.classes, smoothing)]
+        wanted = [jax.nn.one_hot(targets[:, 0], self.classes)]
         if self.part_keys:
-            wanted += [losses.smoothed_one_hot(targets[:, 1], len(self.part_keys), smoothing)]
+            wanted += [jax.nn.one_hot(targets[:, 1], len(self.part_keys))]
+        wanted = [optax.smooth_labels(target, self.label_smoothing) for target in wanted]
         features, wanted = losses.mixup(mix_key, self.mixup, features, wanted)
         logits: Any = self.module.apply(
             {"params": params},
@@ -152,9 +153,10 @@ class CategoricalTask:
         )
         loss = jnp.zeros(())
         for i, own in enumerate(logits):
-            loss += losses.softmax_loss(heads.join_parts(own, self.spec), wanted[0])
+            joined = heads.join_parts(own, self.spec)
+            loss += optax.softmax_cross_entropy(joined, wanted[0]).mean()
             if self.part_keys and i % 2 == 0:
-                loss += losses.softmax_loss(own, wanted[1])
+                loss += optax.softmax_cross_entropy(own, wanted[1]).mean()
         return loss
 
     def predict(self, params: Params, features: Features) -> dict[str, jax.Array]:

@@ -10,6 +10,7 @@ hides is no frame.
 
 from carjax.video.backends import Backend, Frames, load_backend
 from carjax.video.batch import Batch, batches
+from carjax.video.container import is_image
 from carjax.video.decoder import (
     SCORED_SIDE,
     Decoder,
@@ -22,7 +23,6 @@ from carjax.video.decoder import (
     recorded_at,
 )
 from carjax.video.reader import Reader, UnprovenIndexError
-from carjax.video.timeline import Timeline, read_timeline
 from carjax.video.timing import AUTO_FPS, Fps, parse_fps, sampler
 
 __all__ = [
@@ -35,17 +35,16 @@ __all__ = [
     "Frame",
     "Frames",
     "Reader",
-    "Timeline",
     "UnprovenIndexError",
     "VideoInfo",
     "batches",
     "coded_size",
     "frames",
     "grab",
+    "is_image",
     "load_backend",
     "parse_fps",
     "probe",
-    "read_timeline",
     "recorded_at",
     "sampler",
 ]

@@ -49,7 +49,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
     """Opens a file and its main video stream, ready to decode."""
     name = os.fspath(path)
     head = _head(name)
-    if head.startswith(_IMAGE_MAGIC) or _is_container_image(head):
+    if is_image(head):
         raise CarjaxError(f"{name}: is an image, not a video; give a video file")
     try:
         # An absolute path cannot be read as a protocol ("http:…").
@@ -102,11 +102,18 @@ def _head(name: str) -> bytes:
     return head
 
 
-def _is_container_image(head: bytes) -> bool:
-    """Whether a RIFF or ISO file is a WebP, HEIC or AVIF image."""
+def is_image(head: bytes) -> bool:
+    """Whether a file is a still picture, by its first 16 bytes.
+
+    Example:
+        >>> is_image(b"\\xff\\xd8\\xff\\xe0"), is_image(b"\\0\\0\\0\\x20ftypisom")
+        (True, False)
+    """
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
-    return head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS
+    if head[4:8] == b"ftyp":
+        return head[8:12] in _IMAGE_BRANDS
+    return head.startswith(_IMAGE_MAGIC)
 
 
 def main_stream(name: str, container: av.container.InputContainer) -> av.VideoStream:

@@ -90,7 +90,7 @@ class OpenCVDecoder:
                 time_s = stamp_s - first_s
                 if not time_s > last_s:
                     raise CarjaxError(
-                        f"{self._name}: OpenCV tells no true time of frame {count}; {_OTHERWISE}"
+                        f"{self._name}: OpenCV gives a wrong time for frame {count}; {_OTHERWISE}"
                     )
                 if wanted(time_s, header.tick_s):
                     yield Frame(count, time_s, self._image(capture, count))

@@ -129,4 +129,6 @@ class Child:
         await self.close()
         if task in ("load", "warm"):
             raise TaskDied("the model needs more memory than --memory_gb allows")
-        raise TaskDied("this video needs more memory than the server allows; film it smaller")
+        raise TaskDied(
+            "this video needs more memory than the server allows; film at a lower resolution"
+        )

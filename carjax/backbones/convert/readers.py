@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from carjax.backbones.pretrained import read_safetensors
-from carjax.errors import CarjaxError, first_line
+from carjax.errors import CarjaxError, first_line, needing
 
 
 class KerasLayer(NamedTuple):
@@ -35,12 +35,8 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     _existing(path)
     if path.suffix.lower() == ".safetensors":
         return read_safetensors(path)
-    try:
+    with needing("convert", f"{path}: reading a torch file"):
         import torch
-    except ImportError:
-        raise CarjaxError(
-            f"{path}: reading a torch file needs torch: pip install 'carjax[convert]'"
-        ) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a file that is not its own
