@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import machine
 import numpy as np
 
-from carjax import circular, runtime
+from carjax import circular, grids, runtime
 from carjax.experiment import cast, methods
 from carjax.experiment.temporal import Footage
 from carjax.experiment.temporal_run import SEED
-from carjax.temporal import circular_filter, grids, walks
+from carjax.temporal import circular_filter, walks
 from carjax.temporal.motion import Motion
 
 SPOILT = (0.0, 0.2, 0.4)

@@ -97,7 +97,8 @@ def crop_and_resize(
         valid: float [B, 2]; height and width of each image inside its zero-padded canvas
             (default: all of it).
         blur: float [B]; factor ≥ 1 on the width of the resampling filter (default: 1).
-        reach: largest blur times the largest box side over the image's; bounds the work on CPU.
+        reach: at least the largest blur times the largest box side over the image's. On CPU it
+            bounds the work: where a box and its blur reach further, what lies beyond is left out.
 
     Returns:
         float32 [B, size, size, C], in the range of the input.

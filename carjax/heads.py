@@ -95,7 +95,8 @@ def pool_grid(grid: jax.Array | np.ndarray, size: int) -> jax.Array | np.ndarray
         return grid
     rows = area_weights(grid.shape[1], size)
     columns = area_weights(grid.shape[2], size)
-    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, grid)
+    # As on CPU on every device: training and scoring pool alike.
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, grid, precision=jax.lax.Precision.HIGHEST)
 
 
 def compact(features: Features, cells: int) -> Features:
@@ -136,7 +137,10 @@ class Trunk(nn.Module):
         spec = self.spec
         # The root tames the long tail of averaged ReLU activations (a power normalisation as of
         # Perronnin et al., ECCV 2010).
-        pooled = jnp.sqrt(jnp.maximum(features.pooled.astype(jnp.float32), 0.0))
+        pooled = features.pooled.astype(jnp.float32)
+        # Of a channel that never fires the root's gradient would be infinite.
+        silent = pooled <= 0.0
+        pooled = jnp.where(silent, 0.0, jnp.sqrt(jnp.where(silent, 1.0, pooled)))
         parts = [nn.LayerNorm(name="norm_pooled")(pooled)]
         if spec.grid:
             cells = pool_grid(features.grid.astype(jnp.float32), spec.grid)

@@ -49,13 +49,22 @@ def cached(function: jax.stages.Wrapped, args: tuple[Any, ...], static: str) -> 
 
 def _digest(args: tuple[Any, ...], static: str) -> str:
     shapes = [
-        (jax.tree_util.keystr(path), x.shape, str(x.dtype))
+        (jax.tree_util.keystr(path), x.shape, str(x.dtype), _placement(x))
         for path, x in jax.tree_util.tree_leaves_with_path(args)
     ]
     devices = [(d.platform, d.device_kind) for d in jax.devices()]
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")]
-    text = repr((versions, devices, shapes, static, _source_sha256()))
+    wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    text = repr((versions, devices, wide, shapes, static, _source_sha256()))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _placement(x: Any) -> tuple[int, str]:
+    """Over how many devices an argument lies, and how it is split among them."""
+    sharding = getattr(x, "sharding", None)
+    if sharding is None:
+        return 1, ""
+    return sharding.num_devices, str(getattr(sharding, "spec", ""))
 
 
 @functools.cache

@@ -60,7 +60,7 @@ class ScoreTable:
         disagreement: attribute name → float32 [N]; see `heads.ClassPrediction`; None if unknown.
         novelty: attribute name → float32 [N]; see `heads.ClassPrediction`; None if unknown.
         azimuth_density: float32 [N, cells]; the azimuth density per radian on a grid (see
-            `temporal.grids`), where it is none that `kappa` and `azimuth_floor` describe: after
+            `grids`), where it is none that `kappa` and `azimuth_floor` describe: after
             `selection.smoothing`. None: it is the one that they describe.
         features: float16; pooled [N, C] and grid [N, 8, 8, Cm] or [N, 0, 0, Cm]; see
             `scoring.FrameScores`; None where they were not kept.

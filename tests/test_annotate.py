@@ -237,8 +237,8 @@ def shell():
     """As much of a model as selecting from given scores needs."""
     from types import SimpleNamespace
 
-    card = {"backbone": "none", "bundle": "none", "version": "0"}
-    return SimpleNamespace(spec=SimpleNamespace(unknown_above=None, schema=CAR), card=card)
+    origin = {"backbone": "none", "bundle": "none", "version": "0"}
+    return SimpleNamespace(spec=SimpleNamespace(unknown_above=None, schema=CAR), origin=origin)
 
 
 def test_with_causal_policies_the_last_state_is_the_selection(tmp_path, monkeypatch, shell):

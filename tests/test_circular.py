@@ -334,6 +334,34 @@ class TestDensity:
         for leaf in jax.tree.leaves(gradients):
             assert np.isfinite(leaf).all()
 
+    @pytest.mark.parametrize("kappa", [0.0, 0.5, 400.0, 1e6])
+    def test_hdr_mass_has_the_gradient_of_its_differences(self, kappa):
+        density = circular.from_single(jnp.zeros(3), kappa, 0.02)
+        angle = jnp.array([0.0, 0.02, 3.0])
+        slope = jax.grad(lambda x: circular.hdr_mass(density, x).sum())(angle)
+        assert np.isfinite(slope).all()
+        of_density = jax.grad(lambda d: circular.hdr_mass(d, angle).sum())(density)
+        assert all(np.isfinite(leaf).all() for leaf in of_density)
+        if kappa == 400.0:
+            # Between mirror images lies the mass; each side of it grows by the density.
+            inside = 2 * np.exp(circular.log_prob(density, angle))[1]
+            np.testing.assert_allclose(slope[1], inside, rtol=0.1)
+
+    def test_python_numbers_take_the_type_of_the_arrays(self):
+        with jax.enable_x64(True):
+            density = circular.from_single(jnp.float32(1.0), jnp.float32(5.0))
+            assert {leaf.dtype for leaf in density} == {np.dtype(np.float32)}
+            for got in (
+                circular.log_prob(density, 3.0),
+                circular.interval_prob(density, 0.0, 1.0),
+                circular.entropy(density),
+                circular.mode(density),
+                circular.azimuth_deg(density),
+                circular.angular_difference_deg(jnp.float32(3.0), 0.0),
+            ):
+                assert got.dtype == np.float32
+            assert circular.log_prob(density, np.float64(3.0)).dtype == np.float64
+
     def test_entropy_of_one_component_without_floor(self):
         single = circular.from_single(jnp.float32(2.7), jnp.asarray(KAPPAS))
         np.testing.assert_allclose(circular.entropy(single), column(3), rtol=1e-5, atol=1e-5)

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import circular
-from carjax.temporal import grids
+from carjax import circular, grids
 
 
 @pytest.mark.parametrize("bins", [4, 8])

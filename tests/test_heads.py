@@ -46,6 +46,16 @@ def test_pooling_in_two_steps_is_pooling_in_one(size_in, size_out, factor):
     np.testing.assert_allclose(two_steps, heads.area_weights(size_in, size_out), atol=1e-5)
 
 
+def test_a_channel_that_never_fires_has_a_finite_gradient(features):
+    spec = heads.HeadSpec(DOORS, hidden=8)
+    silent = jax.tree.map(jnp.abs, features)
+    silent = silent._replace(pooled=silent.pooled.at[:, 0].set(0.0))
+    module = heads.create(spec)
+    params = module.init(jax.random.key(0), silent)
+    slope = jax.grad(lambda f: module.apply(params, f).logits[:, 0].sum())(silent)
+    assert all(np.isfinite(leaf).all() for leaf in slope)
+
+
 def test_pool_grid_is_the_mean_of_blocks(features):
     got = heads.pool_grid(jnp.asarray(features.grid), 2)
     want = features.grid.reshape(3, 2, 3, 2, 3, 5).mean((2, 4))

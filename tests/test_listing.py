@@ -290,8 +290,8 @@ def exported(tmp_path_factory):
     source = folder / "walk.mov"
     walk.write(source, 40, metadata=walk.PRIVATE)
     table = walk.table(40, seed=3)
-    card = {"backbone": "none", "bundle": "none", "version": "0"}
-    shell = SimpleNamespace(spec=SimpleNamespace(unknown_above=None, schema=CAR), card=card)
+    origin = {"backbone": "none", "bundle": "none", "version": "0"}
+    shell = SimpleNamespace(spec=SimpleNamespace(unknown_above=None, schema=CAR), origin=origin)
     options = pipeline.Options(
         annotate="all",
         strip_paths=True,

@@ -58,6 +58,20 @@ def test_another_program_shape_or_code_is_another_file(folder, traced, monkeypat
     assert len(kept(folder)) == 4
 
 
+def test_another_placement_or_width_of_numbers_is_another_file(folder, traced):
+    function, _ = traced
+    x = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    for devices in (jax.devices(), jax.devices()[:1]):
+        mesh = jax.sharding.Mesh(np.array(devices), ("data",))
+        rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        args = (jax.device_put(x, rows), jax.device_put(np.float32(3.0), whole))
+        assert float(programs.cached(function, args, "a")(*args)["sum"]) == 18.0
+    with jax.enable_x64(True):
+        programs.cached(function, args, "a")
+    assert len(kept(folder)) == 3
+
+
 @pytest.mark.parametrize("content", [b"", b"no program", None], ids=["empty", "foreign", "cut"])
 def test_a_broken_file_is_made_anew(folder, traced, content):
     function, _ = traced

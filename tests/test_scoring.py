@@ -439,6 +439,12 @@ def test_score_frames_compiles_once_for_about_as_many_frames(only_doors, frames)
         carjax.score_frames(only_doors, frames[:0])
 
 
+def test_kept_scorers_share_the_weights_and_count_in_whole_devices(only_doors):
+    two = scoring.kept_scorer(only_doors, 2)
+    assert scoring.kept_scorer(only_doors, 1) is two  # there are two devices
+    assert scoring.kept_scorer(only_doors, 4)._params is two._params
+
+
 # --- Features that are kept -----------------------------------------------------------------------
 
 

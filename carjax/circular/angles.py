@@ -22,13 +22,22 @@ def floating(x: ArrayLike) -> Array:
     return x.astype(jnp.result_type(float, x))
 
 
+def alike(*values: ArrayLike) -> list[Array]:
+    """Returns the values as arrays of one floating type; Python numbers take that of the others."""
+    arrays = [jnp.asarray(x) for x in values]
+    dtype = jnp.result_type(*arrays)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float, dtype)
+    return [x.astype(dtype) for x in arrays]
+
+
 def wrapped_difference(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
     """Returns (d, turns) such that a − b = d + 2π·turns, with d in [−π, π].
 
     d is rounded once only, although a and b may lie on both sides of the cut: at κ = 1e6 the
     rounding of a plain float32 difference near 2π would move a probability by 1e-4.
     """
-    a, b = floating(a), floating(b)
+    a, b = alike(a, b)
     difference = a - b
     # What the subtraction lost (Knuth, "The Art of Computer Programming" 2, 4.2.2, theorem B).
     part = difference - a
@@ -52,7 +61,8 @@ def angular_difference_deg(a: ArrayLike, b: ArrayLike) -> Array:
         >>> float(angular_difference_deg(10.0, 350.0))
         20.0
     """
-    difference = floating(a) - floating(b)
+    a, b = alike(a, b)
+    difference = a - b
     difference = difference - 360.0 * jax.lax.stop_gradient(jnp.round(difference / 360.0))
     difference = jnp.where(difference <= -180.0, difference + 360.0, difference)
     return jnp.where(difference > 180.0, difference - 360.0, difference)
@@ -73,7 +83,7 @@ def circular_mean(angle: ArrayLike, weights: ArrayLike = 1.0, axis: int = -1) ->
         >>> print(f"{jnp.rad2deg(circular_mean(jnp.deg2rad(jnp.array([350.0, 20.0])))):.1f}")
         5.0
     """
-    angle, weights = floating(angle), floating(weights)
+    angle, weights = alike(angle, weights)
     sine = jnp.sum(weights * jnp.sin(angle), axis=axis)
     cosine = jnp.sum(weights * jnp.cos(angle), axis=axis)
     return jnp.arctan2(sine, cosine)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from carjax.circular.angles import LOG_TWO_PI, TWO_PI, floating, wrapped_difference
+from carjax.circular.angles import LOG_TWO_PI, TWO_PI, alike, wrapped_difference
 from carjax.circular.bessel import log_i0e
 from carjax.circular.von_mises import (
     centred_cdf,
@@ -63,13 +63,13 @@ def from_single(mu: ArrayLike, kappa: ArrayLike, floor: ArrayLike = 0.0) -> Dens
         >>> from_single(jnp.array([0.0, 1.0]), 10.0, 0.05).mu.shape
         (2, 1)
     """
-    mu, kappa, floor = jnp.broadcast_arrays(*map(floating, (mu, kappa, floor)))
+    mu, kappa, floor = jnp.broadcast_arrays(*alike(mu, kappa, floor))
     return Density(jnp.ones_like(mu)[..., None], mu[..., None], kappa[..., None], floor)
 
 
 def _floating(density: Density) -> Density:
-    """The density with fields of a floating type, of integers or of lists."""
-    return Density(*map(floating, density))
+    """The density with fields of one floating type, of integers or of lists."""
+    return Density(*alike(*density))
 
 
 def mirror(density: Density) -> Density:
@@ -100,7 +100,7 @@ def log_prob(density: Density, angle: ArrayLike) -> Array:
     """
     density = _floating(density)
     floor = density.floor
-    components = vonmises_log_prob(floating(angle)[..., None], density.mu, density.kappa)
+    components = vonmises_log_prob(jnp.asarray(angle)[..., None], density.mu, density.kappa)
     weights = (1.0 - floor)[..., None] * density.weights
     shape = (*components.shape[:-1], 1)
     terms = jnp.concatenate([components, jnp.full(shape, -LOG_TWO_PI, components.dtype)], axis=-1)
@@ -213,10 +213,12 @@ def hdr_mass(density: Density, angle: ArrayLike) -> Array:
     above = p - level
     left, right = above[..., :-1], above[..., 1:]
     # A cell across the level counts from where a line through its ends crosses it.
-    top = jnp.maximum(left, right)
-    crossing = top / jnp.maximum(top - jnp.minimum(left, right), jnp.finfo(p.dtype).tiny)
-    whole = jnp.minimum(left, right) >= 0.0
-    share = jnp.where(whole, 1.0, jnp.where(top > 0.0, crossing, 0.0))
+    top, bottom = jnp.maximum(left, right), jnp.minimum(left, right)
+    whole = bottom >= 0.0
+    across = ~whole & (top > 0.0)
+    # Elsewhere nothing is divided by zero, so that gradients are finite.
+    drop = jnp.where(across, jnp.maximum(top - bottom, jnp.finfo(p.dtype).tiny), 1.0)
+    share = jnp.where(whole, 1.0, jnp.where(across, top, 0.0) / drop)
     mean = level + jnp.where(whole, 0.5 * (left + right), 0.5 * top)
     mass = width * jnp.sum(share * mean, axis=-1) / _HDR_CELLS
     return jnp.clip(jnp.sum(mass, axis=-1), 0.0, 1.0)
@@ -238,7 +240,8 @@ def interval_prob(density: Density, lo: ArrayLike, hi: ArrayLike) -> Array:
         >>> print(f"{interval_prob(from_single(0.0, 100.0, 0.5), 0.0, math.pi):.2f}")
         0.50
     """
-    density, lo, hi = _floating(density), floating(lo), floating(hi)
+    density = _floating(density)
+    lo, hi, _ = alike(lo, hi, density.mu)
     components = vonmises_interval_prob(lo[..., None], hi[..., None], density.mu, density.kappa)
     mixture = jnp.sum(density.weights * components, axis=-1)
     return (1.0 - density.floor) * mixture + density.floor * (hi - lo) / TWO_PI

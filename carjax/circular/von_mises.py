@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from carjax.circular.angles import LOG_TWO_PI, TWO_PI, floating, wrapped_difference
+from carjax.circular.angles import LOG_TWO_PI, TWO_PI, alike, floating, wrapped_difference
 from carjax.circular.bessel import a_prime, log_i0e, one_minus_a
 
 # A normal density holds a mass of 4e-8 beyond 5.5 standard deviations; on that reach 12 nodes leave
@@ -43,7 +43,7 @@ def vonmises_log_prob(angle: ArrayLike, mu: ArrayLike, kappa: ArrayLike) -> Arra
         >>> print(f"{vonmises_log_prob(1.0, 3.0, 0.0):.4f}")  # uniform: −log 2π
         -1.8379
     """
-    kappa = floating(kappa)
+    angle, mu, kappa = alike(angle, mu, kappa)
     difference, _ = wrapped_difference(angle, mu)
     return exponent(difference, kappa) - log_i0e(kappa) - LOG_TWO_PI
 
@@ -142,7 +142,7 @@ def vonmises_interval_prob(lo: ArrayLike, hi: ArrayLike, mu: ArrayLike, kappa: A
         >>> print(f"{vonmises_interval_prob(-0.1, 0.1, 0.0, 100.0):.4f}")
         0.6819
     """
-    kappa = floating(kappa)
+    lo, hi, mu, kappa = alike(lo, hi, mu, kappa)
     start, start_turns = wrapped_difference(lo, mu)
     end, end_turns = wrapped_difference(hi, mu)
     inside = centred_cdf(end, kappa) - centred_cdf(start, kappa)

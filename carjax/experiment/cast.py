@@ -21,8 +21,8 @@ from carjax.datasets import photos
 from carjax.errors import CarjaxError
 from carjax.experiment.temporal import WALK, Footage
 from carjax.features import Features
+from carjax.grids import apart_deg, difference_deg
 from carjax.temporal import walks
-from carjax.temporal.grids import apart_deg, difference_deg
 from carjax.training import config as configs
 from carjax.training import data, run_folder, tasks
 from carjax.training.prediction import predict_all

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from carjax import circular
+from carjax import circular, grids
 from carjax.experiment.temporal import Estimate, Footage
 from carjax.selection import smoothing
-from carjax.temporal import circular_filter, grids, viterbi
+from carjax.temporal import circular_filter, viterbi
 from carjax.temporal.motion import Motion
 from carjax.temporal.sequence_model import SequenceModel
 

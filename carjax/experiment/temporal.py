@@ -14,11 +14,11 @@ from carjax.attributes import VIEWS
 from carjax.evaluation import metrics
 from carjax.experiment import statistics
 from carjax.features import Features
+from carjax.grids import apart_deg
 from carjax.selection import VIEW_THRESHOLD
 from carjax.selection.eligibility import time_weights
 from carjax.temporal import consensus
 from carjax.temporal.consensus import Repetition
-from carjax.temporal.grids import apart_deg
 
 SCHEMA_VERSION = 1
 WALK, VIDEO = "walk", "video"

@@ -87,7 +87,7 @@ class Scorer:
         self.dtype = np.dtype(dtype)
         self.features = features
         self._batch = NamedSharding(mesh, PartitionSpec("data"))
-        self._params = jax.device_put(model.params, NamedSharding(mesh, PartitionSpec()))
+        self._params = _placed(model, NamedSharding(mesh, PartitionSpec()))
         # Frames are independent: each device runs the whole program on its own rows.
         rows = PartitionSpec("data")
         self._score = jax.jit(
@@ -194,6 +194,12 @@ class Scorer:
         return concatenate(parts)
 
 
+@functools.lru_cache(maxsize=2)
+def _placed(model: Model, sharding: NamedSharding) -> Any:
+    """The model's parameters on the devices."""
+    return jax.device_put(model.params, sharding)
+
+
 def canvas(height: int, width: int) -> tuple[int, int]:
     """Returns the height and width to which frames of that size are padded.
 
@@ -215,12 +221,13 @@ def canvas(height: int, width: int) -> tuple[int, int]:
 def kept_scorer(model: Model, batch_size: int, features: Level | None = None) -> Scorer:
     """Returns a `Scorer`, the same one as lately: its programs are compiled once per process.
 
-    The last four stay, each with the model's weights on the devices.
+    The last eight stay; they share the model's weights on the devices.
     """
-    return _scorer(model, batch_size, features)
+    devices = jax.device_count()
+    return _scorer(model, -(-batch_size // devices) * devices, features)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _scorer(model: Model, batch_size: int, features: Level | None) -> Scorer:
     return Scorer(model, batch_size, features=features)
 

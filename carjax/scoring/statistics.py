@@ -12,13 +12,12 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from carjax import certainty, circular, content, crops, heads, localise, precision
+from carjax import certainty, circular, content, crops, grids, heads, localise, precision
 from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
 from carjax.features import KEPT_CELLS, Features, Level
 from carjax.model import Spec
 from carjax.table import LUMA, ScoreTable
-from carjax.temporal import grids
 
 if TYPE_CHECKING:
     import pandas

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from carjax import grids
 from carjax.attributes import Categorical
 from carjax.selection.categorical import pool_probabilities
 from carjax.selection.eligibility import (
@@ -35,7 +36,6 @@ from carjax.selection.eligibility import (
     whole_if_any,
 )
 from carjax.table import ScoreTable, certainty
-from carjax.temporal import grids
 
 # A video's first pass takes a frame for each second; a short video has at least so many slots.
 COARSE_FPS = 1.0

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from carjax import circular, selection
+from carjax import circular, grids, selection
 from carjax.errors import CarjaxError
 from carjax.selection import eligibility
 from carjax.table import ScoreTable
-from carjax.temporal import circular_filter, grids
+from carjax.temporal import circular_filter
 from carjax.temporal.motion import Motion
 
 if TYPE_CHECKING:

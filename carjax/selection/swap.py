@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from carjax import grids
 from carjax.attributes import VIEWS, Categorical
 from carjax.errors import UsageError
 from carjax.selection.categorical import alternative_at, distinct, min_gap_s
@@ -32,7 +33,6 @@ from carjax.selection.views import (
     view_masses,
 )
 from carjax.table import ScoreTable
-from carjax.temporal import grids
 
 # A view passes in a second or two: its frames may be nearer to each other than an attribute's.
 VIEW_GAP_S = 0.25

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from carjax import grids
 from carjax.attributes import VIEWS
 from carjax.selection.eligibility import content_of, whole_frames, whole_if_any
 from carjax.selection.result import OrientationChoice, ViewChoice
 from carjax.table import ScoreTable
-from carjax.temporal import grids
 
 if TYPE_CHECKING:
     from carjax.circular import Density

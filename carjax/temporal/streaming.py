@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from carjax.circular import Density
@@ -157,7 +158,8 @@ class Stream:
         """
         if self.drained:
             raise CarjaxError("the stream was drained: make another for the next video")
-        step_s = time_s - self._time_s if self.count else 0.0
+        # Of one type always, or the next frame compiles anew.
+        step_s = np.float32(time_s - self._time_s if self.count else 0.0)
         if not (step_s >= 0.0 and math.isfinite(time_s)):
             raise CarjaxError(f"a frame at {time_s} s came after one at {self._time_s} s")
         self._state, answer = self._push(self._state, density, step_s, informs)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from carjax.datasets.augment import Augmentation
 from carjax.errors import UsageError
-from carjax.temporal.grids import apart_deg, wrapped_deg
+from carjax.grids import apart_deg, wrapped_deg
 
 # The views of a photo that frames show, in the numbering of the feature cache, whose odd views are
 # mirrored: 0 the photo, 1 its mirror image, 2 spoilt, 3 spoilt and mirrored.

@@ -30,7 +30,8 @@ class OptimiserConfig:
         lr: peak learning rate.
         steps: length of the run.
         warmup: steps of the linear warm-up.
-        weight_decay: decoupled, of matrices only (biases and norms keep theirs).
+        weight_decay: decoupled, of arrays with more than one axis: kernels, and the biases of
+            attention, which have an axis of heads; other biases and norms keep theirs.
         clip: largest global norm of the gradient.
     """
 
