@@ -1,8 +1,10 @@
 """Frames by index, decoded from the key frame before them, against decoding from the start."""
 
 import collections
+import gc
 import shutil
 import subprocess
+import weakref
 from fractions import Fraction
 
 import av
@@ -316,3 +318,14 @@ def test_a_file_that_begins_with_frames_of_a_lost_stretch_is_not_believed(folder
     assert [frame.index for frame in frames] == [frame.index for frame in expected]
     for got, want in zip(frames, expected, strict=True):
         np.testing.assert_array_equal(got.image, want.image)
+
+
+def test_a_reader_that_is_dropped_is_closed(tmp_path):
+    reader = video.Reader(write(tmp_path / "a.mp4", options={"g": "12"}))
+    assert list(reader.sample(1)) and reader.grab({3})
+    dropped, pool = weakref.ref(reader), reader._pool
+    del reader
+    gc.collect()
+    assert dropped() is None
+    with pytest.raises(RuntimeError, match="shutdown"):
+        pool.submit(print)

@@ -210,10 +210,11 @@ class Reader(Closing):
     ) -> list[Frame]:
         """The frames of one stretch; runs in a thread of the pool."""
         assert self._timeline is not None
-        try:
+        stretches = None
+        with contextlib.suppress(queue.Empty):
             stretches = self._idle[threads].get_nowait()
-        except queue.Empty:
-            stretches = _Stretches(self._path, self._timeline, threads)
+        # Not while the exception is handled: the open file would keep it, and so this reader.
+        stretches = stretches or _Stretches(self._path, self._timeline, threads)
         frames, damaged = stretches.read(row, wanted, sides)
         self._damaged |= damaged
         self._idle[threads].put(stretches)
