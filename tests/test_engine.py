@@ -1,6 +1,8 @@
 """The parts of a scoring run, each alone: queues, batches, rows, parts and their joining."""
 
 import dataclasses
+import pathlib
+import shutil
 import threading
 import weakref
 
@@ -208,7 +210,7 @@ def test_what_could_not_be_written_is_not_said_to_be_done(tmp_path, monkeypatch)
     assert out.commit() is None
     add("b")
     assert [record.source for record in out.commit().records] == ["b"]
-    (commit,) = manifest.read_commits(place, "run")
+    (commit,) = manifest.read_commits(place, "run", "run")
     assert commit.parts == (("part-00000-000000.parquet", 2),)
 
 
@@ -222,7 +224,7 @@ def test_rows_that_do_not_arrive_are_told(tmp_path):
     out.add(Record("a", "", 3, "a"), unit)
     with pytest.raises(CarjaxError, match="rows of 1 sources were lost"):
         out.commit()
-    assert manifest.read_commits(place, "run") == []
+    assert manifest.read_commits(place, "run", "run") == []
     commit = Commit("commit-0", (), (Record("a", "", 3, "a"),))
     read = (table for _, tables in join.rows_of(place, [("run", commit)]) for table in tables)
     with pytest.raises(CarjaxError, match="commit-0: its parts hold fewer rows"):
@@ -257,7 +259,7 @@ def test_parts_hold_every_row_once_sorted_and_join_to_one_file(
         part.equals(part.sort_by([("source", "ascending"), ("frame", "ascending")]))
         for part in parts
     )
-    commits = [("run", commit) for commit in manifest.read_commits(place, "run")]
+    commits = [("run", commit) for commit in manifest.read_commits(place, "run", "run")]
     joined = []
     for _, tables in join.rows_of(place, commits):
         joined += [row for t in tables for row in t.to_pylist()]
@@ -288,7 +290,8 @@ def test_a_commit_without_parts_can_be_replaced(tmp_path):
     manifest.write_commit(place, name, Commit("commit-0", (), (bad,)))
     new = Commit("commit-1", (("part-1", 3),), (good,), replaces=("commit-0",))
     manifest.write_commit(place, name, new)
-    commits = manifest.read_commits(place, name)
+    place.write(f"{name}/part-1", b"rows")
+    commits = manifest.read_commits(place, name, name)
     assert manifest.current(commits, one_writer=False) == {"a.tar": good}
 
 
@@ -399,8 +402,91 @@ def test_leftovers_are_removed_by_the_process_that_looks_after_them(tmp_path):
     for name in parts:
         place.write(f"run/{name}", b"1")
     kept = Commit("commit", ((parts[1], 1),), ())
-    output.remove_leftovers(place, "run", [kept], output.Share(1, 2))
+    output.remove_leftovers(place, "run", "run", [kept], output.Share(1, 2))
     assert place.names("run") == parts[:3]
+
+
+SETTINGS = {"model": "1"}
+
+
+def begun(out, *names):
+    """A run that has committed a row for each of these sources, and how to go on inside of it."""
+    run = run_files.RunFiles(run_files.Target(str(out)))
+    with run.writing() as scratch:
+        run.keep_settings(SETTINGS)
+        parts = run.output(scratch, SCHEMA)
+        for name in names:
+            unit = rows.UnitRows(scratch / "spill")
+            unit.add(0, table(name, 0))
+            parts.add(Record(name, "", 1, name), unit)
+            parts.commit()
+    return run
+
+
+def ended(run):
+    with run.writing() as scratch:
+        run.end(SETTINGS, SCHEMA, scratch)
+
+
+def test_a_stop_while_the_run_s_folder_is_removed_is_made_good_by_the_next_run(
+    tmp_path, monkeypatch
+):
+    run = begun(tmp_path / "o.parquet", "a", "b")
+    remove = shutil.rmtree
+
+    def stopped(path, **rest):
+        if ".run." not in str(path):
+            return remove(path, **rest)
+        next(pathlib.Path(path).glob("part-*")).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            ended(run)
+    assert pq.read_table(tmp_path / "o.parquet").num_rows == 2
+    ended(run_files.RunFiles(run_files.Target(str(tmp_path / "o.parquet"))))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "o.parquet",
+        "o.parquet.manifest.jsonl",
+    ]
+
+
+def test_what_a_lost_part_held_counts_as_not_scored(tmp_path):
+    run = begun(tmp_path / "o.parquet", "a", "b")
+    (tmp_path / "o.parquet.run" / "part-00000-000001.parquet").unlink()
+    assert list(run.current(run.commits())) == ["a"]
+    # The next part gets its name; what the old commit says of that name must not come back.
+    with run.writing() as scratch:
+        run.remove_leftovers()
+        parts = run.output(scratch, SCHEMA)
+        unit = rows.UnitRows(scratch / "spill")
+        unit.add(0, table("c", 0))
+        parts.add(Record("c", "", 1, "c"), unit)
+        parts.commit()
+    assert sorted(run.current(run.commits())) == ["a", "c"]
+    ended(run)
+    assert pq.read_table(tmp_path / "o.parquet").column("source").to_pylist() == ["a", "c"]
+
+
+def test_while_a_run_ends_no_other_one_begins(tmp_path, monkeypatch):
+    run = begun(tmp_path / "o.parquet", "a")
+    move = run.store.move
+    refused = []
+
+    def moved(name, target):
+        with pytest.raises(CarjaxError, match="another carjax score is writing there"):
+            run_files.RunFiles(run_files.Target(str(tmp_path / "o.parquet")))
+        refused.append(name)
+        move(name, target)
+
+    early = run_files.RunFiles(run_files.Target(str(tmp_path / "o.parquet")))
+    monkeypatch.setattr(run.store, "move", moved)
+    ended(run)
+    assert len(refused) == 2
+    # One that looked before the end sees the finished file once it may write.
+    with early.writing():
+        assert list(early.current(early.commits())) == ["a"]
 
 
 def test_a_source_whose_bytes_cannot_be_told_is_not_called_changed():

@@ -526,6 +526,7 @@ def test_sources_that_were_scored_are_not_dropped(mixed, weights, tmp_path, caps
     assert score(mixed / "c.mkv", f"--out={out}", *weights) == 1
     assert "a.mp4" in last_line(capsys)
     assert len(rows(out)) == 7
+    assert not (tmp_path / "x.parquet.run").exists()
 
 
 def test_a_source_that_is_gone_keeps_its_rows(mixed, weights, tmp_path):

@@ -185,9 +185,8 @@ def report(summary: Summary, out: str, errors: str) -> int:
     if summary.problems:
         source, reason = summary.problems[0]
         count = len(summary.problems)
-        print(
-            f"carjax: {count} {'error' if count == 1 else 'errors'}, in {errors}; the first: "
-            f"{source}: {reason}",
-            file=sys.stderr,
-        )
+        counted = f"{count} {'error' if count == 1 else 'errors'}, in {errors}"
+        # A file's name may hold the end of a line.
+        first = " ".join(f"{source}: {reason}".split())
+        print(f"carjax: {counted}; the first: {first}", file=sys.stderr)
     return 1 if summary.problems and not summary.rows else 0

@@ -75,13 +75,24 @@ def write_commit(store: Store, folder: str, commit: Commit) -> None:
     store.write(f"{folder}/{commit.name}.json", data)
 
 
-def read_commits(store: Store, folder: str) -> list[Commit]:
-    """Returns the commits that count, of all processes."""
+def commit_files(store: Store, state: str) -> list[str]:
+    """Returns the names of the files of all commits."""
+    return [n for n in store.names(state) if n.startswith("commit-") and n.endswith(".json")]
+
+
+def read_commits(store: Store, state: str, folder: str) -> list[Commit]:
+    """Returns the commits that count, of all processes.
+
+    One whose parts are not all there counts as never made: its sources are scored again.
+
+    Args:
+        store: where they lie.
+        state: folder of the commits.
+        folder: of the parts.
+    """
     found = []
-    for file in store.names(folder):
-        if not (file.startswith("commit-") and file.endswith(".json")):
-            continue
-        with store.open(f"{folder}/{file}") as opened:
+    for file in commit_files(store, state):
+        with store.open(f"{state}/{file}") as opened:
             content = json.loads(opened.read())
         found.append(
             Commit(
@@ -91,6 +102,9 @@ def read_commits(store: Store, folder: str) -> list[Commit]:
                 replaces=tuple(content["replaces"]),
             )
         )
+    # Listed after the commits were read: parts are written before them.
+    there = set(store.names(folder)) if found else set()
+    found = [c for c in found if there.issuperset(name for name, _ in c.parts)]
     replaced = {name for commit in found for name in commit.replaces}
     return [c for c in found if not replaced & {c.name, *(name for name, _ in c.parts)}]
 
@@ -142,19 +156,6 @@ def errors_csv(rows: Iterable[tuple[str, str]]) -> bytes:
     writer.writerow(("source", "reason"))
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def check_settings(store: Store, name: str, settings: Mapping[str, Any], out: str) -> None:
-    """Writes what the rows depend on, or compares it with what an earlier run wrote.
-
-    Raises:
-        CarjaxError: they differ.
-    """
-    if store.size(name) is None:
-        store.write(name, json.dumps(settings, indent=1).encode())
-        return
-    with store.open(name) as file:
-        compare_settings(json.loads(file.read()), settings, out)
 
 
 def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], out: str) -> None:

@@ -2,7 +2,7 @@
 
 A run's folder holds `part-PROCESS-NUMBER.parquet` and, in its state folder, `settings.json` and
 `commit-PROCESS-NUMBER.json`, written after the parts that it names. A part that no commit names was
-left by a run that was killed, and is removed by the next one.
+left by a run that was killed, and is removed by the next one; so is a commit whose parts are gone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from carjax import feature_columns
@@ -241,8 +241,17 @@ class Output:
         return name, writer.rows
 
 
-def remove_leftovers(store: Store, folder: str, commits: Iterable[Commit], share: Share) -> None:
-    """Removes parts that no commit names, of the processes that this one looks after."""
+def remove_leftovers(
+    store: Store, state: str, folder: str, commits: Sequence[Commit], share: Share
+) -> None:
+    """Removes commits that do not count, and parts that none names that does.
+
+    Of the processes that this one looks after. Its next parts may get the names of lost ones.
+    """
+    counting = {f"{commit.name}.json" for commit in commits}
+    for file in manifest.commit_files(store, state):
+        if file not in counting and share.owns(file):
+            store.remove(f"{state}/{file}")
     named = {name for commit in commits for name, _ in commit.parts}
     for file in store.names(folder):
         if file.startswith("part-") and file not in named and share.owns(file):

@@ -13,7 +13,7 @@ from carjax.engine import manifest
 from carjax.engine.feed import End, fingerprint_of
 from carjax.engine.join import rows_of
 from carjax.engine.manifest import Commit, Record
-from carjax.engine.output import Output, remove_leftovers
+from carjax.engine.output import Output
 from carjax.engine.rows import UnitRows
 from carjax.engine.run_files import RunFiles, writable
 from carjax.errors import CarjaxError
@@ -108,8 +108,8 @@ def _score_sources(
         done = {n: r for n, r in run.current(commits).items() if not r.failed}
         _check_wanted(done, [*names, *(name for name, _ in known)], run.target.out)
         stale = _changed([s for s in sources if s.name in done], done)
-        if run.rolling:
-            remove_leftovers(run.store, run.folder, [c for _, c in commits], run.target.share)
+        run.keep_settings(settings)
+        run.remove_leftovers()
         output = run.output(scratch, schema)
         if run.rolling and stale:
             _rewrite(run, output, commits, done, stale)
@@ -117,10 +117,10 @@ def _score_sources(
         run.write_errors(known, names)
         if todo:
             _score(made or engine(), todo, scratch, output, progress)
-    done = {n: r for n, r in run.current(run.commits()).items() if not r.failed}
-    errors = run.write_errors(known, names)
-    if not run.rolling:
-        run.end(settings, schema)
+        done = {n: r for n, r in run.current(run.commits()).items() if not r.failed}
+        errors = run.write_errors(known, names)
+        if not run.rolling:
+            run.end(settings, schema, scratch)
     rows = sum(record.rows for record in done.values())
     return Summary(rows, len(done), len(mine) - len(todo), errors)
 

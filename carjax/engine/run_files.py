@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from carjax.engine import manifest
 from carjax.engine.join import rows_of
 from carjax.engine.manifest import Commit, Record
-from carjax.engine.output import Output, PartWriter, Share
+from carjax.engine.output import Output, PartWriter, Share, remove_leftovers
 from carjax.engine.store import open_store
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import is_remote
@@ -72,6 +72,8 @@ class RunFiles:
             )
             self.folder = self.name if self.rolling else self._joining
             self.state = f"{self.name}/_carjax" if self.rolling else self._joining
+            self._settings = f"{self.state}/settings.json"
+            self._scratch = f"{self.state}/scratch-{target.share.process:05d}"
             self.base: Commit | None = None
             self._base_settings: dict[str, Any] | None = None
             if target.overwrite:
@@ -121,7 +123,14 @@ class RunFiles:
                         f"{out}: is a folder that carjax did not write: give another --out"
                     )
             return
-        self._end_join()
+        if self.store.size(f"{self._joining}/joined.jsonl") is not None:
+            with self.store.scratch(self._scratch):  # alone: another run may be ending it
+                self._end_join()
+        self._read_base()
+
+    def _read_base(self) -> None:
+        """Reads what the finished file holds, if there is one."""
+        self.base = self._base_settings = None
         size = self.store.size(self.name)
         if size is None:
             return
@@ -134,7 +143,7 @@ class RunFiles:
                     self._base_settings = described["settings"]
                     return
         raise CarjaxError(
-            f"{out}: exists, and no manifest tells what it holds: give another --out, "
+            f"{self.target.out}: exists, and no manifest tells what it holds: give another --out, "
             "or --overwrite"
         )
 
@@ -145,8 +154,9 @@ class RunFiles:
         Raises:
             CarjaxError: another run has it.
         """
-        name = f"{self.state}/scratch-{self.target.share.process:05d}"
-        with self.store.scratch(name) as scratch:
+        with self.store.scratch(self._scratch) as scratch:
+            if not self.rolling:
+                self._read_base()  # another run may have ended since it was read
             yield scratch
 
     def output(self, scratch: pathlib.Path, schema: pa.Schema) -> Output:
@@ -165,7 +175,15 @@ class RunFiles:
     def commits(self) -> list[tuple[str, Commit]]:
         """What is written so far, each with the folder of its parts."""
         base = [("", self.base)] if self.base else []
-        return base + [(self.folder, c) for c in manifest.read_commits(self.store, self.state)]
+        return base + [(self.folder, commit) for commit in self._own_commits()]
+
+    def _own_commits(self) -> list[Commit]:
+        return manifest.read_commits(self.store, self.state, self.folder)
+
+    def remove_leftovers(self) -> None:
+        """Removes what an earlier run left that does not count."""
+        share = self.target.share
+        remove_leftovers(self.store, self.state, self.folder, self._own_commits(), share)
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Compares what the rows depend on with what earlier runs wrote.
@@ -175,40 +193,45 @@ class RunFiles:
         """
         if self._base_settings is not None:
             manifest.compare_settings(self._base_settings, settings, self.target.out)
-        name = f"{self.state}/settings.json"
-        manifest.check_settings(self.store, name, settings, self.target.out)
+        if self.store.size(self._settings) is not None:
+            with self.store.open(self._settings) as file:
+                manifest.compare_settings(json.loads(file.read()), settings, self.target.out)
+
+    def keep_settings(self, settings: Mapping[str, Any]) -> None:
+        """Writes what the rows depend on, where no earlier run has."""
+        if self.store.size(self._settings) is None:
+            self.store.write(self._settings, json.dumps(settings, indent=1).encode())
 
     def current(self, commits: Sequence[tuple[str, Commit]]) -> dict[str, Record]:
         """The record that counts of every source; see `manifest.current`."""
         return manifest.current((c for _, c in commits), one_writer=not self.rolling)
 
-    def end(self, settings: Mapping[str, Any], schema: pa.Schema) -> None:
-        """Makes the one file, if this run changes it, and removes the run's folder."""
+    def end(self, settings: Mapping[str, Any], schema: pa.Schema, scratch: pathlib.Path) -> None:
+        """Makes the one file, if this run changes it, and removes the run's folder, scratch too."""
         before = {r.source for r in self.base.records} if self.base else set()
-        fresh = [r for c in manifest.read_commits(self.store, self.state) for r in c.records]
+        fresh = [r for commit in self._own_commits() for r in commit.records]
         if any(r.source in before or not r.failed for r in fresh):
-            self.join(settings, schema)
+            self.join(settings, schema, scratch)
         else:
             self.store.remove(self.state)
 
-    def join(self, settings: Mapping[str, Any], schema: pa.Schema) -> None:
+    def join(self, settings: Mapping[str, Any], schema: pa.Schema, scratch: pathlib.Path) -> None:
         """Makes one file of all parts; a run that is killed here goes on here."""
         commits = self.commits()
         counting = self.current(commits)
         commits = [(folder, manifest.without(commit, counting)) for folder, commit in commits]
         records: list[Record] = []
-        with self.store.scratch(f"{self._joining}/scratch-00000") as scratch:
-            writer = PartWriter(scratch / "joined.parquet", schema)
-            for record, tables in rows_of(self.store, commits):
-                records.append(record)
-                for table in tables:
-                    writer.write(table)
-            writer.close()
-            size = writer.path.stat().st_size
-            head = {"format": manifest.FORMAT, "settings": settings}
-            head |= {"rows": writer.rows, "size": size}
-            lines = [json.dumps(head), *(json.dumps(record.to_json()) for record in records)]
-            self.store.put(writer.path, f"{self._joining}/joined.parquet")
+        writer = PartWriter(scratch / "joined.parquet", schema)
+        for record, tables in rows_of(self.store, commits):
+            records.append(record)
+            for table in tables:
+                writer.write(table)
+        writer.close()
+        size = writer.path.stat().st_size
+        head = {"format": manifest.FORMAT, "settings": settings}
+        head |= {"rows": writer.rows, "size": size}
+        lines = [json.dumps(head), *(json.dumps(record.to_json()) for record in records)]
+        self.store.put(writer.path, f"{self._joining}/joined.parquet")
         # From here on the joined file counts, whatever happens.
         text = "\n".join(lines) + "\n"
         self.store.write(f"{self._joining}/joined.jsonl", text.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import pathlib
 import posixpath
@@ -112,10 +113,15 @@ class LocalStore:
     def remove(self, name: str) -> None:
         """See `Store`."""
         path = self._root / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
+        if not path.is_dir():
             path.unlink(missing_ok=True)
+            return
+        # Renamed before: if this is stopped, no half of it is found under its name.
+        for stopped in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            shutil.rmtree(stopped, ignore_errors=True)
+        doomed = files.unique(path)
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
 
     def remove_idle(self, names: Sequence[str], states: Sequence[str]) -> None:
         """See `Store`."""
@@ -149,6 +155,9 @@ class LocalStore:
         finally:
             shutil.rmtree(path, ignore_errors=True)
             os.close(handle)
+            # The folder around it stays, where it holds anything of the run.
+            with self._alone(), contextlib.suppress(OSError):
+                path.parent.rmdir()
 
 
 class RemoteStore:
