@@ -16,6 +16,7 @@ import jsonschema
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn.calibration
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -177,6 +178,40 @@ def test_summaries_hold_an_interval_around_every_value():
     assert none["ci95"]["accuracy"] is None
 
 
+# --- Charts ---------------------------------------------------------------------------------------
+
+
+def test_charts_of_classes():
+    probs, label = random_predictions()
+    rows = metrics.classified(probs, label)
+    confusion, reliability, risk = page._class_charts(rows, ["a", "b", "c", "d", "e"])
+    predicted = probs.argmax(1)
+    want = sklearn.metrics.confusion_matrix(label, predicted, labels=np.arange(5), normalize="true")
+    np.testing.assert_allclose(confusion.data[0].z, want)
+    curve = sklearn.calibration.calibration_curve(predicted == label, probs.max(1), n_bins=15)
+    np.testing.assert_allclose((reliability.data[1].y, reliability.data[1].x), curve)
+    assert reliability.layout.xaxis.title.text == "stated probability"
+    assert risk.data[0].y[-1] == pytest.approx((predicted != label).mean())
+    assert np.mean(risk.data[0].y[:100]) < 0.7 * risk.data[0].y[-1]  # the surest come first
+
+
+def test_charts_of_a_direction():
+    kappa = np.geomspace(1.0, 1000.0, 300)
+    density, truth = random_truths(300, kappa=kappa)
+    rows = metrics.directed(density, truth - 720)
+    _, points, _, coverage, risk = page._direction_charts(rows)
+    np.testing.assert_allclose(points.data[1].x, truth, atol=1e-6)
+    np.testing.assert_allclose(points.data[1].y, rows.predicted_deg)
+    assert points.layout.xaxis.title.text == "true, degrees"
+    inside = [(rows.hdr_mass <= mass).mean() for mass in coverage.data[1].x]
+    np.testing.assert_allclose(coverage.data[1].y, inside)
+    assert coverage.layout.xaxis.title.text == "mass of the region"
+    # The most concentrated, which are the last, come first.
+    np.testing.assert_allclose(
+        risk.data[0].y, np.cumsum(rows.error_deg[::-1]) / np.arange(1, 301), atol=0.2
+    )
+
+
 # --- Label tables ---------------------------------------------------------------------------------
 
 
@@ -247,11 +282,14 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Twelve frames of the sample as JPEG and PNG; the table also names a broken and no file."""
+    """Thirteen frames of the sample as JPEG and PNG, more than a batch: the last is of one.
+
+    The table also names a broken file, first of all, and one that is not there.
+    """
     folder = tmp_path_factory.mktemp("photos")
     with SAMPLE.with_suffix(".csv").open() as f:
-        truth = [r for r in csv.DictReader(f) if r["degraded"] == "0"][::14][:12]
-    lines = ["file,class_name,make,type,doors,seats,azimuth_deg"]
+        truth = [r for r in csv.DictReader(f) if r["degraded"] == "0"][::13][:13]
+    lines = ["file,class_name,make,type,doors,seats,azimuth_deg", "broken.jpg,,,,,,"]
     with av.open(str(SAMPLE)) as container:
         frames = [f.to_ndarray(format="bgr24") for f in container.decode(video=0)]
     for i, row in enumerate(truth):
@@ -259,9 +297,10 @@ def photos(tmp_path_factory):
         cv2.imwrite(str(folder / name), frames[int(row["frame"])][:, : 640 - 10 * i])
         kind = "hovercraft" if i == 3 else "hatchback"
         model = "" if i == 5 else ("Prius 2012" if i % 4 else "Corolla 2012")
-        lines.append(f"{name},{model},Toyota,{kind},{'' if i == 4 else 5},5,{row['azimuth_deg']}")
+        doors, azimuth = "" if i == 4 else 5, "" if i == 6 else row["azimuth_deg"]
+        lines.append(f"{name},{model},Toyota,{kind},{doors},5,{azimuth}")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a photo")
-    lines += ["broken.jpg,,,,,,", "absent.jpg,,,,,,"]
+    lines.append("absent.jpg,,,,,,")
     write_table(folder / "labels.csv", *lines)
     write_table(folder / "half.csv", "file,fold", "00.png,a", "01.jpg,b", "02.png,b")
     return folder
@@ -302,7 +341,7 @@ def test_the_folder_and_its_schema(evaluated):
     }
     jsonschema.Draft202012Validator.check_schema(run.schema())
     jsonschema.validate(content, run.schema())
-    assert (content["n"], content["seen"], content["unreadable"]) == (12, 2, 2)
+    assert (content["n"], content["seen"], content["unreadable"]) == (13, 2, 2)
     assert content["unknown_classes"] == {"type": {"hovercraft": 1}}
     assert content["localise"] is True
     assert content["model"]["bundle"] == "car_heads"
@@ -311,7 +350,7 @@ def test_the_folder_and_its_schema(evaluated):
 def test_every_photo_counts_where_it_belongs(evaluated):
     _, _, content = evaluated
     counts = {name: figures["n"] for name, figures in content["attributes"].items()}
-    assert counts == {"type": 9, "brand": 10, "doors": 9, "seats": 10}
+    assert counts == {"type": 10, "brand": 11, "doors": 10, "seats": 11}
     assert content["orientation"]["n"] == 10
     assert tuple(content["orientation"]["bins"]) == VIEWS
     assert sum(b["n"] for b in content["orientation"]["bins"].values()) == 10
@@ -319,12 +358,13 @@ def test_every_photo_counts_where_it_belongs(evaluated):
     parts = {name: part["n"] for name, part in content["parts"].items()}
     assert parts == {
         "seen_images": 2,
-        "known_models": 2,
+        "known_models": 3,
         "unknown_models": 7,
         "half:a": 1,
         "half:b": 2,
     }
     assert content["parts"]["seen_images"]["orientation"]["n"] == 2
+    assert content["parts"]["half:b"]["attributes"]["type"]["n"] == 2  # no hovercraft
 
 
 def test_the_rendered_car_s_azimuth_is_found(evaluated):
@@ -337,20 +377,23 @@ def test_predictions_agree_with_the_metrics(evaluated):
     out, _, content = evaluated
     with (out / page.PREDICTIONS_FILE).open(newline="") as f:
         rows = [r for r in csv.DictReader(f) if r["seen"] == "0"]
-    assert len(rows) == 10
+    assert len(rows) == 11
     known = [r for r in rows if r["type_true"]]
     accuracy = np.mean([r["type"] == r["type_true"] for r in known])
     assert accuracy == pytest.approx(content["attributes"]["type"]["accuracy"])
-    error = [float(r["azimuth_error_deg"]) for r in rows]
+    directed = [r for r in rows if r["file"] != "06.png"]
+    error = [float(r["azimuth_error_deg"]) for r in directed]
     assert np.mean(error) == pytest.approx(content["orientation"]["maad_deg"], rel=1e-5)
-    for row in rows:
+    for row in directed:
         apart = float(row["azimuth_deg"]) - float(row["azimuth_deg_true"])
         assert abs((apart + 180) % 360 - 180) == pytest.approx(
             float(row["azimuth_error_deg"]), abs=1e-3
         )
-        assert 0 <= float(row["brand_certainty"]) <= 1
+    assert all(0 <= float(row["brand_certainty"]) <= 1 for row in rows)
+    [blank] = [r for r in rows if r["file"] == "06.png"]
+    assert blank["azimuth_deg_true"] == blank["azimuth_error_deg"] == ""
     counts = np.array(content["attributes"]["type"]["confusion"]["counts"])
-    assert counts[TYPES.index("hatchback")].sum() == counts.sum() == 9
+    assert counts[TYPES.index("hatchback")].sum() == counts.sum() == 10
 
 
 def test_what_was_left_out_is_said(evaluated):
@@ -358,7 +401,37 @@ def test_what_was_left_out_is_said(evaluated):
     assert any("hovercraft (1)" in line for line in said)
     assert any("broken.jpg" in line and "skipped" in line for line in said)
     assert any("absent.jpg" in line and "skipped" in line for line in said)
-    assert any(line.startswith("2 of 12 photos were trained on") for line in said)
+    assert any(line.startswith("2 of 13 photos were trained on") for line in said)
+
+
+def test_the_screen_begins_with_the_photos_that_are_new(evaluated, capsys):
+    out, _, content = evaluated
+    evaluate_command.show(content, out)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shown = {(words[0], words[1]): words[2] for words in lines if len(words) > 2}
+    assert shown["new", "type"] == "10"
+    assert shown["seen_images", "type"] == "2"
+    assert next(iter(shown))[0] == "photos"
+    assert list(shown)[1] == ("new", "type")
+
+
+def test_no_figures_of_an_earlier_run_stay_beside_other_predictions(
+    photos, shipped, tmp_path, monkeypatch
+):
+    labelled = labels.read(photos / "labels.csv", photos, CAR)
+    bare = dataclasses.replace(labelled.photos, labels={})
+    count = len(bare)
+    scored = run.Scored(bare, np.arange(count), np.zeros(count, bool), None, ())
+
+    def stops(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "score_photos", lambda *args: scored)
+    monkeypatch.setattr(run, "_write_predictions", stops)
+    (tmp_path / page.METRICS_FILE).write_text("{}")
+    with pytest.raises(KeyboardInterrupt):
+        run.evaluate(shipped, dataclasses.replace(labelled, photos=bare), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_needs_no_network(evaluated):
