@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import re
 import socket
+import sys
 import threading
 
 import numpy as np
@@ -35,6 +36,7 @@ class Server:
         self.faults = []
         self.content = CONTENT
         self.ranges = True
+        self.whole = False  # where a part is asked for, the whole is sent as one that starts at 0
         self.seen = []  # each request's Range
         outer = self
 
@@ -58,11 +60,13 @@ class Server:
         if isinstance(fault, int):
             return handler.send_error(fault)
         start = int(re.fullmatch(r"bytes=(\d+)-", asked).group(1)) if asked and self.ranges else 0
+        part = start > 0
+        start = 0 if self.whole else start
         if start >= len(self.content):
             return handler.send_error(416)
         body = self.content[start:]
-        handler.send_response(206 if start else 200)
-        if start:
+        handler.send_response(206 if part else 200)
+        if part:
             end = len(self.content)
             handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
         handler.send_header("Content-Length", str(len(body)))
@@ -136,6 +140,13 @@ def test_a_server_that_ignores_range_starts_again(server, tmp_path):
     server.faults = ["truncate", None]
     download.download(server.url, tmp_path / "v", MD5)
     assert (tmp_path / "v").read_bytes() == CONTENT
+
+
+def test_a_part_that_starts_elsewhere_than_asked_starts_again(server, tmp_path):
+    server.whole = True
+    (tmp_path / "w.part").write_bytes(CONTENT[:5000])
+    download.download(server.url, tmp_path / "w", MD5)
+    assert (tmp_path / "w").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("part", [b"", b"wrong" * 1000, CONTENT + b"more"])
@@ -272,6 +283,15 @@ def test_fetch_of_corrupt_bytes_is_one_line(publish, server, capsys):
     assert "its checksum is wrong" in err
     assert err.count("\n") == 1
     assert list(cache.iterdir()) == []
+
+
+def test_fetch_downloads_nothing_that_could_not_be_read(publish, server, monkeypatch, capsys):
+    publish(CONTENT)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    status, _, err = fetch(capsys)
+    assert status == 1
+    assert "needs h5py: pip install h5py" in err
+    assert server.seen == []
 
 
 @pytest.mark.slow

@@ -77,6 +77,12 @@ def test_where_paths_lead(monkeypatch):
         files.locate("cloud://x")
 
 
+def test_the_cache_stays_where_it_is_when_the_working_directory_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CARJAX_CACHE_DIR", "kept")
+    assert files.cache_dir() == tmp_path / "kept"
+
+
 def test_processes_of_one_number_write_to_names_of_their_own(tmp_path, monkeypatch):
     """As the first processes of two containers, which share a folder."""
     monkeypatch.setattr("os.getpid", lambda: 1)

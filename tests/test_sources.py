@@ -1,8 +1,10 @@
 """What each kind of source yields, and what it says when it is broken."""
 
+import bz2
 import errno
 import gzip
 import io
+import lzma
 import os
 import pathlib
 
@@ -14,7 +16,7 @@ import pytest
 import score_files as files
 
 from carjax.errors import CarjaxError
-from carjax.sources import expand, readers, stills, tables
+from carjax.sources import expand, local, readers, stills, tables
 from carjax.sources.base import Problem
 
 
@@ -95,6 +97,26 @@ def test_names_that_are_no_utf8_can_be_written(tree):
     assert len(list(readers.read(odd, "all"))) == 1
 
 
+def test_a_file_of_the_same_size_that_was_changed_is_another(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(0, 1_000))
+    before = expand.source(str(path)).fingerprint()
+    assert expand.source(str(path)).fingerprint() == before
+    path.write_bytes(b"two")
+    os.utime(path, ns=(0, 2_000))
+    assert expand.source(str(path)).fingerprint() != before
+
+
+def test_a_file_that_may_not_be_read_is_told_as_such(tmp_path, monkeypatch):
+    def refuse(self, size):
+        raise PermissionError(13, "Permission denied", self.path)
+
+    monkeypatch.setattr(local.LocalFile, "head", refuse)
+    with pytest.raises(CarjaxError, match=r"^no permission to read it$"):
+        read(tmp_path / "a.jpg")
+
+
 # --- pictures ------------------------------------------------------------------------------------
 
 
@@ -136,6 +158,14 @@ def reduced(monkeypatch):
     return flags
 
 
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".avif"])
+def test_a_picture_is_told_from_a_video_by_its_bytes(tmp_path, extension):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(files.picture(1, (200, 300), extension))
+    assert readers.kind_of(expand.source(str(path))) == "still"
+    assert read(path) == ([(str(path), 0)], [])
+
+
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp", ".tiff"])
 def test_a_picture_that_is_cut_or_damaged_is_refused(extension):
     data = files.picture(1, (200, 300), extension)
@@ -166,6 +196,21 @@ def test_shards_that_webdataset_writes(tmp_path):
     packed = tmp_path / "shard-1.tar.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert len(read(packed)[0]) == 3
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_an_archive_is_known_by_its_bytes(tmp_path, pack):
+    path = tmp_path / "shard"
+    path.write_bytes(pack(files.tar_bytes([("a.jpg", files.picture(0))])))
+    assert read(path) == ([(f"{path}/a.jpg", 0)], [])
+
+
+def test_of_two_members_of_one_name_the_later_counts(tmp_path):
+    """As `tar` unpacks them: it appends what was changed."""
+    path = tmp_path / "x.tar"
+    path.write_bytes(files.tar_bytes([("a.jpg", files.picture(i)) for i in range(2)]))
+    [sample] = readers.read(expand.source(str(path)), "all")
+    np.testing.assert_array_equal(sample.image, stills.decode(files.picture(1)))
 
 
 def test_videos_in_an_archive_and_an_archive_that_is_cut(tmp_path):
@@ -292,6 +337,9 @@ def test_a_web_server_is_read(tmp_path):
     with files.Server({"/a.mp4": video, "/b.jpg?size=1": files.picture(0)}) as server:
         assert len(read(f"{server.url}/a.mp4")[0]) == 3
         assert len(read(f"{server.url}/b.jpg?size=1")[0]) == 1  # no pattern
-        assert expand.source(f"{server.url}/a.mp4").fingerprint().startswith(f"{len(video)}:")
+        before = expand.source(f"{server.url}/a.mp4").fingerprint()
+        assert before.startswith(f"{len(video)}:")
+        server.files["/a.mp4"] = bytes(len(video))  # of that size, with another entity tag
+        assert expand.source(f"{server.url}/a.mp4").fingerprint() != before
         with pytest.raises(CarjaxError, match="no such file"):
             read(f"{server.url}/none.mp4")
