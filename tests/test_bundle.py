@@ -192,6 +192,18 @@ def test_a_calibration_that_does_not_fit(folders, tmp_path, numbers, message):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_card_adds_to_what_the_file_says_of_itself(folders, tmp_path):
+    path, out = tmp_path / "card.json", tmp_path / "mine.safetensors"
+    path.write_text(
+        json.dumps({"bundle": "other", "backbone_sha256": "0", "metrics": {"ece": 0.1}})
+    )
+    words = [f"--heads={folders('doors')}", f"--out={out}", "--name=mine", f"--card={path}"]
+    assert command.main(words) == 0
+    card = model.load(out).card
+    assert (card["bundle"], card["metrics"]) == ("mine", {"ece": 0.1})
+    assert card["backbone_sha256"] == backbone_sha256()
+
+
 def test_a_model_has_one_direction():
     own = part("orientation")
     head = dataclasses.replace(own.spec.heads[0], attribute=Angular("tilt"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime
 import json
 import math
+import re
 import shutil
 import struct
 import subprocess
@@ -119,6 +121,17 @@ def test_the_json_fits_its_schema(stated):
     jsonschema.validate(content, selection.schema())
     assert content["attributes"]["brand"]["known"]["value"] == stated["brand"]
     assert "known" not in content["attributes"]["type"]
+
+
+def test_the_screen_says_what_to_know_of_a_photo():
+    disagrees = {"value": "BMW", "verdict": "disagrees", "looks_like": "Audi"}
+    choice = {"content": "part", "known": disagrees}
+    told = " (part of the car; looks like Audi, listing says BMW)"
+    assert select_command._caveat(choice) == told
+    unsure = disagrees | {"verdict": "unsure"}
+    assert select_command._caveat({"content": "whole", "known": unsure}) == ""
+    # That is the reason already, which stands in its place.
+    assert select_command._caveat({"known": {"value": "Lada", "verdict": "outside"}}) == ""
 
 
 # ------------------------------------------------------------------------------ crops
@@ -380,6 +393,18 @@ def test_the_region_is_gone_from_photos_and_annotated_video(exported):
         # Nothing in the current frame is black but the dots.
         assert frame.image[60:310, 40:490].min() > 25
     assert content["attributes"]["brand"]["value"] == "BMW"
+
+
+def test_the_region_is_gone_from_every_picture_of_the_report(exported):
+    """Alternatives are shown there, and nowhere else."""
+    _, out, content = exported
+    page = (out / "report.html").read_text()
+    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    frames = {a["frame"] for c in content["attributes"].values() for a in c["alternatives"]}
+    assert len(found) > len(list(out.glob("photos/*"))) > len(frames) > 0
+    for data in found:
+        image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), 0)
+        assert cv2.resize(image, (320, 180))[78:102, 68:92].std() < 30
 
 
 @pytest.mark.parametrize("text", ["0.6,0.7,1.05,0.1", "10,20,30,0.5", "0.5,20,30,40"])

@@ -12,6 +12,7 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
+import walk
 
 import carjax
 from carjax import model as models
@@ -197,6 +198,7 @@ def test_a_bad_video_is_one_line_and_status_1(bad, tmp_path, capsys, name, says)
         ([SAMPLE, "--out=x", "--fps=fast"], "fps"),
         ([SAMPLE, "--out=x", "--views=5"], "views"),
         ([SAMPLE, "--out=x", "--view_threshold=2"], "view_threshold"),
+        ([SAMPLE, "--out=x", "--view_threshold=1"], "view_threshold"),
         ([SAMPLE, "--out=x", "--policy=luck"], "policy"),
         ([SAMPLE, "--out=x", "--attribute=type"], "attribute"),
         ([SAMPLE, "--out=x", "--temporal=model"], "needs --temporal_model=FILE"),
@@ -207,6 +209,11 @@ def test_wrong_usage_is_one_line_and_status_2(capsys, arguments, says):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert says in error
+
+
+def test_without_a_command_the_usage_is_shown_and_the_status_is_2(capsys):
+    assert command.main([]) == 2
+    assert capsys.readouterr().out == command.usage() + "\n"
 
 
 def test_an_address_is_refused_with_a_way_out(capsys):
@@ -264,6 +271,47 @@ def test_a_folder_that_may_not_be_entered_is_one_line(monkeypatch, capsys, tmp_p
     assert "out: cannot be written (Permission denied)" in capsys.readouterr().err
     assert command.main(["bundle", f"--heads={tmp_path}", "--out=x.safetensors"]) == 1
     assert capsys.readouterr().err == "carjax: .: Permission denied\n"
+
+
+def test_a_reader_that_has_gone_is_no_fault():
+    """As `head` has, once it has its lines."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run(
+        [sys.executable, "-m", "carjax", "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_a_warning_looks_as_an_error_does():
+    code = """
+import logging, sys
+from carjax.cli import main as command
+
+def warn(argv):
+    logging.getLogger("carjax.video").warning("the video ends at %d s", 3)
+    return 0
+
+sys.modules["carjax.cli.score"] = type(sys)("score")
+sys.modules["carjax.cli.score"].main = warn
+sys.argv = ["carjax", "score"]
+command.run()
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0
+    assert process.stderr == "carjax: the video ends at 3 s\n"
 
 
 @pytest.mark.slow
@@ -391,6 +439,39 @@ def test_what_a_stopped_run_left_goes_with_the_next(tmp_path, monkeypatch):
     }
 
 
+def test_the_file_that_says_a_folder_is_complete_comes_last(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    replace, moved = os.replace, []
+
+    def follow(source, target):
+        moved.append(pathlib.Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", follow)
+    run_of(out, "type.jpg", "view_left.jpg")
+    assert sorted(moved[-3:-1]) == ["type.jpg", "view_left.jpg"]
+    assert moved[-1] == "selection.json"
+
+
+def test_nothing_outside_of_the_folder_is_removed_whatever_its_files_say(tmp_path):
+    out, mine = tmp_path / "out", tmp_path / "photos" / "mine.jpg"
+    for folder in (out, mine.parent):
+        folder.mkdir()
+    mine.write_bytes(b"mine")
+    (out / ".carjax.json").write_text('["../photos/mine.jpg"]')
+    choices = {"type": {"photo": str(mine)}}
+    (out / "selection.json").write_text(json.dumps({"attributes": choices}))
+    run_of(out, "type.jpg")
+    assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("denied", [os.W_OK, os.X_OK])
+def test_a_folder_that_may_only_be_read_is_refused_first(tmp_path, monkeypatch, denied):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & denied)
+    with pytest.raises(CarjaxError, match=r"out: cannot be written \(.* does not permit it\)"):
+        result_folder.check_out(tmp_path / "out", overwrite=False)
+
+
 def test_a_video_is_not_replaced_by_its_own_results(tmp_path, capsys):
     copy = tmp_path / "annotated.mp4"
     copy.write_bytes(SAMPLE.read_bytes())
@@ -505,6 +586,22 @@ def test_what_to_know_of_a_video_is_told_everywhere(tmp_path, capsys):
     for line in (cut, dark):
         assert f"carjax: {line}" in told
         assert line[1:] in page
+
+
+def test_the_report_is_opened_where_that_is_asked_for(tmp_path, monkeypatch):
+    content = {"video": {"scored_frames": 1, "frames": 1}, "attributes": {}}
+    opened = []
+    shipped = models.load()
+    monkeypatch.setattr(models, "load", lambda *args, **kwargs: shipped)
+    monkeypatch.setattr(pipeline, "select", lambda *args, **kwargs: content)
+    monkeypatch.setattr("carjax.runtime.set_up_jax", lambda: None)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.chdir(tmp_path)
+    walk.write("walk.mp4", 4)
+    assert command.main(["select", "walk.mp4", "--out=out"]) == 0
+    assert opened == []
+    assert command.main(["select", "walk.mp4", "--out=out", "--show"]) == 0
+    assert opened == [(tmp_path / "out" / "report.html").as_uri()]
 
 
 def test_help_fits_a_screen(capsys):
