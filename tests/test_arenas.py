@@ -1,11 +1,14 @@
-"""The heaps of the C library: few, however many threads there are."""
+"""A process is set up: few heaps of the C library, and one place for compiled programs."""
 
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from carjax import runtime
 
 ROOT = pathlib.Path(__file__).parents[1]
 _THREADS = """
@@ -46,3 +49,18 @@ def test_threads_share_two_heaps(how, few):
         pytest.skip("this C library does not tell")
     assert done.returncode == 0, done.stderr
     assert (done.stderr.count("Arena ") <= 2) == few
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("programs", "{here}/programs"), ("gs://bucket/programs", None)]
+)
+def test_compiled_programs_stay_where_they_are_when_the_working_directory_changes(
+    tmp_path, monkeypatch, given, kept
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "keep_few_arenas", lambda: None)
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")  # what this process has already stays
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", given)
+    runtime.set_up_jax()
+    found = jax.config.values["jax_compilation_cache_dir"]
+    assert found == (kept or given).format(here=tmp_path)

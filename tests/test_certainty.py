@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from carjax import certainty
+from carjax import certainty, table
 
 properties = settings(max_examples=60, deadline=None)
 
@@ -76,6 +76,9 @@ class TestNormalizedCertainty:
 
     def test_stays_in_range_after_rounding(self):
         assert float(certainty.normalized_certainty(math.log(3) + 1e-6, 3)) == 0.0
+        # The host's own.
+        entropy = np.array([-1e-6, math.log(3) / 2, math.log(3) + 1e-6])
+        np.testing.assert_array_equal(table.certainty(entropy, 3), [1.0, 0.5, 0.0])
 
     def test_one_class_is_certain(self):
         np.testing.assert_array_equal(certainty.normalized_certainty(np.zeros(3), 1), 1.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carjax import localise
+from carjax import crops, localise
 from carjax.backbones import registry
 from carjax.features import Features
 
@@ -179,6 +179,13 @@ def test_the_second_look_is_at_the_first_ones_neighbourhood(monkeypatch):
         frame[top:bottom, left:right] = 255
     bright = Bright()
     monkeypatch.setattr(localise, "CarBoxHead", lambda channels: bright)
+    cut, crop_and_resize = [], crops.crop_and_resize
+
+    def follow(images, boxes, size, **more):
+        cut.append(np.asarray(boxes))
+        return crop_and_resize(images, boxes, size, **more)
+
+    monkeypatch.setattr(crops, "crop_and_resize", follow)
     spec = localise.LocaliseSpec(channels=1, input_size=160, looks=2, context=2.0)
     found = localise.find({}, bright, {}, jnp.asarray(frames), spec)
     np.testing.assert_allclose(found.box, painted, atol=1.5)
@@ -186,3 +193,6 @@ def test_the_second_look_is_at_the_first_ones_neighbourhood(monkeypatch):
     np.testing.assert_allclose(first * [160, 96, 160, 96], painted, atol=1.5)
     # Twice as wide a window, the car in its middle.
     np.testing.assert_allclose(second, [[0.25, 0.25, 0.75, 0.75]] * 2, atol=0.04)
+    # And on the grid, of which a pixel is no whole number of steps.
+    size = np.array([160, 96, 160, 96])
+    np.testing.assert_allclose(cut[1], localise.snap(cut[1], size), atol=1e-4)

@@ -163,6 +163,16 @@ def test_unknown_name():
     assert "no_such_model: no such model: give a bundle's file" in refused("no_such_model")
 
 
+def test_a_folder_of_its_name_does_not_hide_what_ships(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = model.bundle_path(None)
+    folder = tmp_path / model.DEFAULT_BUNDLE
+    folder.mkdir()
+    (folder / "head.safetensors").touch()
+    assert model.bundle_path(model.DEFAULT_BUNDLE) == model.bundle_path(None) == shipped
+    assert model.bundle_path(folder) == folder / "head.safetensors"
+
+
 def test_not_safetensors(bundle, tmp_path):
     for name, content in {
         "text": b"hello, this is a text file",
@@ -221,6 +231,7 @@ def test_a_backbone_that_is_not_in_the_registry(bundle, tiny_model, tmp_path):
         ({"head": {"grid": "4"}}, "not a carjax bundle"),
         ({"head": {"members": 0}}, "not a carjax bundle"),
         ({"head": {"parts": [999]}}, "type: parts of classes that do not exist"),
+        ({"head": {"parts": [-1]}}, "type: parts of classes that do not exist"),
         ({"head": {"calibration": {"sharpness": "big"}}}, "sharpness must be a finite number"),
         ({"heads": "twice"}, "two heads for one attribute"),
     ],
@@ -262,6 +273,14 @@ def test_other_weights_of_the_backbone(bundle, tiny_model, tmp_path):
     message = refused(bundle, backbone_weights=tmp_path / "other.safetensors")
     assert "trained on other weights of efficientnet_lite0" in message
     assert "--backbone_weights=FILE" in message
+
+
+def test_a_backbone_that_lacks_a_tensor_is_told_so(bundle, tiny_model, tmp_path):
+    part = pretrained.flatten(tiny_model.params["backbone"])
+    del part["stem/bias"]
+    pretrained.save(pretrained.unflatten(part), tmp_path / "part.safetensors")
+    message = refused(bundle, backbone_weights=tmp_path / "part.safetensors")
+    assert "missing stem/bias (32,)" in message
 
 
 def test_weights_that_the_package_does_not_ship(bundle, tmp_path, monkeypatch):

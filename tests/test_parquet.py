@@ -115,11 +115,12 @@ def test_colour_and_content_are_kept_and_may_be_missing(tmp_path):
 def test_class_and_probability_are_those_of_the_largest(tmp_path):
     table = make_table()
     table.probs["doors"][2] = np.nan
+    table.probs["doors"][3, 0] = np.nan
     parquet.write(table, "v.mp4", tmp_path / "x.parquet")
     for i, row in enumerate(pq.read_table(tmp_path / "x.parquet").to_pylist()):
         assert row["box_right"] == table.box[i, 2]
         for attribute in table.categorical:
-            if attribute.name == "doors" and i == 2:
+            if attribute.name == "doors" and i in (2, 3):
                 assert row["doors"] is None
                 continue
             probs = row[f"{attribute.name}_probs"]
@@ -176,7 +177,10 @@ def test_one_source_may_be_named_by_its_name_or_its_path(tmp_path):
         table, names = parquet.read(tmp_path / "x.parquet", sources=sources)
         assert set(names) == {"a.mp4"}
         assert len(table) == len(make_table())
-    odd = tmp_path / "K\udce4fer"  # a folder whose name is not UTF-8
+    clip = pathlib.Path("clip\udcff.mp4")  # a name that is not UTF-8
+    parquet.write(make_table(), clip, tmp_path / "x.parquet")
+    assert len(parquet.read(tmp_path / "x.parquet", sources=clip)[0]) == len(make_table())
+    odd = tmp_path / "K\udce4fer"
     odd.mkdir()
     parquet.write(make_table(), "a.mp4", odd / "x.parquet")
     assert (odd / "x.parquet").is_file()

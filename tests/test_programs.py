@@ -72,6 +72,24 @@ def test_another_placement_or_width_of_numbers_is_another_file(folder, traced):
     assert len(kept(folder)) == 3
 
 
+def test_another_kind_or_number_of_devices_is_another_file(monkeypatch):
+    kinds = (["H100"], ["H100", "H100"], ["A100"])
+    names = set()
+    for kind in kinds:
+        devices = [types.SimpleNamespace(platform="gpu", device_kind=name) for name in kind]
+        monkeypatch.setattr(jax, "devices", lambda devices=devices: devices)
+        names.add(programs._digest(ARGS, "a"))
+    assert len(names) == len(kinds)
+
+
+def test_another_type_or_level_of_features_is_another_program(tiny_model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(programs, "cached", lambda f, args, static: asked.append(static) or f)
+    for options in ({}, {"features": "pooled"}, {"features": "grid"}, {"dtype": jnp.float16}):
+        scoring.Scorer(tiny_model, 2, **options)._program(())
+    assert len(set(asked)) == 4
+
+
 @pytest.mark.parametrize("content", [b"", b"no program", None], ids=["empty", "foreign", "cut"])
 def test_a_broken_file_is_made_anew(folder, traced, content):
     function, _ = traced

@@ -21,6 +21,7 @@ from carjax import crops, feature_columns, heads, model, parquet, scan, video
 from carjax.backbones import registry
 from carjax.datasets import frame_sequences
 from carjax.engine import manifest, output, rows
+from carjax.errors import CarjaxError
 from carjax.features import Features
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -233,6 +234,19 @@ def test_wide_rows_fit_into_less():
     assert rows.fitting(100, schema, 1) == 1
     plain = parquet.arrow_schema(())
     assert rows.fitting(100_000, plain, 2**26) == 100_000
+
+
+def test_what_features_are_is_that_of_the_model_that_scores(tiny_model):
+    larger = dataclasses.replace(tiny_model.spec, input_size=96)
+    info = feature_columns.of_model(dataclasses.replace(tiny_model, spec=larger), "grid")
+    digest = model.weights_hash(tiny_model.params["backbone"])
+    assert info == feature_columns.FeatureColumns(
+        "grid", "efficientnet_lite0", digest, 96, pooled=1280, cells=8, channels=112
+    )
+    info.check_weights(digest)
+    message = rf"with weights {digest[:12]}…, not bbbbbbbbbbbb…: score with that backbone"
+    with pytest.raises(CarjaxError, match=message):
+        info.check_weights("b" * 64)
 
 
 def test_a_table_without_features_has_none_to_write():
