@@ -346,3 +346,23 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path, capsys):
 def test_the_wheel_holds_the_page():
     held = (ROOT / "pyproject.toml").read_text()
     assert '"web/static/*"' in held
+
+
+def test_no_log_names_a_job_and_the_server_takes_no_more_connections_than_it_can(monkeypatch):
+    """A job's id is its password."""
+    configs = []
+
+    class Server:
+        """Listens to nobody."""
+
+        def __init__(self, config):
+            configs.append(config)
+
+        def run(self, sockets):
+            pass
+
+    monkeypatch.setattr("uvicorn.Server", Server)
+    assert command.main(["serve", "--port=0"]) == 0
+    (config,) = configs
+    assert not config.access_log
+    assert config.limit_concurrency == 200

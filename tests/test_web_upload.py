@@ -110,3 +110,16 @@ def test_reading_stops_at_the_limit(tmp_path):
     with pytest.raises(upload.TooLarge):
         asyncio.run(upload.receive(KIND, endless(), tmp_path, limits))
     assert read < 250_000
+
+
+def test_an_upload_that_drips_is_given_up(tmp_path):
+    limits = dataclasses.replace(Limits(), megabytes=0.1, upload_minutes=1e-4)
+
+    async def dripping():
+        yield form(("video", "a.mp4", b""))[:-10]
+        while True:
+            await asyncio.sleep(0)
+            yield b"x"
+
+    with pytest.raises(upload.TooSlow):
+        asyncio.run(upload.receive(KIND, dripping(), tmp_path, limits))
