@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 
 
@@ -32,6 +34,27 @@ def first_line(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Returns what an exception says, as one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], way: str) -> Iterator[None]:
+    """Says in one line that a disk refuses what the block writes.
+
+    Args:
+        path: what is written.
+        way: how the line ends, after "free some" where the disk is full, or "make it writable".
+
+    Raises:
+        CarjaxError: for an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "free some" if full else "make it writable"
+        raise CarjaxError(
+            f"cannot write {os.fspath(path)}: {error.strerror or error}: {what} {way}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from carjax import files
 from carjax.datasets import augment, feature_cache, photos
 from carjax.errors import CarjaxError
 from carjax.features import Features
@@ -129,6 +130,48 @@ def test_a_broken_build_leaves_no_view(data, tiny, tmp_path):
         build(data, tiny, tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
     assert [p.name for p in folder.iterdir()] == ["key.json"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_view(data, tiny, tmp_path, monkeypatch):
+    unique = files.unique
+
+    def full(target):
+        temporary = unique(target)
+        if target.name == "grid_01.npy":
+            temporary.symlink_to("/dev/full")
+        return temporary
+
+    monkeypatch.setattr(files, "unique", full)
+    match = r"^cannot write .*cache/\w+: No space left on device: free some or give another --cach"
+    with pytest.raises(CarjaxError, match=match):
+        build(data, tiny, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    whole = ["grid_00.npy", "key.json", "pooled_00.npy", "window_00.npy"]
+    assert sorted(p.name for p in folder.iterdir()) == whole
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(data, tiny, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(CarjaxError, match=r"^cannot write .*: make it writable or give another"):
+        build(data, tiny, tmp_path / "cache")
+
+
+def test_parts_that_nobody_writes_any_more_are_removed(data, tiny, tmp_path):
+    folder = build(data, tiny, tmp_path / "cache", views=1).folder
+    theirs, abandoned = folder / ".grid_01.npy.0a.part", folder / ".grid_01.npy.0b.part"
+    for part in (theirs, abandoned):
+        part.write_bytes(b"half")
+    os.utime(theirs, (0, theirs.stat().st_mtime - 600))
+    os.utime(abandoned, (0, abandoned.stat().st_mtime - 4000))
+    sizes = []
+
+    def note(done, total):
+        sizes.append(sum(p.stat().st_size for p in folder.glob(".window_01.*.part")))
+
+    build(data, tiny, tmp_path / "cache", on_progress=note)
+    assert [p.name for p in folder.glob(".*")] == [theirs.name]
+    # A batch is two photos, and is seen at once: by that others know that the part is in use.
+    assert sizes == [0, 128 + 2 * 16, 128 + 4 * 16, 128 + 5 * 16, 0]
 
 
 def test_a_half_written_view_is_built_again(data, tiny, tmp_path):

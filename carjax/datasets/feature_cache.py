@@ -26,12 +26,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from carjax import files, heads, precision
 from carjax.backbones import registry
 from carjax.datasets import augment, photos
+from carjax.errors import writing
 from carjax.features import Features
 from carjax.prefetch import prefetch
 
 # Photos are decoded into canvases of this side; larger ones are shrunk to fit.
 CANVAS = 480
 _LEVELS = ("pooled", "grid", "window")
+# A part of a view is written to every few seconds: one left alone for so long is nobody's.
+_ABANDONED_S = 3600
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -245,41 +248,52 @@ def build(
         A cache with at least those views.
 
     Raises:
-        CarjaxError: a photo is missing or cannot be decoded.
+        CarjaxError: a photo is missing or cannot be decoded, or the cache cannot be written.
     """
     cache = FeatureCache(cache_root(cache_dir) / key.digest())
     missing = [view for view in views if not cache.has(view)]
     if not missing or not len(data):
         return cache
-    cache.folder.mkdir(parents=True, exist_ok=True)
-    files.write(cache.folder / "key.json", json.dumps(key.to_json(), indent=1) + "\n")
-    devices = jax.local_device_count()
-    batch_size = -(-batch_size // devices) * devices
-    extract = make_extractor(
-        backbone,
-        params,
-        input_size=key.input_size,
-        cells=key.cells,
-        augmentation=key.augmentation,
-    )
-    total = len(missing) * len(data)
-    # Each process starts elsewhere; on a shared disk it then finds what the others have made.
-    first = jax.process_index() * len(missing) // jax.process_count()
-    for i, view in enumerate(missing[first:] + missing[:first]):
-        on_progress(i * len(data), total)
-        if cache.has(view):  # another process was faster
-            continue
-        _build_view(
-            cache,
-            data,
-            key.augmentation,
-            view,
-            extract,
-            batch_size,
-            functools.partial(_shifted, on_progress, i * len(data), total),
+    with writing(cache.folder, "or give another --cache_dir"):
+        cache.folder.mkdir(parents=True, exist_ok=True)
+        files.write(cache.folder / "key.json", json.dumps(key.to_json(), indent=1) + "\n")
+        _remove_abandoned(cache.folder)
+        devices = jax.local_device_count()
+        batch_size = -(-batch_size // devices) * devices
+        extract = make_extractor(
+            backbone,
+            params,
+            input_size=key.input_size,
+            cells=key.cells,
+            augmentation=key.augmentation,
         )
-    on_progress(total, total)
+        total = len(missing) * len(data)
+        # Each process starts elsewhere; on a shared disk it then finds what the others have made.
+        first = jax.process_index() * len(missing) // jax.process_count()
+        for i, view in enumerate(missing[first:] + missing[:first]):
+            on_progress(i * len(data), total)
+            if cache.has(view):  # another process was faster
+                continue
+            _build_view(
+                cache,
+                data,
+                key.augmentation,
+                view,
+                extract,
+                batch_size,
+                functools.partial(_shifted, on_progress, i * len(data), total),
+            )
+        on_progress(total, total)
     return cache
+
+
+def _remove_abandoned(folder: pathlib.Path) -> None:
+    """Removes what builds that were killed have left, and nothing that another one writes now."""
+    now = (folder / "key.json").stat().st_mtime  # just written, by the clock of that disk
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(FileNotFoundError):  # finished, or removed by another
+            if now - part.stat().st_mtime > _ABANDONED_S:
+                part.unlink()
 
 
 def _shifted(call: Callable[[int, int], None], offset: int, total: int, done: int) -> None:
@@ -298,18 +312,18 @@ def _build_view(
     """Writes the three files of one view, in constant memory."""
     with contextlib.ExitStack() as stack:
         paths = [stack.enter_context(files.replacing(cache.path(k, view))) for k in _LEVELS]
-        out: list[np.memmap] = []
+        # Not mapped: a process that writes to a map of a full disk is killed.
+        out = [stack.enter_context(path.open("wb")) for path in paths]
 
         def write(start: int, rows: int, features: Features, window: np.ndarray) -> None:
             levels = [np.asarray(features.pooled), np.asarray(features.grid), window]
-            if not out:
-                for path, level in zip(paths, levels, strict=True):
+            for file, level in zip(out, levels, strict=True):
+                if not start:
                     shape = (len(data), *level.shape[1:])
-                    out.append(
-                        np.lib.format.open_memmap(path, "w+", dtype=level.dtype, shape=shape)
-                    )
-            for array, level in zip(out, levels, strict=True):
-                array[start : start + rows] = level[:rows]
+                    header = np.lib.format.header_data_from_array_1_0(level) | {"shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(level[:rows].tobytes())
+                file.flush()  # so that `_remove_abandoned` sees that it is being written
             on_done(start + rows)
 
         # One batch is decoded and one is on its way while the devices compute a third.
@@ -328,5 +342,3 @@ def _build_view(
                 pending = (batch.start, rows, features, drawn.window(batch.scale))
         if pending is not None:
             write(*pending)
-        for array in out:
-            array.flush()
