@@ -1,13 +1,16 @@
 """Training: what is frozen stays, runs resume exactly, and each task learns what it should."""
 
 import csv
+import errno
 import functools
 import importlib.util
 import io
 import json
+import logging
 import math
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import struct
@@ -468,6 +471,78 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_stood(tiny, root, monke
     assert (root / "run" / "metrics.csv").read_bytes() == (
         root / "whole" / "metrics.csv"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupt_waits_for_the_checkpoint_and_a_second_one_does_not(
+    tmp_path, monkeypatch, again
+):
+    done = []
+
+    def close(self):
+        signal.raise_signal(signal.SIGTERM)
+        if again:
+            signal.raise_signal(signal.SIGINT)
+        done.append(True)
+
+    def terminated(number, frame):
+        raise KeyboardInterrupt(number)
+
+    monkeypatch.setattr(checkpoints.ocp.training.Checkpointer, "close", close)
+    before = {n: signal.signal(n, terminated) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            checkpoints.Checkpoints(tmp_path / "checkpoints").close()
+        assert all(signal.getsignal(n) is terminated for n in before)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert caught.value.args[0] == (signal.SIGINT if again else signal.SIGTERM)
+    assert done == ([] if again else [True])
+
+
+def test_a_checkpoint_that_the_disk_refuses_is_an_error_and_no_pages_of_it(
+    tmp_path, monkeypatch, capfd, caplog
+):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rng = np.random.default_rng(0)
+    state = {str(i): rng.random(2**15, np.float32) for i in range(20)}
+    kept = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))  # a full disk is not at hand
+    try:
+        kept.save(2, state)
+        with pytest.raises(OSError, match="File too large") as caught:
+            kept.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (caught.value.errno, caught.value.strerror) == (errno.EFBIG, "File too large")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def full(*args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+FULL = "^cannot write .*/run: No space left on device: free some and start the same command again$"
+
+
+def test_a_run_folder_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "write", full)
+    with pytest.raises(CarjaxError, match=FULL):
+        run_folder.RunFolder(tmp_path / "run").claim(settings(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tiny, root, monkeypatch):
+    config = settings(root, steps=2)
+    for place, name in ((checkpoints.Checkpoints, "save"), (loop.head_file, "save")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, full)
+            with pytest.raises(CarjaxError, match=FULL):
+                run(config, root)
+    assert run(config, root)["config"]["steps"] == 2
 
 
 @pytest.mark.slow

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -32,15 +39,36 @@ class Checkpoints(Closing):
             preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT),
             cleanup_tmp_directories=True,
         )
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
+        logging.getLogger("absl").addFilter(_not_of_orbax)
+
+    def _unraisable(self, ignored: Any) -> None:
+        """Leaves out what TensorStore tells of writes that were given up, once for each array."""
+        if str(ignored.exc_value) != "Event loop is closed":
+            self._hook(ignored)
 
     def close(self) -> None:
-        """Waits for the last write."""
-        self._checkpointer.close()
+        """Waits for the last write.
+
+        Raises:
+            OSError: it failed.
+        """
+        with _undisturbed():
+            self._checkpointer.close()
+        # Not after a failure, of which Orbax's threads may tell later still.
+        sys.unraisablehook = self._hook
 
     def save(self, step: int, state: Any) -> None:
-        """Starts writing the state after `step` steps; the arrays may be donated afterwards."""
+        """Starts writing the state after `step` steps; the arrays may be donated afterwards.
+
+        Raises:
+            OSError: the write before failed.
+        """
         # A copy on the host: the next chunk reuses the device's buffers.
-        self._checkpointer.save_async(step, _named(jax.device_get(state)))
+        named = _named(jax.device_get(state))
+        with _undisturbed():
+            self._checkpointer.save_async(step, named)
 
     def restore(self, like: Any, sharding: jax.sharding.Sharding) -> Any | None:
         """Reads the newest state.
@@ -74,6 +102,44 @@ class Checkpoints(Closing):
                 f"{way} ({one_line(error)[:300]})"
             ) from None
         return jax.tree.unflatten(jax.tree.structure(like), [found[k] for k in _named(like)])
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Lets an interrupt wait for the end of the block (a second one does not); failures: OSError.
+
+    An interrupt in the midst of Orbax leaves threads that cannot end.
+    """
+    before: dict[int, Any] = {}
+    came: list[int] = []
+
+    def hold(number: int, frame: Any) -> None:
+        came.append(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not None:  # it is Python's
+                before[number] = signal.signal(number, hold)
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise many types for a failed write
+        told = re.search(r"os_error_code='(\d+)'", str(error))
+        code = int(told[1]) if told else getattr(error, "errno", None)
+        raise OSError(code, os.strerror(code) if code else one_line(error)[:300]) from error
+    finally:
+        restore()
+    if came:
+        signal.raise_signal(came[0])
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Drops what Orbax logs, page by page, of failures that `Checkpoints` raises as well."""
+    return "orbax" not in record.pathname
 
 
 def _named(state: Any) -> dict[str, Any]:

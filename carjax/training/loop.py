@@ -70,7 +70,7 @@ def train_and_evaluate(
 
     Raises:
         UsageError: a setting is wrong.
-        CarjaxError: data are missing or broken, or `workdir` holds another run.
+        CarjaxError: data are missing or broken, `workdir` holds another run, or a disk is full.
     """
     # --- Check everything that can be checked before any photo is read. ---------------------------
     configs.check(config)
@@ -139,6 +139,7 @@ def train_and_evaluate(
 
     # --- Train in chunks; each ends with a line of metrics and a checkpoint. ----------------------
     with contextlib.ExitStack() as stack:
+        stack.enter_context(folder.writing())
         checkpoints = stack.enter_context(Checkpoints(folder.path / run_folder.CHECKPOINTS))
         show = stack.enter_context(progress.bars(quiet=quiet))
         state = checkpoints.restore(state, NamedSharding(mesh, PartitionSpec())) or state
@@ -184,7 +185,8 @@ def train_and_evaluate(
     folder.write_result(result)
     if primary:
         path = folder.path / run_folder.HEAD_FILE
-        head_file.save(config, task, head, result, weights_sha256, material, path)
+        with folder.writing():
+            head_file.save(config, task, head, result, weights_sha256, material, path)
     return result
 
 

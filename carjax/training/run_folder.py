@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -13,7 +14,7 @@ import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from carjax import files
+from carjax import errors, files
 from carjax.errors import CarjaxError, one_line
 from carjax.files import HEAD_FILE
 
@@ -127,9 +128,18 @@ class RunFolder:
         self.write(PREDICTIONS_FILE, buffer.getvalue())
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file whole, in the process that writes."""
+        """Writes a file whole, in the process that writes.
+
+        Raises:
+            CarjaxError: the disk refuses it.
+        """
         if self._writes:
-            files.write(self.path / name, data)
+            with self.writing():
+                files.write(self.path / name, data)
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """Says in one line that the disk refuses what the block writes into the folder."""
+        return errors.writing(self.path, "and start the same command again")
 
 
 class Curves:
