@@ -3,12 +3,15 @@
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 import score_files as files
 from test_score import (  # noqa: F401, fixtures
     BROKEN,
+    TIMEOUT_S,
     WORDS,
     environment,
     errors,
@@ -116,3 +119,24 @@ def test_a_decoder_that_a_worker_lacks_is_an_error_of_each_source(
     assert errors(tmp_path / "x") == [[str(mixed / name), says] for name in ("a.mp4", "c.mkv")]
     assert score(*words) == 0  # and here it goes on
     assert len(rows(tmp_path / "x")) == 9
+
+
+def test_a_run_that_is_asked_to_end_says_so(weights, tmp_path):  # noqa: F811
+    # In a process, and on a cluster, of its own.
+    with files.Server({"/stuck.jpg": files.picture(4)}, hold="/stuck.jpg") as server:
+        words = [f"{server.url}/stuck.jpg", f"--out={tmp_path / 'x'}", *weights, "--engine=ray"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "carjax", "score", *words],
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert server.held.wait(TIMEOUT_S)
+            process.terminate()
+            _, error = process.communicate(timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+            server.release.set()
+    assert process.returncode == 143, error[-3000:]
+    assert error.splitlines()[-1] == "carjax: interrupted"

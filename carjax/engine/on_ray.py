@@ -14,7 +14,9 @@ import json
 import logging
 import os
 import pathlib
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +54,11 @@ class RayEngine:
             import ray
         self._options = options
         if not ray.is_initialized():
+            before = signal.getsignal(signal.SIGTERM)
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            # Ray's own would end the process with a dump of its stacks.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
         # One copy in each machine's object store, whatever the number of actors.
         self._model = ray.put(_to_host(model))
 
