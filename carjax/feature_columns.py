@@ -75,19 +75,20 @@ class FeatureColumns:
         """Returns `ScoreTable.features` of rows, the grid empty where it is not in them.
 
         None where no features are in them.
+
+        Raises:
+            CarjaxError: a row lacks some.
         """
-        pooled, grid = (
-            rows.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            if name in rows.column_names
-            else np.zeros(0, np.float16)
-            for name in NAMES.values()
-        )
-        if NAMES["pooled"] not in rows.column_names:
+        pooled, grid = NAMES["pooled"], NAMES["grid"]
+        if pooled not in rows.column_names:
             return None
-        cells = self.cells if NAMES["grid"] in rows.column_names else 0
+        cells = self.cells if grid in rows.column_names else 0
+        cell_features = np.zeros(0, np.float16)
+        if cells:
+            cell_features = matrix(rows, grid, cells**2 * self.channels)
         return Features(
-            pooled.reshape(len(rows), self.pooled),
-            grid.reshape(len(rows), cells, cells, self.channels),
+            matrix(rows, pooled, self.pooled),
+            cell_features.reshape(len(rows), cells, cells, self.channels),
         )
 
     def check_weights(self, weights_sha256: str) -> None:
@@ -101,6 +102,18 @@ class FeatureColumns:
     def to_json(self) -> dict[str, Any]:
         """The JSON form; `FeatureColumns(**form)` inverts it."""
         return dataclasses.asdict(self)
+
+
+def matrix(rows: pa.Table, name: str, width: int) -> np.ndarray:
+    """Returns a column of lists as an array [N, width].
+
+    Raises:
+        CarjaxError: a row has no list, or one of another length.
+    """
+    lists = rows.column(name).combine_chunks()
+    if lists.null_count or not (lists.value_lengths().to_numpy() == width).all():
+        raise CarjaxError(f"its column {name} does not hold {width} numbers in every row")
+    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), width)
 
 
 def of_model(model: Model, level: Level) -> FeatureColumns:

@@ -26,7 +26,7 @@ from carjax.attributes import (
     attribute_to_json,
 )
 from carjax.errors import CarjaxError, UsageError, one_line
-from carjax.feature_columns import FeatureColumns
+from carjax.feature_columns import FeatureColumns, matrix
 from carjax.files import readable, replacing
 from carjax.table import ScoreTable
 
@@ -231,18 +231,11 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
     def column(name: str) -> np.ndarray:
         return rows.column(name).to_numpy()
 
-    def matrix(name: str, width: int) -> np.ndarray:
-        lists = rows.column(name).combine_chunks()
-        values = lists.flatten().to_numpy(zero_copy_only=False)
-        if lists.null_count or not (lists.value_lengths().to_numpy() == width).all():
-            raise CarjaxError(f"its column {name} does not hold {width} numbers in every row")
-        return values.reshape(len(rows), width)
-
     def measured(name: str) -> bool:
         return name in rows.column_names and len(rows) > 0 and not rows.column(name).null_count
 
     def optional(name: str) -> np.ndarray | None:
-        return matrix(name, _OPTIONAL[name]) if measured(name) else None
+        return matrix(rows, name, _OPTIONAL[name]) if measured(name) else None
 
     def of_classes(kind: str) -> dict[str, np.ndarray] | None:
         columns = {a.name: f"{a.name}_{kind}" for a in categorical}
@@ -258,11 +251,11 @@ def from_arrow(rows: pa.Table) -> tuple[ScoreTable, list[str]]:
         schema=schema,
         frame=column("frame"),
         time_s=column("time_s"),
-        probs={a.name: matrix(f"{a.name}_probs", len(a.classes)) for a in categorical},
+        probs={a.name: matrix(rows, f"{a.name}_probs", len(a.classes)) for a in categorical},
         entropy={a.name: column(f"{a.name}_entropy") for a in categorical},
         **azimuth,
         view_probs=(
-            matrix("view_probs", len(VIEWS))
+            matrix(rows, "view_probs", len(VIEWS))
             if angular
             else np.zeros((count, len(VIEWS)), np.float32)
         ),

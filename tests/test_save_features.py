@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from test_parquet import make_table
 from test_score import (  # noqa: F401, fixtures
     SAMPLE,
     built_once,
@@ -250,8 +251,6 @@ def test_what_features_are_is_that_of_the_model_that_scores(tiny_model):
 
 
 def test_a_table_without_features_has_none_to_write():
-    from test_parquet import make_table
-
     info = feature_columns.FeatureColumns("pooled", "tiny", "", 32, pooled=4, cells=0, channels=3)
     with pytest.raises(ValueError, match="without features"):
         parquet.to_arrow(make_table(), "a", info)
@@ -262,3 +261,20 @@ def test_a_table_without_features_has_none_to_write():
     back, _ = parquet.from_arrow(parquet.to_arrow(table, "a", info))
     np.testing.assert_array_equal(back.features.pooled, table.features.pooled)
     assert back.features.grid.shape == (3, 0, 0, 3)
+
+
+@pytest.mark.parametrize("last", [None, [1.0] * 5, [1.0] * 3])
+@pytest.mark.parametrize("name", FEATURES)
+def test_rows_that_lack_features_are_one_line(tmp_path, name, last):
+    info = feature_columns.FeatureColumns("grid", "b", "w", 64, pooled=4, cells=2, channels=1)
+    levels = Features(np.ones((3, 4), np.float16), np.ones((3, 2, 2, 1), np.float16))
+    table = dataclasses.replace(make_table(count=3), features=levels)
+    rows = parquet.to_arrow(table, "v.mp4", info)
+    i = rows.column_names.index(name)
+    lists = [*rows.column(i).to_pylist()[:-1], last]
+    rows = rows.set_column(i, name, pa.array(lists, pa.list_(pa.float16())))
+    pq.write_table(rows, tmp_path / "x.parquet")
+    match = rf"cannot read .*x\.parquet: its column {name} does not hold 4 numbers in every row$"
+    with pytest.raises(CarjaxError, match=match):
+        parquet.read(tmp_path / "x.parquet", features=True)
+    assert len(parquet.read(tmp_path / "x.parquet")[0]) == 3
