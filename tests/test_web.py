@@ -1,7 +1,10 @@
 """`carjax serve` over HTTP: a job from upload to zip, and its edits; with the network blocked."""
 
+import errno
 import io
 import json
+import pathlib
+import shutil
 import threading
 import zipfile
 
@@ -15,6 +18,7 @@ from web_server import ROOT, SAMPLE, serving
 from carjax import selection, video
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
+from carjax.web import results
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +192,35 @@ def test_photos_can_be_cut_to_the_car(server, job):
     assert any(w / h == pytest.approx(4 / 3, abs=0.02) for h, w, _ in shapes)
     assert server.client.put(f"/jobs/{job[0]}/crop", json={"crop": "none"}).status_code == 200
     assert picture(archive(server, job[0]).read("03_left.jpg")).shape == (360, 640, 3)
+
+
+def test_a_change_that_could_not_be_written_changes_nothing(server, job, tmp_path, monkeypatch):
+    folder = tmp_path / "job"
+    shutil.copytree(next(p for p in server.job_folders() if p.name == job[0]), folder)
+    views = chosen(server, job[0])["orientation"]["views"]
+    other = get(server, f"/jobs/{job[0]}/details").json()["alternatives"]["view_left"][0]["frame"]
+
+    def contents():
+        held = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        held.pop(pathlib.Path("original", f"{other}.jpg"), None)  # shown by nothing
+        return held
+
+    def full(table):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    before = contents()
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "series", full)  # the last thing that is computed
+        with pytest.raises(OSError, match="no space"):
+            results.crop(folder, "4:3")
+        assert contents() == before
+        with pytest.raises(OSError, match="no space"):
+            results.swap_photo(folder, "view_left", other)
+        assert contents() == before
+    results.redact(folder, views["rear"]["frame"], [(0.25, 0.5, 0.5, 0.25)])
+    content = json.loads((folder / "out" / "selection.json").read_text())
+    assert content["orientation"]["views"] == views
+    assert cv2.imread(str(folder / "small" / "view_front.jpg")).shape == (360, 640, 3)
 
 
 @pytest.mark.slow

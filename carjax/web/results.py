@@ -2,11 +2,13 @@
 
 Runs in a child process. The folder holds `out/` (as `carjax select` writes it), `original/` (each
 chosen frame, whole and untouched), `edits.json`, and what follows from these after every edit:
-`out/photos`, `out/selection.json`, `small/`, `details.json` and `photos.zip`.
+`out/photos`, `out/selection.json`, `small/`, `details.json` and `photos.zip`. An edit is written
+whole or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -25,6 +27,7 @@ from carjax.report.series import series
 from carjax.selection import smoothing, swap
 from carjax.table import ScoreTable
 
+EDITS = "edits.json"
 SMALL_SIDE = 960
 _SMALL_QUALITY = 85
 
@@ -33,17 +36,17 @@ class Edits:
     """What was changed by hand: the blurred regions of each frame, and the shape of the photos."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self._path = folder / "edits.json"
-        held = json.loads(self._path.read_text()) if self._path.exists() else {}
+        path = folder / EDITS
+        held = json.loads(path.read_text()) if path.exists() else {}
         self.boxes: dict[int, list[redaction.Box]] = {
             int(frame): [tuple(box) for box in boxes]
             for frame, boxes in held.get("boxes", {}).items()
         }
         self.crop: str = held.get("crop", "none")
 
-    def save(self) -> None:
-        """Writes them to the folder."""
-        files.write(self._path, json.dumps({"boxes": self.boxes, "crop": self.crop}))
+    def as_text(self) -> str:
+        """The content of `edits.json`."""
+        return json.dumps({"boxes": self.boxes, "crop": self.crop})
 
 
 def publish_first(folder: pathlib.Path) -> None:
@@ -54,7 +57,7 @@ def publish_first(folder: pathlib.Path) -> None:
         original = _original(folder, frame)
         if not original.exists():
             os.link(folder / "out" / path, original)
-    _publish(folder, content, table)
+    _publish(folder, content, table, Edits(folder))
 
 
 def swap_photo(folder: pathlib.Path, photo: str, frame: int) -> None:
@@ -69,7 +72,7 @@ def swap_photo(folder: pathlib.Path, photo: str, frame: int) -> None:
     if not original.exists():
         image = video.grab(_video(folder), {frame})[frame]
         files.write(original, _encoded(folder, table, frame, image))
-    _publish(folder, content, table)
+    _publish(folder, content, table, Edits(folder))
 
 
 def redact(folder: pathlib.Path, frame: int, boxes: Sequence[redaction.Box]) -> None:
@@ -88,8 +91,7 @@ def redact(folder: pathlib.Path, frame: int, boxes: Sequence[redaction.Box]) -> 
         raise UsageError(f"no photo is of frame {frame}")
     edits = Edits(folder)
     edits.boxes[frame] = [redaction.inside(box) for box in boxes]
-    edits.save()
-    _publish(folder, content, table)
+    _publish(folder, content, table, edits)
 
 
 def crop(folder: pathlib.Path, shape: str) -> None:
@@ -100,8 +102,7 @@ def crop(folder: pathlib.Path, shape: str) -> None:
     """
     edits = Edits(folder)
     edits.crop = photos.parse_crop(shape)
-    edits.save()
-    _publish(folder, *_read(folder))
+    _publish(folder, *_read(folder), edits)
 
 
 def small_frames(folder: pathlib.Path) -> None:
@@ -118,43 +119,52 @@ def small_frames(folder: pathlib.Path) -> None:
             return
 
 
-def _publish(folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable) -> None:
-    edits = Edits(folder)
-    exported: dict[str, np.ndarray] = {}
-    (folder / "small").mkdir(exist_ok=True)
-    encoded: dict[str, bytes] = {}
-    for path, frame in _frames(content).items():
-        original = _original(folder, frame).read_bytes()
-        image = _decoded(original)
-        edited = redaction.blurred(image, edits.boxes.get(frame, ()))
-        edited = photos.cropped(edited, table.box[table.row_of(frame)], edits.crop)
-        exported[path] = edited
-        same = edited is image
-        encoded[path] = original if same else _encoded(folder, table, frame, edited)
-        files.write(folder / "out" / path, encoded[path])
-        small = pictures.jpeg(pictures.shrunk(edited, SMALL_SIDE), _SMALL_QUALITY)
-        files.write(folder / "small" / pathlib.PurePath(path).name, small)
-    files.write(folder / "out" / result_folder.SELECTION, selection.as_text(content))
-    _write_zip(folder, content, table, exported, encoded)
-    details = {
-        "video": {key: value for key, value in content["video"].items() if key != "path"},
-        "crop": edits.crop,
-        "boxes": {str(frame): boxes for frame, boxes in edits.boxes.items() if boxes},
-        "polar": page.polar(content.get("orientation")),
-        "timelines": [
-            {"name": t.name, "heading": t.heading, "chart": t.chart, "note": t.note}
-            for t in page.timelines(content, table)
-        ],
-        "series": series(table),
-        "alternatives": {
-            photo: swap.next_best(table, content, photo) for photo in swap.photo_names(content)
-        },
-    }
-    files.write(folder / "details.json", json.dumps(details, allow_nan=False))
+def _publish(
+    folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable, edits: Edits
+) -> None:
+    with contextlib.ExitStack() as staged:
+        # All is renamed at the end, and only if all could be written: what the next edit starts
+        # from, which is here first, comes last.
+        def write(path: pathlib.Path, data: bytes) -> None:
+            staged.enter_context(files.replacing(path)).write_bytes(data)
+
+        write(folder / EDITS, edits.as_text().encode())
+        write(folder / "out" / result_folder.SELECTION, selection.as_text(content).encode())
+        exported: dict[str, np.ndarray] = {}
+        (folder / "small").mkdir(exist_ok=True)
+        encoded: dict[str, bytes] = {}
+        for path, frame in _frames(content).items():
+            original = _original(folder, frame).read_bytes()
+            image = _decoded(original)
+            edited = redaction.blurred(image, edits.boxes.get(frame, ()))
+            edited = photos.cropped(edited, table.box[table.row_of(frame)], edits.crop)
+            exported[path] = edited
+            same = edited is image
+            encoded[path] = original if same else _encoded(folder, table, frame, edited)
+            write(folder / "out" / path, encoded[path])
+            small = pictures.jpeg(pictures.shrunk(edited, SMALL_SIDE), _SMALL_QUALITY)
+            write(folder / "small" / pathlib.PurePath(path).name, small)
+        archive = staged.enter_context(files.replacing(folder / "photos.zip"))
+        _write_zip(archive, content, table, exported, encoded)
+        details = {
+            "video": {key: value for key, value in content["video"].items() if key != "path"},
+            "crop": edits.crop,
+            "boxes": {str(frame): boxes for frame, boxes in edits.boxes.items() if boxes},
+            "polar": page.polar(content.get("orientation")),
+            "timelines": [
+                {"name": t.name, "heading": t.heading, "chart": t.chart, "note": t.note}
+                for t in page.timelines(content, table)
+            ],
+            "series": series(table),
+            "alternatives": {
+                photo: swap.next_best(table, content, photo) for photo in swap.photo_names(content)
+            },
+        }
+        write(folder / "details.json", json.dumps(details, allow_nan=False).encode())
 
 
 def _write_zip(
-    folder: pathlib.Path,
+    path: pathlib.Path,
     content: Mapping[str, Any],
     table: ScoreTable,
     exported: Mapping[str, np.ndarray],
@@ -162,17 +172,14 @@ def _write_zip(
 ) -> None:
     names = photos.listing_names(content)
     listed = json.loads(json.dumps(content))
-    for path, choice in selection.photographed(listed).items():
-        choice["photo"] = names[path]
-    images = {names[path]: image for path, image in exported.items()}
+    for photo, choice in selection.photographed(listed).items():
+        choice["photo"] = names[photo]
+    images = {names[photo]: image for photo, image in exported.items()}
     html = report.page.render(listed, table, images)
-    with (
-        files.replacing(folder / "photos.zip") as temporary,
-        # Photos are compressed already.
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
-    ):
-        for path, name in names.items():
-            archive.writestr(name, encoded[path])
+    # Photos are compressed already.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for photo, name in names.items():
+            archive.writestr(name, encoded[photo])
         text = selection.as_text(listed)
         archive.writestr(result_folder.SELECTION, text, zipfile.ZIP_DEFLATED)
         archive.writestr(result_folder.REPORT, html, zipfile.ZIP_DEFLATED)
