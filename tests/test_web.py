@@ -160,6 +160,16 @@ def test_a_view_only_takes_a_frame_that_shows_it(server, job):
     assert server.client.put(f"/jobs/{job[0]}/photos/wheels", json={"frame": 0}).status_code == 422
 
 
+def test_an_edit_of_photos_that_have_changed_since_is_refused(server, job):
+    before = get(server, f"/jobs/{job[0]}").json()["revision"]
+    edit = {"crop": "4:3", "revision": before - 1}
+    answer = server.client.put(f"/jobs/{job[0]}/crop", json=edit)
+    assert answer.status_code == 409
+    assert "have changed meanwhile" in answer.json()["detail"]
+    assert get(server, f"/jobs/{job[0]}/details").json()["crop"] == "none"
+    assert get(server, f"/jobs/{job[0]}").json()["revision"] == before
+
+
 def test_a_blurred_region_is_so_in_every_export_and_can_be_taken_back(server, job):
     seats = chosen(server, job[0])["attributes"]["seats"]
     clear = picture(get(server, f"/jobs/{job[0]}/{seats['photo']}").content).astype(int)

@@ -25,7 +25,7 @@ from web_server import SAMPLE, serving
 from carjax.errors import CarjaxError
 from carjax.web import child, tasks
 from carjax.web import limits as bounds
-from carjax.web.jobs import Busy, Jobs, Missing
+from carjax.web.jobs import Busy, Jobs, Missing, Outdated
 from carjax.web.limits import Limits
 from carjax.web.process import Child, TaskDied, TaskOverrun
 
@@ -413,7 +413,7 @@ def test_what_an_edit_still_writes_goes_with_its_job(tmp_path):
             (job.folder / "late.jpg").touch()
 
         jobs._help = edits
-        first, second = (asyncio.create_task(jobs.edit(job, "crop")) for _ in range(2))
+        first, second = (asyncio.create_task(jobs.edit(job, None, "crop")) for _ in range(2))
         await asyncio.sleep(0)
         removal = asyncio.create_task(jobs.remove(job))
         await asyncio.sleep(0)
@@ -423,6 +423,26 @@ def test_what_an_edit_still_writes_goes_with_its_job(tmp_path):
             await second
         await removal
         assert not job.folder.exists()
+
+    asyncio.run(run())
+
+
+def test_of_two_edits_of_one_revision_the_second_is_refused(tmp_path):
+    async def run():
+        jobs, job = with_a_result(tmp_path)
+        done = []
+
+        async def edits(task, **arguments):
+            done.append(arguments["shape"])
+
+        jobs._help = edits
+        first = jobs.edit(job, 0, "crop", shape="4:3")
+        second = jobs.edit(job, 0, "crop", shape="16:9")
+        _, refusal = await asyncio.gather(first, second, return_exceptions=True)
+        assert isinstance(refusal, Outdated)
+        await jobs.edit(job, 1, "crop", shape="none")
+        await jobs.edit(job, None, "crop", shape="16:9")  # as clients do that know no revision
+        assert (done, job.revision) == (["4:3", "none", "16:9"], 3)
 
     asyncio.run(run())
 

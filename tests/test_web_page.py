@@ -305,6 +305,31 @@ def test_a_refused_crop_is_told_and_undone(visit, job):
     assert page.is_checked('input[name="crop"][value="none"]')
 
 
+def test_a_change_in_another_window_is_shown_and_not_undone(visit, server):
+    identity = server.submit(name="two windows.mp4")
+    page = visit(f"/#{identity}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    frame = server.client.get(f"/jobs/{identity}/selection.json").json()["orientation"]["views"][
+        "front"
+    ]["frame"]
+    blur = f"/jobs/{identity}/frames/{frame}/blur"
+    open_blur(page, "view_front")
+    page.click(".layer")
+    boxes = [[0.1, 0.1, 0.2, 0.2]]
+    assert server.client.put(blur, json={"boxes": boxes}).status_code == 200
+    page.click("#save-blur")
+    page.wait_for_selector("#result-problem:not([hidden])")
+    assert "have changed meanwhile" in page.inner_text("#result-problem")
+    assert not page.locator("dialog").evaluate("(d) => d.open")
+    details = server.client.get(f"/jobs/{identity}/details").json()
+    assert details["boxes"] == {str(frame): boxes}
+    open_blur(page, "view_front")
+    assert page.locator(".region").count() == 1
+    page.keyboard.press("Escape")
+    page.check('input[value="4:3"]', force=True)  # it knows the revision now
+    page.wait_for_function("() => document.getElementById('saved').textContent.includes('4:3')")
+
+
 def test_a_late_answer_does_not_close_another_photo(visit, server):
     identity = server.submit(name="slow.mp4")
     page = visit(f"/#{identity}")

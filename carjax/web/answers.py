@@ -63,13 +63,21 @@ class Problem(BaseModel):
     detail: str
 
 
-class FrameChoice(BaseModel):
+class Edit(BaseModel):
+    """What every edit may say."""
+
+    revision: int | None = Field(
+        None, description="The job's revision that it is based on: if there is a newer one, 409."
+    )
+
+
+class FrameChoice(Edit):
     """Another frame for a photo."""
 
     frame: int = Field(description="A scored frame, as in `selection.json`.", ge=0)
 
 
-class Regions(BaseModel):
+class Regions(Edit):
     """What to blur."""
 
     boxes: list[tuple[float, float, float, float]] = Field(
@@ -77,7 +85,7 @@ class Regions(BaseModel):
     )
 
 
-class Shape(BaseModel):
+class Shape(Edit):
     """How photos are cut."""
 
     crop: Literal["none", "4:3", "16:9"]

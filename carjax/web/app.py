@@ -23,7 +23,7 @@ from carjax.errors import CarjaxError, UsageError
 from carjax.listing import known as statements
 from carjax.web import answers, upload
 from carjax.web.bodies import SmallBodies
-from carjax.web.jobs import Busy, Job, Jobs, Missing
+from carjax.web.jobs import Busy, Job, Jobs, Missing, Outdated
 from carjax.web.process import NoCar, TaskDied, TaskOverrun
 
 _PACKAGE = pathlib.Path(str(importlib.resources.files("carjax")))
@@ -55,6 +55,7 @@ _STATUS = {
     Missing: 404,
     upload.TooLarge: 413,
     upload.TooSlow: 408,
+    Outdated: 409,
     Busy: 503,
     TaskOverrun: 503,
     TaskDied: 422,
@@ -102,7 +103,7 @@ PhotoName = Annotated[
     str, Path(description="An attribute, or `view_` and a view.", pattern=r"^[\w-]{1,64}$")
 ]
 _REFUSED: dict[int | str, dict[str, Any]] = {404: {"model": answers.Problem}}
-_REFUSED_EDIT = _REFUSED | {422: {"model": answers.Problem}}
+_REFUSED_EDIT = _REFUSED | {code: {"model": answers.Problem} for code in (409, 422)}
 
 
 def create_app(jobs: Jobs) -> FastAPI:
@@ -326,21 +327,22 @@ def _add_edits(app: FastAPI, jobs: Jobs) -> None:
     async def swap(id: Id, photo: PhotoName, choice: answers.FrameChoice) -> answers.JobStatus:
         """Takes another frame for a photo; `selection.json`, report and zip follow."""
         job = jobs.done(id)
-        await jobs.edit(job, "swap", photo=photo, frame=choice.frame)
+        await jobs.edit(job, choice.revision, "swap", photo=photo, frame=choice.frame)
         return _status(jobs, job)
 
     @app.put("/jobs/{id}/frames/{frame}/blur", tags=["edits"], responses=_REFUSED_EDIT)
     async def redact(id: Id, frame: FrameIndex, regions: answers.Regions) -> answers.JobStatus:
         """Blurs regions of a chosen frame in every export of it; an empty list takes them back."""
         job = jobs.done(id)
-        await jobs.edit(job, "redact", frame=frame, boxes=[list(b) for b in regions.boxes])
+        boxes = [list(box) for box in regions.boxes]
+        await jobs.edit(job, regions.revision, "redact", frame=frame, boxes=boxes)
         return _status(jobs, job)
 
     @app.put("/jobs/{id}/crop", tags=["edits"], responses=_REFUSED_EDIT)
     async def crop(id: Id, shape: answers.Shape) -> answers.JobStatus:
         """Cuts all photos to the car with a margin, or not."""
         job = jobs.done(id)
-        await jobs.edit(job, "crop", shape=shape.crop)
+        await jobs.edit(job, shape.revision, "crop", shape=shape.crop)
         return _status(jobs, job)
 
 

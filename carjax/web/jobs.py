@@ -46,6 +46,10 @@ class Missing(CarjaxError):
     """There is no such job (any more)."""
 
 
+class Outdated(CarjaxError):
+    """The edit is based on photos that have changed since."""
+
+
 @dataclasses.dataclass(eq=False)
 class Job:
     """One upload and what became of it.
@@ -253,15 +257,27 @@ class Jobs:
 
     # ------------------------------------------------------------------ a finished job
 
-    async def edit(self, job: Job, task: str, **arguments: Any) -> None:
+    async def edit(self, job: Job, revision: int | None, task: str, **arguments: Any) -> None:
         """Runs one of the tasks that change a finished job.
+
+        Args:
+            job: what to change.
+            revision: that the change is based on; None: whichever there is.
+            task: of `tasks.TASKS`.
+            **arguments: of the task.
 
         Raises:
             TaskFailed: the change makes no sense.
+            Outdated: there is a newer revision.
             Missing: the job was deleted meanwhile.
         """
         async with job.editing:
             self.get(job.id)
+            if revision not in (None, job.revision):
+                raise Outdated(
+                    "the photos have changed meanwhile, perhaps in another window: look at them, "
+                    "and change them again"
+                )
             await self._help(task, folder=str(job.folder), **arguments)
             job.change(revision=job.revision + 1)
 

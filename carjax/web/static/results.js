@@ -18,16 +18,32 @@ export function showResults(root, results) {
   render(current);
 }
 
-/** Sends a change and shows the result; `focus` finds the element that gets the focus then. */
+/**
+ * Sends a change and shows the result; `focus` finds the element that gets the focus then.
+ * Where the photos have changed meanwhile, shows them as they are, and throws what was said.
+ */
 export async function change(state, path, body, said, focus) {
-  const job = await ask(`/jobs/${state.job.id}/${path}`, "PUT", body);
+  const address = `/jobs/${state.job.id}`;
+  let job;
+  try {
+    job = await ask(`${address}/${path}`, "PUT", { ...body, revision: state.job.revision });
+  } catch (error) {
+    if (error.status === 409) await refresh(state, await ask(address));
+    throw error;
+  }
+  if (!(await refresh(state, job))) return;
+  state.root.querySelector(focus)?.focus({ preventScroll: true });
+  find("saved").textContent = said;
+}
+
+/** Shows the photos as they are now; false if the page shows something else by then. */
+async function refresh(state, job) {
   Object.assign(state, await fetchResults(job));
-  if (state !== current || find("results").hidden) return; // the page shows something else by now
+  if (state !== current || find("results").hidden) return false;
   const top = window.scrollY;
   render(state);
   window.scrollTo(0, top);
-  state.root.querySelector(focus)?.focus({ preventScroll: true });
-  find("saved").textContent = said;
+  return true;
 }
 
 /** Says above the photos what went wrong. */

@@ -75,6 +75,7 @@ function show(state, name, shown) {
       dialog.close();
       state.root.querySelector(`[data-photo="${name}"]`)?.focus();
     } catch (error) {
+      if (here() && error.status === 409) dialog.close(); // it shows what is no more
       if (here()) tell(error.message);
       else if (!find("results").hidden) complain(error.message);
     } finally {
