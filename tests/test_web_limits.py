@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import urllib.parse
 
 import av
@@ -23,11 +25,11 @@ import pytest
 from web_server import SAMPLE, serving
 
 from carjax.errors import CarjaxError
-from carjax.web import child, tasks
+from carjax.web import app, child, tasks, upload
 from carjax.web import limits as bounds
 from carjax.web.jobs import Busy, Jobs, Missing, Outdated
 from carjax.web.limits import Limits
-from carjax.web.process import Child, TaskDied, TaskOverrun
+from carjax.web.process import Child, NoRoom, TaskDied, TaskOverrun
 
 FLAGS = ("--megabytes=3", "--seconds=20", "--megapixels=1", "--queue=4", "--idle_seconds=2")
 # As RGB, a frame of the bomb below has 300 MB.
@@ -344,6 +346,68 @@ def test_memory_is_told_as_such_whoever_runs_out_of_it(monkeypatch):
 
     assert "the model needs more memory than --memory_gb" in asyncio.run(run("load"))
     assert "film at a lower resolution" in asyncio.run(run("select"))
+
+
+def test_a_full_disk_is_told_as_such(monkeypatch):
+    def raises(report):
+        try:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        except OSError as error:
+            raise CarjaxError("cannot write out; give another --out") from error
+
+    monkeypatch.setitem(tasks.TASKS, "load", raises)
+    answers = io.StringIO()
+    child._answer("load", {}, answers)
+    start = asyncio.create_subprocess_exec
+    says = f"input(); print({answers.getvalue()!r}, flush=True); input()"
+
+    async def run():
+        monkeypatch.setattr(
+            asyncio,
+            "create_subprocess_exec",
+            lambda *words, **rest: start(sys.executable, "-c", says, **rest),
+        )
+        full = Child(100_000_000)
+        with pytest.raises(NoRoom, match="no room left; try again later"):
+            await full.run("select", {}, seconds=60)
+        await full.close()
+
+    asyncio.run(run())
+
+
+def test_an_upload_that_fills_the_disk_is_told_that_there_is_no_room(tmp_path, monkeypatch):
+    def full(form, data, start, end):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(upload._Form, "_part_data", full)
+    jobs = Jobs(Limits())
+    jobs._root = tmp_path
+
+    async def run():
+        transport = httpx.ASGITransport(app.create_app(jobs))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/jobs", files={"video": ("a.mp4", b"bytes")})
+
+    answer = asyncio.run(run())
+    assert detail(answer) == (503, "the server has no room left; try again later")
+    assert int(answer.headers["retry-after"]) == 60
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_room_is_kept_for_the_uploads_that_are_coming(tmp_path, monkeypatch):
+    async def run():
+        jobs = Jobs(Limits())
+        jobs._root = tmp_path
+        free = 2.5 * jobs.limits.bytes + 500_000_000
+        monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=free))
+        first = jobs.reserve()
+        jobs.reserve()
+        with pytest.raises(Busy, match="no room left"):
+            jobs.reserve()
+        first.change(state="queued")
+        jobs.reserve()
+
+    asyncio.run(run())
 
 
 def test_failed_jobs_take_no_place_of_results(tmp_path):

@@ -24,7 +24,8 @@ from carjax.listing import known as statements
 from carjax.web import answers, upload
 from carjax.web.bodies import SmallBodies
 from carjax.web.jobs import Busy, Job, Jobs, Missing, Outdated
-from carjax.web.process import NoCar, TaskDied, TaskOverrun
+from carjax.web.limits import NO_ROOM, is_full
+from carjax.web.process import NoCar, NoRoom, TaskDied, TaskOverrun
 
 _PACKAGE = pathlib.Path(str(importlib.resources.files("carjax")))
 _STATIC = _PACKAGE / "web" / "static"
@@ -57,6 +58,7 @@ _STATUS = {
     upload.TooSlow: 408,
     Outdated: 409,
     Busy: 503,
+    NoRoom: 503,
     TaskOverrun: 503,
     TaskDied: 422,
     NoCar: 422,
@@ -154,6 +156,8 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     headers = {"Connection": "close"} if request.method == "POST" else {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(round(error.retry_s))
+    elif isinstance(error, NoRoom):
+        headers["Retry-After"] = "60"
     return JSONResponse({"detail": str(error)}, _STATUS.get(type(error), 422), headers)
 
 
@@ -245,9 +249,11 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
             raise  # nobody is there to answer
         except BaseException as error:
             await jobs.remove(job)
+            if is_full(error):
+                error = Busy(NO_ROOM, 60)
             if isinstance(error, CarjaxError) and not isinstance(error, upload.TooSlow):
                 await _linger(request, jobs.limits.bytes)
-            raise
+            raise error
         response.headers["Location"] = f"/jobs/{job.id}"
         return _status(jobs, job)
 

@@ -11,6 +11,7 @@ import traceback
 from typing import Any, TextIO
 
 from carjax.errors import CarjaxError, one_line
+from carjax.web.limits import NO_ROOM, is_full
 
 
 def main(memory_bytes: int) -> None:
@@ -52,9 +53,13 @@ def _answer(task: str, arguments: dict[str, Any], answers: TextIO) -> None:
 
     try:
         send({"result": tasks.TASKS[task](report=send, **arguments)})
-    except CarjaxError as error:
-        send({"error": one_line(error), "kind": type(error).__name__})
     except Exception as error:
+        if is_full(error):
+            send({"error": NO_ROOM, "kind": "room"})
+            return
+        if isinstance(error, CarjaxError):
+            send({"error": one_line(error), "kind": type(error).__name__})
+            return
         # XLA has its own way to say that there is no memory left.
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             send({"error": one_line(error), "kind": "memory"})

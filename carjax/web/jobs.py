@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
 from carjax.errors import CarjaxError
-from carjax.web.limits import Limits
+from carjax.web.limits import NO_ROOM, Limits
 from carjax.web.process import Child, NoCar, TaskFailed
 from carjax.web.upload import Upload
 
@@ -29,7 +29,7 @@ _HELPERS = 2
 _HELPER_BYTES = 3_000_000_000
 _HELPER_SECONDS = 60.0
 _LOAD_SECONDS = 600.0
-# Disk that must stay free after the largest upload.
+# Disk that must stay free after the largest uploads.
 _SPARE_BYTES = 500_000_000
 _SWEEP_SECONDS = 5.0
 
@@ -176,8 +176,9 @@ class Jobs:
         if sum(job.state == "done" for job in self._jobs.values()) >= self.limits.keep:
             raise Busy("the server keeps as many results as it can; try again later", 60)
         free = shutil.disk_usage(self._root).free
-        if free < self.limits.bytes + _SPARE_BYTES:
-            raise Busy("the server has no room left; try again later", 60)
+        uploads = 1 + sum(job.state == "uploading" for job in self._jobs.values())
+        if free < uploads * self.limits.bytes + _SPARE_BYTES:
+            raise Busy(NO_ROOM, 60)
         identity = secrets.token_urlsafe(16)
         job = Job(identity, self._root / identity)
         (job.folder / "video").mkdir(parents=True)

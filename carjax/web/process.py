@@ -30,6 +30,10 @@ class NoCar(TaskFailed):
     """The video shows no car."""
 
 
+class NoRoom(TaskFailed):
+    """The disk is full."""
+
+
 class TaskOverrun(TaskFailed):
     """The task took too long."""
 
@@ -123,8 +127,8 @@ class Child:
             if "error" in message:
                 if message["kind"] == "memory":
                     break
-                kind = NoCar if message["kind"] == "NoCarError" else TaskFailed
-                raise kind(message["error"])
+                kinds = {"NoCarError": NoCar, "room": NoRoom}
+                raise kinds.get(message["kind"], TaskFailed)(message["error"])
             report(message)
         await self.close()
         if task in ("load", "warm"):
