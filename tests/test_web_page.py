@@ -409,6 +409,47 @@ def test_a_server_that_does_not_answer_is_told(visit, job):
     assert "The server does not answer" in page.inner_text("#doing")
 
 
+def test_one_lost_answer_makes_the_page_forget_nothing(visit, server, job):
+    page = visit("/")
+    lost = [f"/jobs/{job}", f"/jobs/{job}/details"]
+
+    def once(route):
+        path = route.request.url.removeprefix(server.address)
+        if path not in lost:
+            return route.continue_()
+        assert page.url.endswith(f"#{job}")
+        lost.remove(path)
+        return route.abort()
+
+    page.route(f"**/jobs/{job}**", once)
+    page.evaluate(f"location.hash = '#{job}'")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "The server does not answer" in page.inner_text("#problem")
+    page.wait_for_selector(DONE)
+    assert lost == []
+    assert page.url.endswith(f"#{job}")
+    assert page.locator("#problem").evaluate("(p) => p.hidden")
+
+
+def test_a_page_that_came_before_its_server_waits_for_it(visit):
+    page = visit()
+    answers = [
+        lambda route: route.abort(),
+        lambda route: route.fulfill(status=503, json={"detail": "the server is starting"}),
+    ]
+    page.route(
+        "**/about", lambda route: (answers.pop(0) if answers else type(route).continue_)(route)
+    )
+    page.reload()
+    for says in ("The server does not answer", "The server is starting"):
+        page.wait_for_function(
+            "(t) => document.getElementById('problem').textContent.includes(t)", arg=says
+        )
+    page.wait_for_selector("body[data-ready]")
+    assert page.is_hidden("#problem")
+    assert page.is_enabled("#record")
+
+
 def test_going_back_works_while_the_browser_asks_for_the_camera(visit):
     page = visit()
     page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => new Promise(() => null); }")

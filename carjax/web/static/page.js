@@ -304,12 +304,22 @@ function duration(seconds) {
   return `${Math.round(seconds / 3600)} hours`;
 }
 
+/** Ends what the page was doing; the address names no job any more. */
 function fail(text) {
   turnTo();
   history.replaceState(null, "", "/");
   show("start", !text);
   complain(text);
   if (text) find("problem").focus();
+}
+
+/** Looks again for the job that the address names, unless it is gone. */
+function retry(error) {
+  if (error.status === 404) return fail(error.message);
+  const mine = turnTo();
+  if (find("start").hidden) show("start", false);
+  complain(`${error.message} Trying again.`);
+  setTimeout(() => mine === turn && resume(), RETRY_MS);
 }
 
 async function open(job) {
@@ -322,7 +332,7 @@ async function open(job) {
     document.title = `${job.name} – carjax`;
     show("results");
   } catch (error) {
-    if (mine === turn) fail(error.message);
+    if (mine === turn) retry(error);
   }
 }
 
@@ -353,21 +363,31 @@ async function begin() {
     });
   }
   window.addEventListener("popstate", resume);
-  try {
-    let now = await ask("/about");
-    while (!now.attributes.length) {
-      await new Promise((done) => setTimeout(done, 500));
-      now = await ask("/about");
-    }
-    about = now;
-  } catch (error) {
-    return complain(error.message);
-  }
+  about = await whatThereIs();
   offer();
   find("go").disabled = find("record").disabled = false;
   if (file) choose(file); // now that its limit is known
   document.body.dataset.ready = "true";
   await resume();
+}
+
+/** What the server offers, once its model is loaded; asks until it says so. */
+async function whatThereIs() {
+  let silent = false;
+  for (;;) {
+    let wait = 500;
+    try {
+      const now = await ask("/about");
+      if (silent) complain("");
+      silent = false;
+      if (now.attributes.length) return now;
+    } catch (error) {
+      silent = true;
+      complain(`${error.message} Trying again.`);
+      wait = RETRY_MS;
+    }
+    await new Promise((done) => setTimeout(done, wait));
+  }
 }
 
 /** Shows the job that the address names, if it does. */
@@ -378,11 +398,12 @@ async function resume() {
   try {
     const job = await ask(`/jobs/${id}`);
     if (mine !== turn) return;
+    complain("");
     if (job.state === "done") open(job);
     else if (job.state === "failed") fail(job.error);
     else follow(job);
   } catch (error) {
-    if (mine === turn) fail(error.message);
+    if (mine === turn) retry(error);
   }
 }
 
