@@ -1,10 +1,13 @@
 """`carjax serve` over HTTP: a job from upload to zip, and its edits; with the network blocked."""
 
 import errno
+import fcntl
 import io
 import json
+import os
 import pathlib
 import shutil
+import signal
 import threading
 import zipfile
 
@@ -384,6 +387,28 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path, capsys):
     (tmp_path / "model.safetensors").write_bytes(b"none")
     with serving(tmp_path, f"--model={tmp_path / 'model.safetensors'}") as server:
         assert server.process.wait(60) == 1
+
+
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="SIGHUP is ignored here (nohup)"
+)
+def test_no_upload_stays_on_disk_after_a_hangup_or_a_kill(tmp_path):
+    killed, alive = tmp_path / "carjax-serve-killed", tmp_path / "carjax-serve-alive"
+    for folder in (killed, alive):
+        (folder / "job" / "video").mkdir(parents=True)
+        (folder / "job" / "video" / "a.mp4").touch()
+    lock = os.open(alive, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with serving(tmp_path) as server:
+        assert get(server, "/about")
+        own = {*tmp_path.glob("carjax-serve-*")} - {alive}
+        assert len(own) == 1
+        assert not killed.exists()
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(30) == 0
+    assert [*tmp_path.glob("carjax-serve-*")] == [alive]
+    assert (alive / "job" / "video" / "a.mp4").exists()
+    os.close(lock)
 
 
 def test_the_wheel_holds_the_page():

@@ -7,16 +7,20 @@ import dataclasses
 import math
 import os
 import pathlib
+import signal
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError, needing
 from carjax.web.limits import Limits
+
+if TYPE_CHECKING:
+    import uvicorn
 
 SYNOPSIS = """usage: carjax serve
 
@@ -95,7 +99,7 @@ def main(argv: list[str]) -> int:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"carjax: http://{shown}:{port} (Ctrl-C ends it)", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt), _ending_with_the_terminal(server):
             server.run(sockets=[listener])
     if reasons:
         raise CarjaxError(reasons[0])
@@ -105,6 +109,20 @@ def main(argv: list[str]) -> int:
 def _absolute(path: str | None) -> str | None:
     """A file's full path, for a process that works elsewhere; a bundle's name stays as it is."""
     return os.fspath(pathlib.Path(path).absolute()) if path and os.path.exists(path) else path
+
+
+@contextlib.contextmanager
+def _ending_with_the_terminal(server: uvicorn.Server) -> Iterator[None]:
+    """A terminal that is closed ends the server as Ctrl-C does: uploads must not stay on disk."""
+    # Under nohup it is ignored, and stays so.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, lambda number, frame: setattr(server, "should_exit", True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import fcntl
+import os
 import pathlib
 import secrets
 import shutil
@@ -32,6 +34,7 @@ _LOAD_SECONDS = 600.0
 # Disk that must stay free after the largest uploads.
 _SPARE_BYTES = 500_000_000
 _SWEEP_SECONDS = 5.0
+_FOLDER = "carjax-serve-"
 
 
 class Busy(CarjaxError):
@@ -138,13 +141,15 @@ class Jobs:
         self._loaded = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._root = pathlib.Path()
+        self._lock = -1
         # Of earlier jobs: frames scored a second, seconds from the last frame to the end.
         self._rate: float | None = None
         self._tail: float | None = None
 
     async def start(self) -> None:
-        """Makes the folder and starts loading the model."""
-        self._root = pathlib.Path(tempfile.mkdtemp(prefix="carjax-serve-"))
+        """Makes the folder, removes those of servers that were killed, and loads the model."""
+        await asyncio.to_thread(_remove_left)
+        self._root, self._lock = _make_root()
         self._tasks = [asyncio.create_task(self._serve()), asyncio.create_task(self._sweep())]
 
     async def close(self) -> None:
@@ -156,6 +161,7 @@ class Jobs:
         for child in (self._scorer, *self._all_helpers):
             await child.close()
         await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
+        os.close(self._lock)
 
     @property
     def full(self) -> bool:
@@ -417,3 +423,27 @@ class Jobs:
             for job in list(self._jobs.values()):
                 if job.finished and job.used < oldest and not job.editing.locked():
                     await self.remove(job)
+
+
+def _make_root() -> tuple[pathlib.Path, int]:
+    """A folder for a server and the handle of its lock, which goes with the process."""
+    while True:
+        root = pathlib.Path(tempfile.mkdtemp(prefix=_FOLDER))
+        lock = os.open(root, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if root.exists():
+            return root, lock
+        os.close(lock)  # another server took it for one that was left, just before it was locked
+
+
+def _remove_left() -> None:
+    """Removes the folders of servers that were killed: nobody holds their lock."""
+    for root in pathlib.Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        try:
+            lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue  # not ours
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(root, ignore_errors=True)
+        os.close(lock)
