@@ -315,6 +315,44 @@ def test_another_site_cannot_send_a_visitor_here(server):
 
 
 @pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("{own}", 404),
+        ("http://evil.example", 403),
+        ("http://localhost:1", 403),
+        ("http://127.0.0.1", 403),
+        ("null", 403),
+    ],
+)
+def test_a_change_must_come_from_the_own_page(server, origin, status):
+    headers = {"Origin": origin.format(own=server.address)}
+    answer = server.client.delete("/jobs/none", headers=headers)
+    assert answer.status_code == status, answer.text
+    assert server.client.get("/about", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:9999", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 403),
+        ("evil.example:8000", 403),
+        ("localhost.evil.example", 403),
+        ("192.168.0.2", 403),
+        ("[::1", 403),
+    ],
+)
+def test_a_local_server_answers_to_its_own_names_alone(server, host, status):
+    answer = server.client.get("/about", headers={"Host": host})
+    assert answer.status_code == status
+    if status == 403:
+        assert "--host opens it to others" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
     ("fields", "says"),
     [
         ({"attributes": "type,wheels"}, "wheels"),

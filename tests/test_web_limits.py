@@ -136,7 +136,7 @@ def head(length=None):
     body = '--b\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\n'
     size = f"Content-Length: {length}" if length else "Transfer-Encoding: chunked"
     start = (
-        "POST /jobs HTTP/1.1\r\nHost: x\r\n"
+        "POST /jobs HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: multipart/form-data; boundary=b\r\n{size}\r\n\r\n"
     )
     return start.encode(), body.encode()
@@ -375,6 +375,17 @@ def test_a_full_disk_is_told_as_such(monkeypatch):
     asyncio.run(run())
 
 
+def asked(jobs, method, path, *, local=False, **rest):
+    """The answer to a request, without a server."""
+
+    async def run():
+        transport = httpx.ASGITransport(app.create_app(jobs, local=local))
+        async with httpx.AsyncClient(transport=transport, base_url="http://car.example") as client:
+            return await client.request(method, path, **rest)
+
+    return asyncio.run(run())
+
+
 def test_an_upload_that_fills_the_disk_is_told_that_there_is_no_room(tmp_path, monkeypatch):
     def full(form, data, start, end):
         raise OSError(errno.ENOSPC, "no space left on device")
@@ -383,12 +394,7 @@ def test_an_upload_that_fills_the_disk_is_told_that_there_is_no_room(tmp_path, m
     jobs = Jobs(Limits())
     jobs._root = tmp_path
 
-    async def run():
-        transport = httpx.ASGITransport(app.create_app(jobs))
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.post("/jobs", files={"video": ("a.mp4", b"bytes")})
-
-    answer = asyncio.run(run())
+    answer = asked(jobs, "POST", "/jobs", files={"video": ("a.mp4", b"bytes")})
     assert detail(answer) == (503, "the server has no room left; try again later")
     assert int(answer.headers["retry-after"]) == 60
     assert list(tmp_path.iterdir()) == []
@@ -530,6 +536,14 @@ def test_old_results_are_deleted_by_themselves(tmp_path):
         assert second.folder.exists()
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_a_server_for_others_answers_to_any_name(tmp_path):
+    jobs = Jobs(Limits())
+    assert asked(jobs, "GET", "/about").status_code == 200
+    assert asked(jobs, "GET", "/about", local=True).status_code == 403
+    own = {"Origin": "https://car.example"}  # of a proxy that ends the encryption
+    assert asked(jobs, "DELETE", "/jobs/none", headers=own).status_code == 404
 
 
 def test_limits_are_positive_numbers():

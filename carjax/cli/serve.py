@@ -85,18 +85,18 @@ def main(argv: list[str]) -> int:
         weights=_absolute(values.backbone_weights),
         failed=failed,
     )
-    config = uvicorn.Config(
-        app.create_app(queue),
-        log_config=None,  # its own would close the handlers of whoever calls this function
-        log_level="warning",
-        access_log=False,  # a job's id is its password
-        timeout_graceful_shutdown=2,
-        server_header=False,
-        limit_concurrency=200,
-    )
-    server = uvicorn.Server(config)
     with _listening(values.host, values.port) as listener:
         host, port = listener.getsockname()[:2]
+        config = uvicorn.Config(
+            app.create_app(queue, local=app.is_local(host)),
+            log_config=None,  # its own would close the handlers of whoever calls this function
+            log_level="warning",
+            access_log=False,  # a job's id is its password
+            timeout_graceful_shutdown=2,
+            server_header=False,
+            limit_concurrency=200,
+        )
+        server = uvicorn.Server(config)
         shown = f"[{host}]" if ":" in host else host
         print(f"carjax: http://{shown}:{port} (Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt), _ending_with_the_terminal(server):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.resources
+import ipaddress
 import pathlib
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
@@ -108,8 +111,14 @@ _REFUSED: dict[int | str, dict[str, Any]] = {404: {"model": answers.Problem}}
 _REFUSED_EDIT = _REFUSED | {code: {"model": answers.Problem} for code in (409, 422)}
 
 
-def create_app(jobs: Jobs) -> FastAPI:
-    """Returns the application; `jobs` starts and ends with it."""
+def create_app(jobs: Jobs, *, local: bool = False) -> FastAPI:
+    """Returns the application; `jobs` starts and ends with it.
+
+    Args:
+        jobs: the queue.
+        local: it answers to this computer's own names alone: another name may be that of a site
+            which has it point here, to read what a visitor's browser may see.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -128,7 +137,7 @@ def create_app(jobs: Jobs) -> FastAPI:
         lifespan=lifespan,
     )
     app.add_middleware(SmallBodies, idle_seconds=jobs.limits.idle_seconds)
-    app.middleware("http")(_guard)
+    app.middleware("http")(functools.partial(_guard, local))
     app.exception_handler(CarjaxError)(_refuse)
     app.exception_handler(RequestValidationError)(_refuse_words)
     app.mount("/swagger", StaticFiles(directory=_SWAGGER))
@@ -139,9 +148,28 @@ def create_app(jobs: Jobs) -> FastAPI:
     return app
 
 
-async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+def is_local(host: str) -> bool:
+    """Whether a name or an address is one by which a computer calls itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _guard(
+    local: bool, request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
     """Headers for every answer; and no other site may send a visitor's browser here."""
+    host = request.headers.get("host", "")
+    if local and not is_local(_host(host)):
+        words = "this server answers to http://localhost alone; --host opens it to others"
+        return JSONResponse({"detail": words}, 403, _HEADERS)
     foreign = request.headers.get("sec-fetch-site") == "cross-site"
+    origin = request.headers.get("origin")
+    if origin is not None and origin.lower().partition("://")[2] != host.lower():
+        foreign = True
     if foreign and request.method not in ("GET", "HEAD"):
         return JSONResponse({"detail": "requests from other sites are refused"}, 403, _HEADERS)
     response = await call_next(request)
@@ -149,6 +177,14 @@ async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Resp
         response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")
     return response
+
+
+def _host(given: str) -> str:
+    """The name in a Host header, without the port."""
+    try:
+        return urllib.parse.urlsplit(f"//{given}").hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
