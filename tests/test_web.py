@@ -144,6 +144,14 @@ def test_a_swap_changes_selection_photo_and_zip(server, job):
     assert {k: v for k, v in after["attributes"].items() if k != "type"} == {
         k: v for k, v in before["attributes"].items() if k != "type"
     }
+    # What carjax itself had chosen stays to be had.
+    others = get(server, f"/jobs/{job[0]}/details").json()["alternatives"]
+    own = before["attributes"]["type"]
+    fields = ("frame", "value", "certainty")
+    assert [others["type"][0].get(f) for f in fields] == [own[f] for f in fields]
+    marked = [(p, o["frame"]) for p, found in others.items() for o in found if "first" in o]
+    assert marked == [("type", own["frame"])]
+    assert [o["frame"] for o in others["type"]].count(own["frame"]) == 1
     true = video.grab(SAMPLE, {other["frame"]})[other["frame"]]
     with archive(server, job[0]) as held:
         assert (

@@ -200,6 +200,7 @@ def test_a_photo_is_swapped_from_the_timeline_by_keyboard(visit, server):
     identity = server.submit(name="mine.mp4")
     page = visit(f"/#{identity}")
     page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    own = server.client.get(f"/jobs/{identity}/selection.json").json()["attributes"]["doors"]
     track = page.locator('figure[data-series="doors"] [role=slider]')
     track.focus()
     before = track.get_attribute("aria-valuetext")
@@ -217,6 +218,14 @@ def test_a_photo_is_swapped_from_the_timeline_by_keyboard(visit, server):
     assert page.evaluate("document.activeElement.dataset.photo") == "doors"
     status = server.client.get(f"/jobs/{identity}").json()
     assert status["revision"] == 1
+    page.keyboard.press("Enter")
+    assert page.locator(".thumb").nth(0).inner_text().endswith("✓")
+    assert page.locator(".thumb").nth(1).inner_text().endswith("carjax’s choice")
+    page.locator(".thumb").nth(1).click()
+    page.click("#use")
+    page.wait_for_selector("dialog:not([open])", state="attached")
+    doors = server.client.get(f"/jobs/{identity}/selection.json").json()["attributes"]["doors"]
+    assert doors == own
 
 
 def test_a_click_blurs_and_the_zip_follows(visit, server):

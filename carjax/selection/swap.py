@@ -72,10 +72,21 @@ def next_best(
         gap = min_gap_s(content["video"]["duration_s"])
     apart_from = [chosen["time_s"]] if chosen is not None and "frame" in chosen else []
     rows = distinct(ranked, table.time_s, gap, limit, apart_from)
+    return [described(table, content, photo, int(table.frame[row])) for row in rows]
+
+
+def described(
+    table: ScoreTable, content: Mapping[str, Any], photo: str, frame: int
+) -> dict[str, Any]:
+    """Returns a scored frame as `next_best` does.
+
+    Raises:
+        UsageError: the frame has no valid score of that attribute.
+    """
+    row = table.row_of(frame)
     if photo.startswith(VIEW_PREFIX):
-        return [_described_view(table, content, photo, row) for row in rows]
-    column = _column(table, content, photo)
-    return [_described(table, photo, row, column) for row in rows]
+        return _described_view(table, content, photo, row)
+    return _described(table, photo, row, _column(table, content, photo))
 
 
 def swapped(

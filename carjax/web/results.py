@@ -1,9 +1,9 @@
 """A finished job's folder: the photos as they are exported, and what the page shows beside them.
 
 Runs in a child process. The folder holds `out/` (as `carjax select` writes it), `original/` (each
-chosen frame, whole and untouched), `edits.json`, and what follows from these after every edit:
-`out/photos`, `out/selection.json`, `small/`, `details.json` and `photos.zip`. An edit is written
-whole or not at all.
+chosen frame, whole and untouched), `first.json` (carjax's own choice for each photo), `edits.json`,
+and what follows from these after every edit: `out/photos`, `out/selection.json`, `small/`,
+`details.json` and `photos.zip`. An edit is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from carjax.selection import smoothing, swap
 from carjax.table import ScoreTable
 
 EDITS = "edits.json"
+FIRST = "first.json"
 SMALL_SIDE = 960
 _SMALL_QUALITY = 85
 
@@ -57,6 +58,7 @@ def publish_first(folder: pathlib.Path) -> None:
         original = _original(folder, frame)
         if not original.exists():
             os.link(folder / "out" / path, original)
+    files.write(folder / FIRST, json.dumps(_by_photo(content)))
     _publish(folder, content, table, Edits(folder))
 
 
@@ -156,11 +158,30 @@ def _publish(
                 for t in page.timelines(content, table)
             ],
             "series": series(table),
-            "alternatives": {
-                photo: swap.next_best(table, content, photo) for photo in swap.photo_names(content)
-            },
+            "alternatives": _alternatives(folder, content, table),
         }
         write(folder / "details.json", json.dumps(details, allow_nan=False).encode())
+
+
+def _by_photo(content: Mapping[str, Any]) -> dict[str, int]:
+    """Name of a photo → its frame."""
+    return {pathlib.PurePath(path).stem: frame for path, frame in _frames(content).items()}
+
+
+def _alternatives(
+    folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable
+) -> dict[str, list[dict[str, Any]]]:
+    """Name of a photo → the next best frames; after a swap, carjax's own choice before them."""
+    first, now = json.loads((folder / FIRST).read_text()), _by_photo(content)
+    found = {}
+    for photo in swap.photo_names(content):
+        others = swap.next_best(table, content, photo)
+        frame = first.get(photo)
+        if frame != now.get(photo) and frame is not None:
+            own = swap.described(table, content, photo, frame) | {"first": True}
+            others = [own, *(other for other in others if other["frame"] != frame)]
+        found[photo] = others
+    return found
 
 
 def _write_zip(

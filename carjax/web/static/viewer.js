@@ -151,14 +151,15 @@ function strip(state, name, choice, others, shown) {
         const chosen = item === choice;
         const sure = percent(item.certainty ?? item.probability);
         const now = item.frame === shown.frame;
+        const which = chosen ? "The chosen photo, " : item.first ? "carjax’s choice, " : "";
         return h(
           "li",
           {},
           h(
             "button.thumb",
-            { type: "button", "aria-pressed": String(now), "aria-label": `${chosen ? "The chosen photo, " : ""}${clock(item.time_s)}, ${sure}`, onclick: () => show(state, name, { frame: item.frame, item, chosen }) },
+            { type: "button", "aria-pressed": String(now), "aria-label": `${which}${clock(item.time_s)}, ${sure}`, onclick: () => show(state, name, { frame: item.frame, item, chosen }) },
             h("img", { src: frameAddress(state, item.frame), alt: "", loading: "lazy" }),
-            h("span", {}, `${clock(item.time_s)} · ${sure}`, chosen ? " ✓" : ""),
+            h("span", {}, `${clock(item.time_s)} · ${sure}`, chosen ? " ✓" : item.first ? " · carjax’s choice" : ""),
           ),
         );
       }),
