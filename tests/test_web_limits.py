@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from web_server import SAMPLE, serving
 
+from carjax import files
 from carjax.errors import CarjaxError
 from carjax.web import app, child, tasks, upload
 from carjax.web import limits as bounds
@@ -495,6 +496,33 @@ def test_what_an_edit_still_writes_goes_with_its_job(tmp_path):
         assert not job.folder.exists()
 
     asyncio.run(run())
+
+
+def test_a_download_is_whole_though_an_edit_replaces_the_file(tmp_path):
+    jobs, job = with_a_result(tmp_path)
+    job.change(name="Käfer 1.mp4")
+    (job.folder / "photos.zip").write_bytes(b"before" * 1_000_000)
+    application = app.create_app(jobs)
+
+    async def replacing(scope, receive, send):
+        async def late(message):
+            if message["type"] == "http.response.start":
+                files.write(job.folder / "photos.zip", b"after")
+            await send(message)
+
+        await application(scope, receive, late)
+
+    async def run():
+        transport = httpx.ASGITransport(replacing)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return [await client.get(f"/jobs/{job.id}/zip") for _ in range(2)]
+
+    first, second = asyncio.run(run())
+    assert first.content == b"before" * 1_000_000
+    assert int(first.headers["content-length"]) == len(first.content)
+    assert "K%C3%A4fer%201%20photos.zip" in first.headers["content-disposition"]
+    assert second.content == b"after"
+    assert asked(jobs, "GET", f"/jobs/{job.id}/details").status_code == 404
 
 
 def test_of_two_edits_of_one_revision_the_second_is_refused(tmp_path):

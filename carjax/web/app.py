@@ -7,15 +7,16 @@ import contextlib
 import functools
 import importlib.resources
 import ipaddress
+import os
 import pathlib
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import fastapi_offline
 from fastapi import Depends, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
@@ -70,6 +71,7 @@ _STATUS = {
 # How long the rest of a refused upload is read and thrown away, so that the client, which is still
 # sending, gets to read the answer.
 _LINGER_S = 5.0
+_CHUNK_BYTES = 1_000_000
 _DESCRIPTION = """From a walk-around video of a car, the photos that sell it.
 
 `POST /jobs` uploads a video; `GET /jobs/{id}/events` tells how far it is; then
@@ -325,43 +327,59 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
 
 
 def _add_results(app: FastAPI, jobs: Jobs) -> None:
-    def result(id: str, *parts: str) -> tuple[Job, pathlib.Path]:
-        job = jobs.done(id)
-        path = job.folder.joinpath(*parts)
-        if parts and not path.is_file():
-            raise Missing("the job has no such file")
-        return job, path
-
     @app.get("/jobs/{id}/selection.json", tags=["results"], responses=_REFUSED)
-    async def selection(id: Id) -> FileResponse:
+    async def selection(id: Id) -> Response:
         """What was chosen, as `carjax select` writes it."""
-        return FileResponse(result(id, "out", result_folder.SELECTION)[1])
+        return _opened(jobs.done(id), f"out/{result_folder.SELECTION}", "application/json")
 
     @app.get("/jobs/{id}/details", tags=["results"], responses=_REFUSED)
-    async def details(id: Id) -> FileResponse:
+    async def details(id: Id) -> Response:
         """What the page shows beside the photos: series over time, charts, next best frames."""
-        return FileResponse(result(id, "details.json")[1])
+        return _opened(jobs.done(id), "details.json", "application/json")
 
     @app.get("/jobs/{id}/photos/{photo}.jpg", tags=["results"], responses=_REFUSED)
-    async def photo(id: Id, photo: PhotoName, size: str = "full") -> FileResponse:
+    async def photo(id: Id, photo: PhotoName, size: str = "full") -> Response:
         """A chosen photo; with `size=small` at most 960 pixels wide or high."""
-        folder = ("small",) if size == "small" else ("out", "photos")
-        return FileResponse(result(id, *folder, f"{photo}.jpg")[1])
+        folder = "small" if size == "small" else "out/photos"
+        return _opened(jobs.done(id), f"{folder}/{photo}.jpg", "image/jpeg")
 
     @app.get("/jobs/{id}/frames/{frame}.jpg", tags=["results"], responses=_REFUSED)
     async def frame(id: Id, frame: FrameIndex) -> FileResponse:
         """A scored frame, at most 640 pixels wide or high."""
-        return FileResponse(await jobs.frame(result(id)[0], frame))
+        return FileResponse(await jobs.frame(jobs.done(id), frame))
 
     @app.get("/jobs/{id}/zip", tags=["results"], responses=_REFUSED)
-    async def everything(id: Id) -> FileResponse:
+    async def everything(id: Id) -> Response:
         """All photos at full size, named in walking order, with the report and `selection.json`."""
-        job, path = result(id, "photos.zip")
-        return FileResponse(
-            path,
-            media_type="application/zip",
-            filename=f"{pathlib.PurePath(job.name).stem} photos.zip",
-        )
+        job = jobs.done(id)
+        name = f"{pathlib.PurePath(job.name).stem} photos.zip"
+        headers = {
+            "Content-Disposition": f"attachment; filename*=utf-8''{urllib.parse.quote(name)}"
+        }
+        return _opened(job, "photos.zip", "application/zip", headers)
+
+
+def _opened(
+    job: Job, path: str, media_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An answer with a file of a job as it is now: an edit may replace it while it is sent.
+
+    Raises:
+        Missing: there is no such file.
+    """
+    try:
+        file = (job.folder / path).open("rb")
+    except FileNotFoundError:
+        raise Missing("the job has no such file") from None
+    size = os.fstat(file.fileno()).st_size
+
+    def chunks() -> Iterator[bytes]:
+        with file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
+    length = {"Content-Length": str(size)}
+    return StreamingResponse(chunks(), headers=length | dict(headers or {}), media_type=media_type)
 
 
 def _add_edits(app: FastAPI, jobs: Jobs) -> None:
