@@ -533,6 +533,24 @@ def test_a_job_that_is_gone_says_so(visit):
     assert "no such job" in page.inner_text("#problem").lower()
 
 
+def test_a_download_of_a_job_that_is_gone_is_told(visit, server):
+    identity = server.submit(name="gone.mp4")
+    page = visit(f"/#{identity}", accept_downloads=True)
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    page.click('button[data-photo="view_front"]')
+    with page.expect_download() as download:
+        page.click("text=Download this photo")
+    assert download.value.suggested_filename == "front.jpg"
+    assert server.client.delete(f"/jobs/{identity}").status_code == 204
+    page.click("text=Download this photo")
+    page.wait_for_selector("dialog .problem:not([hidden])")
+    assert "No such job" in page.inner_text("dialog .problem")
+    page.keyboard.press("Escape")
+    page.click("#zip")
+    page.wait_for_selector("#result-problem:not([hidden])")
+    assert "No such job" in page.inner_text("#result-problem")
+
+
 def test_the_api_page_loads_without_a_network(browser, server):
     page = browser.new_page()
     foreign = []

@@ -71,6 +71,22 @@ export function photoAddress(state, name, size) {
   return `/jobs/${state.job.id}/photos/${name}.jpg?size=${size}&v=${state.job.revision}`;
 }
 
+/** A link that downloads from a job; where there is no such job any more, tells it. */
+export function download(state, selector, attributes, text, tell) {
+  const onclick = async (event) => {
+    if (!event.isTrusted) return; // ours, below
+    event.preventDefault(); // a refusal would be a failed download that says nothing
+    try {
+      await ask(`/jobs/${state.job.id}`);
+      link.click();
+    } catch (error) {
+      tell(error.message);
+    }
+  };
+  const link = h(selector, { download: true, ...attributes, onclick }, text);
+  return link;
+}
+
 /** How sure, in words. */
 export function sureness(certainty) {
   if (certainty >= 0.85) return "very sure";
@@ -126,7 +142,7 @@ function head(state) {
     h(
       "div.toolbar",
       {},
-      h("a.button.primary", { href: `/jobs/${job.id}/zip?v=${job.revision}`, download: true, id: "zip" }, "Download all"),
+      download(state, "a.button.primary", { href: `/jobs/${job.id}/zip?v=${job.revision}`, id: "zip" }, "Download all", complain),
       crops(state),
       h("a.button", { href: "/" }, "New video"),
     ),

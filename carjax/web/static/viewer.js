@@ -3,7 +3,7 @@
 import { clock, label, percent, reading, side } from "./components.js";
 import { ask, find, h } from "./dom.js";
 import { regions } from "./regions.js";
-import { change, complain, photoAddress, photosOf, sureness, verdict } from "./results.js";
+import { change, complain, download, photoAddress, photosOf, sureness, verdict } from "./results.js";
 
 const dialog = find("viewer");
 
@@ -86,7 +86,7 @@ function show(state, name, shown) {
 
   if (shown.chosen) {
     actions.append(
-      h("a.button.primary", { href: photoAddress(state, name, "full"), download: `${name.replace("view_", "")}.jpg` }, "Download this photo"),
+      download(state, "a.button.primary", { href: photoAddress(state, name, "full"), download: `${name.replace("view_", "")}.jpg` }, "Download this photo", tell),
       h("button.button", { type: "button", onclick: () => blur(state, shown.frame, picture, actions, act, tell) }, state.details.boxes[shown.frame] ? "Change what is blurred" : "Blur something"),
     );
   } else if (view || choice) {
