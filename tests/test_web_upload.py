@@ -60,6 +60,15 @@ def test_a_name_is_only_a_name(text):
     assert not any(ord(c) < 32 or c in '/\\:"<>|?*' for c in name)
 
 
+@pytest.mark.parametrize("letter", ["a", "ä", "車", "😀"])
+def test_a_long_name_keeps_its_ending(letter):
+    for count in (70, 80, 300):
+        name = upload.safe_name(letter * count + ".mp4")
+        assert name.endswith(letter + ".mp4")
+        assert 55 < len(name) <= 80
+        assert len(name.encode()) <= 240
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

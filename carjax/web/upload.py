@@ -23,6 +23,7 @@ _FIELD_BYTES = 2_000
 _FIELDS = 20
 _HEADER_BYTES = 8_000
 _NAME_CHARACTERS = 80
+_NAME_BYTES = 240
 
 
 class TooLarge(CarjaxError):
@@ -55,12 +56,15 @@ def safe_name(name: str) -> str:
     """
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     kept = "".join(c for c in last if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*')
-    stem, dot, ending = kept.strip(" .").rpartition(".")
-    if dot and len(ending) <= 5:
-        kept = f"{stem[: _NAME_CHARACTERS - 6]}.{ending}"
-    kept = kept.strip(" .")[:_NAME_CHARACTERS]
-    # A name counts in bytes on disk: 80 characters of 3 bytes still fit into 255.
-    return kept.encode("utf-8")[:240].decode("utf-8", "ignore") or "video"
+    kept = kept.strip(" .")
+    stem, dot, ending = kept.rpartition(".")
+    if not dot or len(ending) > 5:
+        stem, ending = kept, ""
+    ending = f".{ending}" if ending else ""
+    # A name counts in bytes on disk, where at most 255 of them fit.
+    held = stem[: _NAME_CHARACTERS - len(ending)].encode("utf-8")
+    held = held[: _NAME_BYTES - len(ending.encode("utf-8"))]
+    return f"{held.decode('utf-8', 'ignore')}{ending}".strip(" .") or "video"
 
 
 async def receive(
