@@ -397,10 +397,26 @@ def test_what_is_refused_is_told_in_one_line(server, job, path, body, says):
     assert "1×1" not in answer.json()["detail"]
 
 
-def test_whoever_asks_for_the_head_alone_gets_it(server):
-    for path in ("/", "/about"):
+def test_whoever_asks_for_the_head_alone_gets_it(server, job):
+    paths = ("selection.json", "details", "photos/type.jpg", "photos/type.jpg?size=small", "zip")
+    results = [f"/jobs/{job[0]}/{path}" for path in paths]
+    for path in ("/", "/about", "/docs", "/static/page.js", *results):
         answer = server.client.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
+        whole = get(server, path)
+        assert int(answer.headers["content-length"]) == len(whole.content)
+        assert answer.headers["content-type"] == whole.headers["content-type"]
+    assert server.client.head(f"/jobs/{job[0]}/photos/none.jpg").status_code == 404
+
+
+def test_a_browser_that_has_a_file_is_not_sent_it_again(server):
+    first = get(server, "/static/page.js")
+    tag = first.headers["etag"]
+    again = server.client.get("/static/page.js", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["cache-control"] == first.headers["cache-control"] == "no-cache"
+    other = server.client.get("/static/page.js", headers={"If-None-Match": '"another"'})
+    assert other.content == first.content
 
 
 def test_the_server_connected_to_nothing(server, job):

@@ -187,6 +187,12 @@ def test_a_client_that_leaves_in_mid_upload_leaves_nothing(server):
     assert not server.client.get("/about").json()["busy"]
 
 
+def test_what_is_no_json_is_told_as_such(server):
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.put(f"{server.address}/jobs/none/crop", content=b"{crop", headers=headers)
+    assert detail(answer) == (422, "body: JSON decode error")
+
+
 def test_twenty_jobs_at_once_are_taken_or_told_that_it_is_busy(server):
     video = SAMPLE.read_bytes()
     ready = threading.Barrier(20)
@@ -398,6 +404,30 @@ def test_an_upload_that_fills_the_disk_is_told_that_there_is_no_room(tmp_path, m
     answer = asked(jobs, "POST", "/jobs", files={"video": ("a.mp4", b"bytes")})
     assert detail(answer) == (503, "the server has no room left; try again later")
     assert int(answer.headers["retry-after"]) == 60
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_leaves_in_mid_upload_is_no_fault_for_the_log(tmp_path):
+    jobs = Jobs(Limits())
+    jobs._root = tmp_path
+    start, body = head()
+    kind = start.split(b"Content-Type: ")[1].split(b"\r\n")[0]
+    scope = {
+        **{"type": "http", "method": "POST", "path": "/jobs", "raw_path": b"/jobs"},
+        **{"query_string": b"", "headers": [(b"host", b"localhost"), (b"content-type", kind)]},
+    }
+    coming = [
+        {"type": "http.request", "body": body, "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive():
+        return coming.pop(0) if coming else {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    asyncio.run(app.create_app(jobs)(scope, receive, send))  # raises nothing
     assert list(tmp_path.iterdir()) == []
 
 

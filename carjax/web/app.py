@@ -20,6 +20,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
+from starlette.staticfiles import NotModifiedResponse
 
 import carjax
 from carjax import result_folder
@@ -142,6 +143,7 @@ def create_app(jobs: Jobs, *, local: bool = False) -> FastAPI:
     app.middleware("http")(functools.partial(_guard, local))
     app.exception_handler(CarjaxError)(_refuse)
     app.exception_handler(RequestValidationError)(_refuse_words)
+    app.exception_handler(ClientDisconnect)(_answer_nobody)
     app.mount("/swagger", StaticFiles(directory=_SWAGGER))
     _add_page(app)
     _add_jobs(app, jobs)
@@ -202,11 +204,17 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
 async def _refuse_words(request: Request, error: Exception) -> JSONResponse:
     """One line in the place of pydantic's list."""
     assert isinstance(error, RequestValidationError)
-    told = [
-        f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}"
-        for fault in error.errors()
-    ]
+    told = []
+    for fault in error.errors():
+        # Of what is no JSON the place is a byte, not a field.
+        place = () if fault["type"] == "json_invalid" else fault["loc"][1:]
+        told.append(f"{'.'.join(map(str, place)) or 'body'}: {fault['msg']}")
     return JSONResponse({"detail": "; ".join(told)}, 422)
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    """A client that left in mid-upload is no fault for the log."""
+    return Response(status_code=400)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -216,17 +224,27 @@ def _add_page(app: FastAPI) -> None:
         return FileResponse(_STATIC / "index.html")
 
     @app.get("/docs", include_in_schema=False)
+    @app.head("/docs", include_in_schema=False)
     async def docs() -> FileResponse:
         return FileResponse(_STATIC / "api.html", headers={"Content-Security-Policy": _API_POLICY})
 
+    kept = StaticFiles(directory=_STATIC)  # knows what a browser has already
+
     @app.get("/static/{name}", include_in_schema=False)
-    async def static(name: str) -> FileResponse:
+    @app.head("/static/{name}", include_in_schema=False)
+    async def static(request: Request, name: str) -> Response:
         if name not in _FILES:
             raise Missing("no such file")
         path = _FILES[name]
-        return FileResponse(
-            path, media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"}
+        answer = FileResponse(
+            path,
+            media_type=_TYPES[path.suffix],
+            headers={"Cache-Control": "no-cache"},
+            stat_result=path.stat(),
         )
+        if kept.is_not_modified(answer.headers, request.headers):
+            return NotModifiedResponse(answer.headers)
+        return answer
 
 
 def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
@@ -284,7 +302,7 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
                 raise ClientDisconnect  # else nobody would know of the job
         except ClientDisconnect:
             await jobs.remove(job)
-            raise  # nobody is there to answer
+            raise
         except BaseException as error:
             await jobs.remove(job)
             if is_full(error):
@@ -328,27 +346,32 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
 
 def _add_results(app: FastAPI, jobs: Jobs) -> None:
     @app.get("/jobs/{id}/selection.json", tags=["results"], responses=_REFUSED)
+    @app.head("/jobs/{id}/selection.json", include_in_schema=False)
     async def selection(id: Id) -> Response:
         """What was chosen, as `carjax select` writes it."""
         return _opened(jobs.done(id), f"out/{result_folder.SELECTION}", "application/json")
 
     @app.get("/jobs/{id}/details", tags=["results"], responses=_REFUSED)
+    @app.head("/jobs/{id}/details", include_in_schema=False)
     async def details(id: Id) -> Response:
         """What the page shows beside the photos: series over time, charts, next best frames."""
         return _opened(jobs.done(id), "details.json", "application/json")
 
     @app.get("/jobs/{id}/photos/{photo}.jpg", tags=["results"], responses=_REFUSED)
+    @app.head("/jobs/{id}/photos/{photo}.jpg", include_in_schema=False)
     async def photo(id: Id, photo: PhotoName, size: str = "full") -> Response:
         """A chosen photo; with `size=small` at most 960 pixels wide or high."""
         folder = "small" if size == "small" else "out/photos"
         return _opened(jobs.done(id), f"{folder}/{photo}.jpg", "image/jpeg")
 
     @app.get("/jobs/{id}/frames/{frame}.jpg", tags=["results"], responses=_REFUSED)
+    @app.head("/jobs/{id}/frames/{frame}.jpg", include_in_schema=False)
     async def frame(id: Id, frame: FrameIndex) -> FileResponse:
         """A scored frame, at most 640 pixels wide or high."""
         return FileResponse(await jobs.frame(jobs.done(id), frame))
 
     @app.get("/jobs/{id}/zip", tags=["results"], responses=_REFUSED)
+    @app.head("/jobs/{id}/zip", include_in_schema=False)
     async def everything(id: Id) -> Response:
         """All photos at full size, named in walking order, with the report and `selection.json`."""
         job = jobs.done(id)
