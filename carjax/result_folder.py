@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from carjax import files
+from carjax import files, interrupts
 from carjax.errors import CarjaxError, UsageError
 from carjax.selection import photographed
 
@@ -85,24 +85,30 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
         try:
             (folder / PHOTOS).mkdir(parents=True)
             yield folder
-            target.mkdir(exist_ok=True)
-            new = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-            old = _ours(target)
-            files.write(target / _JOURNAL, json.dumps(sorted(old | new)))
-            (target / SELECTION).unlink(missing_ok=True)
-            (target / PHOTOS).mkdir(exist_ok=True)
-            for path in old - new:
-                (target / path).unlink(missing_ok=True)
-            for path in sorted(new, key=lambda path: path == SELECTION):
-                os.replace(folder / path, target / path)
-            # Another run into the same folder may have been first.
-            (target / _JOURNAL).unlink(missing_ok=True)
+            with interrupts.deferred():  # all but renamed: neither result would be whole
+                _move(folder, target)
         except OSError as error:
             raise CarjaxError(
                 f"cannot write {target}: {error.strerror or error}; give another --out"
             ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Moves a new result into its place; an old one leaves it."""
+    target.mkdir(exist_ok=True)
+    new = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    old = _ours(target)
+    files.write(target / _JOURNAL, json.dumps(sorted(old | new)))
+    (target / SELECTION).unlink(missing_ok=True)
+    (target / PHOTOS).mkdir(exist_ok=True)
+    for path in old - new:
+        (target / path).unlink(missing_ok=True)
+    for path in sorted(new, key=lambda path: path == SELECTION):
+        os.replace(folder / path, target / path)
+    # Another run into the same folder may have been first.
+    (target / _JOURNAL).unlink(missing_ok=True)
 
 
 def _ours(target: pathlib.Path) -> set[str]:

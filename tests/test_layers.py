@@ -9,7 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "carjax"
 
 # Each line may use those before it, and its own. A part is a module or folder right in carjax.
 LAYERS = (
-    ("errors", "wording", "stopwatch", "progress", "plugins", "channel", "closing"),
+    ("errors", "wording", "stopwatch", "progress", "plugins", "channel", "closing", "interrupts"),
     ("certainty", "circular", "crops", "grids", "pictures"),
     ("files", "attributes", "features", "prefetch", "calibration", "precision"),
     ("download", "programs", "runtime", "table"),

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -437,6 +438,27 @@ def test_what_a_stopped_run_left_goes_with_the_next(tmp_path, monkeypatch):
         "selection.json",
         "photos/type.jpg",
     }
+
+
+def test_an_interrupt_waits_until_all_has_moved(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_of(out, "type.jpg", "view_left.jpg")
+    replace = os.replace
+
+    def interrupted(source, target):
+        if pathlib.Path(target).name == "brand.png":
+            signal.raise_signal(signal.SIGINT)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(out, "brand.png", "type.png")
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == {
+        "selection.json",
+        "photos/brand.png",
+        "photos/type.png",
+    }
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_file_that_says_a_folder_is_complete_comes_last(tmp_path, monkeypatch):

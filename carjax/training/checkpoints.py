@@ -6,16 +6,14 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from carjax import files
+from carjax import files, interrupts
 from carjax.closing import Closing
 from carjax.errors import CarjaxError, one_line
 
@@ -54,7 +52,7 @@ class Checkpoints(Closing):
         Raises:
             OSError: it failed.
         """
-        with _undisturbed():
+        with _writing():
             self._checkpointer.close()
         # Not after a failure, of which Orbax's threads may tell later still.
         sys.unraisablehook = self._hook
@@ -67,7 +65,7 @@ class Checkpoints(Closing):
         """
         # A copy on the host: the next chunk reuses the device's buffers.
         named = _named(jax.device_get(state))
-        with _undisturbed():
+        with _writing():
             self._checkpointer.save_async(step, named)
 
     def restore(self, like: Any, sharding: jax.sharding.Sharding) -> Any | None:
@@ -105,36 +103,18 @@ class Checkpoints(Closing):
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Lets an interrupt wait for the end of the block (a second one does not); failures: OSError.
+def _writing() -> Iterator[None]:
+    """Whatever fails in the block is an OSError, and no interrupt comes in the midst of it.
 
-    An interrupt in the midst of Orbax leaves threads that cannot end.
+    Interrupted, Orbax leaves threads that cannot end.
     """
-    before: dict[int, Any] = {}
-    came: list[int] = []
-
-    def hold(number: int, frame: Any) -> None:
-        came.append(number)
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    if threading.current_thread() is threading.main_thread():  # no other may set handlers
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not None:  # it is Python's
-                before[number] = signal.signal(number, hold)
     try:
-        yield
+        with interrupts.deferred():
+            yield
     except Exception as error:  # Orbax and TensorStore raise many types for a failed write
         told = re.search(r"os_error_code='(\d+)'", str(error))
         code = int(told[1]) if told else getattr(error, "errno", None)
         raise OSError(code, os.strerror(code) if code else one_line(error)[:300]) from error
-    finally:
-        restore()
-    if came:
-        signal.raise_signal(came[0])
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
