@@ -163,6 +163,18 @@ def test_who_watches_a_job_that_stands_still_hears_that_it_lives(tmp_path):
     asyncio.run(asyncio.wait_for(run(), 10))
 
 
+def test_an_end_that_comes_while_an_answer_is_sent_is_told(tmp_path):
+    async def run():
+        queue, job = with_a_result(tmp_path)
+        job.change(state="running")
+        told = queue.watch(job, 10)
+        assert await anext(told) is True
+        job.change(state="done")
+        assert [changed async for changed in told] == [True]
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
 # ------------------------------------------------------------------------------ over HTTP
 
 

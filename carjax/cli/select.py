@@ -53,7 +53,7 @@ def define_flags() -> flags.FlagValues:
         "temporal",
         None,
         list(pipeline.TEMPORAL),
-        "smoothing over time (filter; none with view_policy first)",
+        "smoothing over time (filter; none if view_policy=first)",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -252,15 +252,18 @@ class Jobs:
 
     async def watch(self, job: Job, heartbeat_s: float = 15.0) -> AsyncIterator[bool]:
         """Yields True at once and at each change, False where nothing changed for a while."""
-        yield True
-        while not job.finished:
-            changed = job.changed
-            try:
-                async with asyncio.timeout(heartbeat_s):
-                    await changed.wait()
-                yield True
-            except TimeoutError:
-                yield False
+        while True:
+            # Before the answer is made: what changes while it is being sent is told after it.
+            changed, finished = job.changed, job.finished
+            yield True
+            if finished:
+                return
+            while not changed.is_set():
+                try:
+                    async with asyncio.timeout(heartbeat_s):
+                        await changed.wait()
+                except TimeoutError:
+                    yield False
 
     # ------------------------------------------------------------------ a finished job
 
