@@ -266,14 +266,20 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Writes a bundle: every head and the car box as float16, never the backbone.
 
     The backbone is named with the hash of its weights; the file's metadata holds the spec and the
-    card as JSON.
+    card as JSON. Of a model that scores whole frames the car box is left out, and with it the
+    content head, which reads the car box's look.
     """
-    tree = {k: v for k, v in model.params.items() if k != "backbone"}
+    spec = model.spec
+    left_out = {"backbone"}
+    if spec.localise is None:
+        spec = dataclasses.replace(spec, content=None)
+        left_out |= {"localise", "content"}
+    tree = {k: v for k, v in model.params.items() if k not in left_out}
     weights_file.write(
         path,
         (_KIND, BUNDLE_VERSION),
         tree,
-        spec=spec_to_json(model.spec),
+        spec=spec_to_json(spec),
         card=model.card,
         training_hashes=model.training_hashes,
     )

@@ -72,6 +72,17 @@ def test_round_trip(tiny_model, bundle, weights):
         np.testing.assert_array_equal(value, rounded, err_msg=key)
 
 
+def test_a_model_that_scores_whole_frames_is_kept_without_its_car_box(
+    tiny_model, weights, tmp_path
+):
+    path = tmp_path / "whole.safetensors"
+    model.save(tiny_model.with_localise(False), path)
+    loaded = model.load(path, backbone_weights=weights)
+    assert loaded.spec == dataclasses.replace(tiny_model.spec, localise=None, content=None)
+    assert loaded.params.keys() == {"backbone", "heads"}
+    assert loaded.params["heads"].keys() == tiny_model.params["heads"].keys()
+
+
 def test_what_ships_fits_its_own_spec():
     """`load` does not check it at every start."""
     shipped = model.load()
