@@ -222,6 +222,15 @@ def test_novelty_of_parts_is_the_first_member_s():
     assert (got.part_novelty > got.novelty).any()
 
 
+def test_novelty_is_the_heads_and_not_its_calibrations():
+    logits = jnp.asarray(RNG.normal(0, 2, (2, 6, 4)), jnp.float32)
+    plain = heads.combine(logits, heads.HeadSpec(DOORS, members=2))
+    sharper = calibration.ClassCalibration(0.7, -0.2, -0.4)
+    stated = heads.combine(logits, heads.HeadSpec(DOORS, members=2, calibration=sharper))
+    assert not np.allclose(stated.logits, plain.logits, atol=0.1)
+    np.testing.assert_array_equal(stated.novelty, plain.novelty)
+
+
 def test_a_head_of_one_member_disagrees_with_nobody():
     logits = jnp.asarray(RNG.normal(0, 2, (1, 6, 4)), jnp.float32)
     got = heads.combine(logits, heads.HeadSpec(DOORS))

@@ -148,6 +148,12 @@ def test_blur_widens_the_filter(blur):
     assert got.var() < 0.8 * sharp.var()
 
 
+def test_a_blur_reaches_as_far_where_the_image_is_enlarged():
+    box = (0, 0, WIDTH, HEIGHT)
+    got = crop(image(), box, 48, blur=2.0, reach=2.0)
+    np.testing.assert_allclose(got, reference_crop(image(), box, 48, blur=2.0), atol=0.01)
+
+
 def test_a_constant_image_stays_constant_in_any_box():
     constant = np.full((HEIGHT, WIDTH, 3), 77, np.uint8)
     for box in [(-30, -30, -10, -10), (36.9, 22.9, 37, 23), (-100, 5, 100, 6)]:
