@@ -42,7 +42,7 @@ def writing(path: str | os.PathLike[str], way: str) -> Iterator[None]:
 
     Args:
         path: what is written.
-        way: how the line ends, after "free some" where the disk is full, or "make it writable".
+        way: how the line ends; before it comes what to do, if that can be told.
 
     Raises:
         CarjaxError: for an OSError.
@@ -50,10 +50,14 @@ def writing(path: str | os.PathLike[str], way: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "free some" if full else "make it writable"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            way = f"free some {way}"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            way = f"make it writable {way}"
+        else:
+            way = way.removeprefix("or ").removeprefix("and ")
         raise CarjaxError(
-            f"cannot write {os.fspath(path)}: {error.strerror or error}: {what} {way}"
+            f"cannot write {os.fspath(path)}: {error.strerror or error}: {way}"
         ) from error
 
 

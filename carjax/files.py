@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -120,6 +121,12 @@ def unique(target: pathlib.Path) -> pathlib.Path:
     The number of a process would not do: where containers share a folder, all may be the first.
     """
     return target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+
+
+def left_by(target: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what lies beside a file under a name of `unique`: unfinished, or left by a stop."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.part")
+    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -44,5 +44,5 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         restore()
-    if came:
-        signal.raise_signal(came[0])
+        if came:
+            signal.raise_signal(came[0])

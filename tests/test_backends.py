@@ -184,9 +184,9 @@ def untrue(kind, folder):
     ("kind", "reason"),
     [
         ("raw", "no timestamps"),
-        ("avi", "no true time of frame"),
-        ("mpeg", "no true time of frame"),
-        ("joined", "no true time of frame 12"),
+        ("avi", "a wrong time for frame"),
+        ("mpeg", "a wrong time for frame"),
+        ("joined", "a wrong time for frame 12"),
         ("two streams", "first video stream"),
     ],
 )

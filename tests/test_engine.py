@@ -1,5 +1,6 @@
 """The parts of a scoring run, each alone: queues, batches, rows, parts and their joining."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -458,7 +459,7 @@ def test_what_a_lost_part_held_counts_as_not_scored(tmp_path):
     assert list(run.current(run.commits())) == ["a"]
     # The next part gets its name; what the old commit says of that name must not come back.
     with run.writing() as scratch:
-        run.remove_leftovers()
+        run.remove_leftovers(run.commits())
         parts = run.output(scratch, SCHEMA)
         unit = rows.UnitRows(scratch / "spill")
         unit.add(0, table("c", 0))
@@ -487,6 +488,57 @@ def test_while_a_run_ends_no_other_one_begins(tmp_path, monkeypatch):
     # One that looked before the end sees the finished file once it may write.
     with early.writing():
         assert list(early.current(early.commits())) == ["a"]
+
+
+def test_a_run_that_ends_leaves_the_next_one_s_folder_alone(tmp_path):
+    run = begun(tmp_path / "o.parquet", "a")
+    with contextlib.ExitStack() as late:
+        with run.writing() as scratch:
+            run.end(SETTINGS, SCHEMA, scratch)
+            other = run_files.RunFiles(run_files.Target(str(tmp_path / "o.parquet")))
+            theirs = late.enter_context(other.writing())
+        (theirs / "begun").touch()
+        with pytest.raises(CarjaxError, match="another carjax score is writing there"):
+            late.enter_context(other.writing())
+
+
+def test_of_two_runs_with_other_settings_one_is_refused(tmp_path):
+    first, second = (
+        run_files.RunFiles(run_files.Target(str(tmp_path / "o"), output.Share(i, 2)))
+        for i in range(2)
+    )
+    for one in (first, second):
+        one.check_settings({"fps": one.target.share.process})
+    first.keep_settings({"fps": 0})
+    with pytest.raises(CarjaxError, match="was begun with another fps"):
+        second.keep_settings({"fps": 1})
+
+
+def test_what_another_run_ended_with_while_this_one_waited_is_compared(tmp_path):
+    early = run_files.RunFiles(run_files.Target(str(tmp_path / "o.parquet")))
+    ended(begun(tmp_path / "o.parquet", "a"))
+    with early.writing(), pytest.raises(CarjaxError, match="was begun with another model"):
+        early.check_settings({"model": "2"})
+
+
+def test_a_commit_that_goes_while_it_is_read_does_not_count(tmp_path):
+    class Losing(store.LocalStore):
+        def names(self, folder):
+            return [*super().names(folder), "commit-00001-000000.json"]
+
+    begun(tmp_path / "o.parquet", "a")
+    state = "o.parquet.run"
+    (commit,) = manifest.read_commits(Losing(tmp_path), state, state)
+    assert commit.records[0].source == "a"
+
+
+def test_only_what_was_being_removed_is_removed_with_a_folder(tmp_path):
+    place = store.LocalStore(tmp_path)
+    place.write("walk/a", b"1")
+    (tmp_path / ".walk.0123456789abcdef.part").mkdir()
+    (tmp_path / ".walk.v2.0123456789abcdef.part").mkdir()
+    place.remove("walk")
+    assert [p.name for p in tmp_path.iterdir()] == [".walk.v2.0123456789abcdef.part"]
 
 
 def test_a_source_whose_bytes_cannot_be_told_is_not_called_changed():

@@ -10,6 +10,7 @@ import pathlib
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,9 @@ def _absolute(path: str | None) -> str | None:
 @contextlib.contextmanager
 def _ending_with_the_terminal(server: uvicorn.Server) -> Iterator[None]:
     """A terminal that is closed ends the server as Ctrl-C does: uploads must not stay on disk."""
-    # Under nohup it is ignored, and stays so.
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+    # Under nohup it is ignored, and stays so; only the main thread may change that.
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGHUP, lambda number, frame: setattr(server, "should_exit", True))

@@ -320,7 +320,9 @@ def _build_view(
             for file, level in zip(out, levels, strict=True):
                 if not start:
                     shape = (len(data), *level.shape[1:])
-                    header = np.lib.format.header_data_from_array_1_0(level) | {"shape": shape}
+                    header = np.lib.format.header_data_from_array_1_0(level)
+                    # In C order, as `tobytes` gives them, whatever the device's layout was.
+                    header |= {"shape": shape, "fortran_order": False}
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(level[:rows].tobytes())
                 file.flush()  # so that `_remove_abandoned` sees that it is being written

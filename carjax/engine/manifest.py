@@ -92,8 +92,11 @@ def read_commits(store: Store, state: str, folder: str) -> list[Commit]:
     """
     found = []
     for file in commit_files(store, state):
-        with store.open(f"{state}/{file}") as opened:
-            content = json.loads(opened.read())
+        try:
+            with store.open(f"{state}/{file}") as opened:
+                content = json.loads(opened.read())
+        except FileNotFoundError:  # it did not count, and its process removed it just now
+            continue
         found.append(
             Commit(
                 name=file.removesuffix(".json"),

@@ -57,7 +57,8 @@ class RayEngine:
             before = signal.getsignal(signal.SIGTERM)
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
             # Ray's own would end the process with a dump of its stacks.
-            if threading.current_thread() is threading.main_thread():
+            main = threading.current_thread() is threading.main_thread()
+            if main and before is not None:
                 signal.signal(signal.SIGTERM, before)
         # One copy in each machine's object store, whatever the number of actors.
         self._model = ray.put(_to_host(model))

@@ -99,17 +99,17 @@ def _score_sources(
         # Before anything is removed, so that an engine that cannot be made costs nothing.
         made = engine()
         run.clear()
-    run.check_settings(settings)
     names = [source.name for source in sources]
     known = [(problem.source, problem.reason) for problem in problems]
     mine: list[Source] = run.target.share.of(list(sources))
     with run.writing() as scratch:
+        run.check_settings(settings)
         commits = run.commits()
         done = {n: r for n, r in run.current(commits).items() if not r.failed}
         _check_wanted(done, [*names, *(name for name, _ in known)], run.target.out)
         stale = _changed([s for s in sources if s.name in done], done)
         run.keep_settings(settings)
-        run.remove_leftovers()
+        run.remove_leftovers(commits)
         output = run.output(scratch, schema)
         if run.rolling and stale:
             _rewrite(run, output, commits, done, stale)

@@ -180,10 +180,10 @@ class RunFiles:
     def _own_commits(self) -> list[Commit]:
         return manifest.read_commits(self.store, self.state, self.folder)
 
-    def remove_leftovers(self) -> None:
-        """Removes what an earlier run left that does not count."""
-        share = self.target.share
-        remove_leftovers(self.store, self.state, self.folder, self._own_commits(), share)
+    def remove_leftovers(self, commits: Sequence[tuple[str, Commit]]) -> None:
+        """Removes what an earlier run left, of this process, but for what counts: `commits`."""
+        counting = [commit for _, commit in commits]
+        remove_leftovers(self.store, self.state, self.folder, counting, self.target.share)
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Compares what the rows depend on with what earlier runs wrote.
@@ -198,9 +198,15 @@ class RunFiles:
                 manifest.compare_settings(json.loads(file.read()), settings, self.target.out)
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
-        """Writes what the rows depend on, where no earlier run has."""
+        """Writes what the rows depend on, or compares it with what is written.
+
+        Raises:
+            CarjaxError: it differs: another process was begun with other words just now.
+        """
         if self.store.size(self._settings) is None:
             self.store.write(self._settings, json.dumps(settings, indent=1).encode())
+        else:
+            self.check_settings(settings)
 
     def current(self, commits: Sequence[tuple[str, Commit]]) -> dict[str, Record]:
         """The record that counts of every source; see `manifest.current`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import os
 import pathlib
 import posixpath
@@ -117,11 +116,11 @@ class LocalStore:
             path.unlink(missing_ok=True)
             return
         # Renamed before: if this is stopped, no half of it is found under its name.
-        for stopped in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        for stopped in files.left_by(path):
             shutil.rmtree(stopped, ignore_errors=True)
         doomed = files.unique(path)
         os.replace(path, doomed)
-        shutil.rmtree(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def remove_idle(self, names: Sequence[str], states: Sequence[str]) -> None:
         """See `Store`."""
@@ -153,11 +152,12 @@ class LocalStore:
             _clear(path)  # what a run left that was killed
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError), self._alone():
+                # A run that ended took it away, and the next one may have one of that name.
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    shutil.rmtree(path, ignore_errors=True)
+                    path.parent.rmdir()  # but where it holds anything of the run
             os.close(handle)
-            # The folder around it stays, where it holds anything of the run.
-            with self._alone(), contextlib.suppress(OSError):
-                path.parent.rmdir()
 
 
 class RemoteStore:

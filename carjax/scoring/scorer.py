@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ class Scorer:
         dtype: Any = None,
         features: Level | None = None,
     ):
-        """Copies the model to the devices; nothing is compiled yet.
+        """Copies the model to the devices, for as long as the model lives; compiles nothing yet.
 
         Args:
             model: from `carjax.load_model`.
@@ -194,10 +195,16 @@ class Scorer:
         return concatenate(parts)
 
 
-@functools.lru_cache(maxsize=2)
+# Parameters on the devices, as long as their model is there.
+_PLACED: weakref.WeakKeyDictionary[Model, dict[NamedSharding, Any]] = weakref.WeakKeyDictionary()
+
+
 def _placed(model: Model, sharding: NamedSharding) -> Any:
-    """The model's parameters on the devices."""
-    return jax.device_put(model.params, sharding)
+    """The model's parameters on the devices, the same arrays for all its scorers."""
+    places = _PLACED.setdefault(model, {})
+    if sharding not in places:
+        places[sharding] = jax.device_put(model.params, sharding)
+    return places[sharding]
 
 
 def canvas(height: int, width: int) -> tuple[int, int]:

@@ -56,6 +56,7 @@ class Checkpoints(Closing):
             self._checkpointer.close()
         # Not after a failure, of which Orbax's threads may tell later still.
         sys.unraisablehook = self._hook
+        logging.getLogger("absl").removeFilter(_not_of_orbax)
 
     def save(self, step: int, state: Any) -> None:
         """Starts writing the state after `step` steps; the arrays may be donated afterwards.
@@ -104,7 +105,7 @@ class Checkpoints(Closing):
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """Whatever fails in the block is an OSError, and no interrupt comes in the midst of it.
+    """What a disk refuses in the block is an OSError, and no interrupt comes in the midst of it.
 
     Interrupted, Orbax leaves threads that cannot end.
     """
@@ -113,8 +114,9 @@ def _writing() -> Iterator[None]:
             yield
     except Exception as error:  # Orbax and TensorStore raise many types for a failed write
         told = re.search(r"os_error_code='(\d+)'", str(error))
-        code = int(told[1]) if told else getattr(error, "errno", None)
-        raise OSError(code, os.strerror(code) if code else one_line(error)[:300]) from error
+        if not told:
+            raise
+        raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:

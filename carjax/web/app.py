@@ -10,20 +10,21 @@ import ipaddress
 import os
 import pathlib
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 import fastapi_offline
 from fastapi import Depends, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import NotModifiedResponse
+from starlette.types import Receive, Scope, Send
 
 import carjax
-from carjax import result_folder
+from carjax import files, result_folder
 from carjax.errors import CarjaxError, UsageError
 from carjax.listing import known as statements
 from carjax.web import answers, upload
@@ -72,7 +73,6 @@ _STATUS = {
 # How long the rest of a refused upload is read and thrown away, so that the client, which is still
 # sending, gets to read the answer.
 _LINGER_S = 5.0
-_CHUNK_BYTES = 1_000_000
 _DESCRIPTION = """From a walk-around video of a car, the photos that sell it.
 
 `POST /jobs` uploads a video; `GET /jobs/{id}/events` tells how far it is; then
@@ -172,15 +172,25 @@ async def _guard(
         return JSONResponse({"detail": words}, 403, _HEADERS)
     foreign = request.headers.get("sec-fetch-site") == "cross-site"
     origin = request.headers.get("origin")
-    if origin is not None and origin.lower().partition("://")[2] != host.lower():
+    where = ""
+    if origin is not None and not _same_site(origin, host):
         foreign = True
+        where = f": this one comes from {origin}, and is for {host}"
     if foreign and request.method not in ("GET", "HEAD"):
-        return JSONResponse({"detail": "requests from other sites are refused"}, 403, _HEADERS)
+        words = f"requests from other sites are refused{where}"
+        return JSONResponse({"detail": words}, 403, _HEADERS)
     response = await call_next(request)
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")
     return response
+
+
+def _same_site(origin: str, host: str) -> bool:
+    """Whether an Origin and a Host header mean one site; its usual port may be left out."""
+    scheme, _, site = origin.lower().partition("://")
+    usual = {"http": ":80", "https": ":443"}.get(scheme, "")
+    return site.removesuffix(usual) == host.lower().removesuffix(usual)
 
 
 def _host(given: str) -> str:
@@ -349,20 +359,21 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
     @app.head("/jobs/{id}/selection.json", include_in_schema=False)
     async def selection(id: Id) -> Response:
         """What was chosen, as `carjax select` writes it."""
-        return _opened(jobs.done(id), f"out/{result_folder.SELECTION}", "application/json")
+        name = f"out/{result_folder.SELECTION}"
+        return _AsItIs(jobs.done(id), name, media_type="application/json")
 
     @app.get("/jobs/{id}/details", tags=["results"], responses=_REFUSED)
     @app.head("/jobs/{id}/details", include_in_schema=False)
     async def details(id: Id) -> Response:
         """What the page shows beside the photos: series over time, charts, next best frames."""
-        return _opened(jobs.done(id), "details.json", "application/json")
+        return _AsItIs(jobs.done(id), "details.json", media_type="application/json")
 
     @app.get("/jobs/{id}/photos/{photo}.jpg", tags=["results"], responses=_REFUSED)
     @app.head("/jobs/{id}/photos/{photo}.jpg", include_in_schema=False)
     async def photo(id: Id, photo: PhotoName, size: str = "full") -> Response:
         """A chosen photo; with `size=small` at most 960 pixels wide or high."""
         folder = "small" if size == "small" else "out/photos"
-        return _opened(jobs.done(id), f"{folder}/{photo}.jpg", "image/jpeg")
+        return _AsItIs(jobs.done(id), f"{folder}/{photo}.jpg", media_type="image/jpeg")
 
     @app.get("/jobs/{id}/frames/{frame}.jpg", tags=["results"], responses=_REFUSED)
     @app.head("/jobs/{id}/frames/{frame}.jpg", include_in_schema=False)
@@ -376,33 +387,25 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
         """All photos at full size, named in walking order, with the report and `selection.json`."""
         job = jobs.done(id)
         name = f"{pathlib.PurePath(job.name).stem} photos.zip"
-        headers = {
-            "Content-Disposition": f"attachment; filename*=utf-8''{urllib.parse.quote(name)}"
-        }
-        return _opened(job, "photos.zip", "application/zip", headers)
+        return _AsItIs(job, "photos.zip", media_type="application/zip", filename=name)
 
 
-def _opened(
-    job: Job, path: str, media_type: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    """An answer with a file of a job as it is now: an edit may replace it while it is sent.
+class _AsItIs(FileResponse):
+    """A file of a job as it is now: an edit may put another in its place while it is sent."""
 
-    Raises:
-        Missing: there is no such file.
-    """
-    try:
-        file = (job.folder / path).open("rb")
-    except FileNotFoundError:
-        raise Missing("the job has no such file") from None
-    size = os.fstat(file.fileno()).st_size
+    def __init__(self, job: Job, name: str, **rest: Any) -> None:
+        self._link = files.unique(job.folder / name)
+        try:
+            os.link(job.folder / name, self._link)
+        except FileNotFoundError:
+            raise Missing("the job has no such file") from None
+        super().__init__(self._link, **rest)
 
-    def chunks() -> Iterator[bytes]:
-        with file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
-
-    length = {"Content-Length": str(size)}
-    return StreamingResponse(chunks(), headers=length | dict(headers or {}), media_type=media_type)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._link.unlink(missing_ok=True)
 
 
 def _add_edits(app: FastAPI, jobs: Jobs) -> None:

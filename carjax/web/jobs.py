@@ -433,7 +433,8 @@ def _make_root() -> tuple[pathlib.Path, int]:
     while True:
         root = pathlib.Path(tempfile.mkdtemp(prefix=_FOLDER))
         lock = os.open(root, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if root.exists():
             return root, lock
         os.close(lock)  # another server took it for one that was left, just before it was locked
@@ -446,7 +447,7 @@ def _remove_left() -> None:
             lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             continue  # not ours
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # held, or cannot be told
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(root, ignore_errors=True)
         os.close(lock)

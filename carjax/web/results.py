@@ -3,7 +3,7 @@
 Runs in a child process. The folder holds `out/` (as `carjax select` writes it), `original/` (each
 chosen frame, whole and untouched), `first.json` (carjax's own choice for each photo), `edits.json`,
 and what follows from these after every edit: `out/photos`, `out/selection.json`, `small/`,
-`details.json` and `photos.zip`. An edit is written whole or not at all.
+`details.json` and `photos.zip`. An edit that cannot be written in full changes nothing.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def _publish(
     folder: pathlib.Path, content: Mapping[str, Any], table: ScoreTable, edits: Edits
 ) -> None:
     with contextlib.ExitStack() as staged:
-        # All is renamed at the end, and only if all could be written: what the next edit starts
-        # from, which is here first, comes last.
+        # All is renamed at the end, last in first out, and only if all could be written. So what
+        # the next edit starts from, which is here first, is renamed last.
         def write(path: pathlib.Path, data: bytes) -> None:
             staged.enter_context(files.replacing(path)).write_bytes(data)
 

@@ -313,9 +313,9 @@ function fail(text) {
   if (text) find("problem").focus();
 }
 
-/** Looks again for the job that the address names, unless it is gone. */
+/** Looks again for the job that the address names, unless it is gone or refused. */
 function retry(error) {
-  if (error.status === 404) return fail(error.message);
+  if (error.status >= 400 && error.status < 500) return fail(error.message);
   const mine = turnTo();
   if (find("start").hidden) show("start", false);
   complain(`${error.message} Trying again.`);
