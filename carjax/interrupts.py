@@ -42,6 +42,9 @@ def deferred() -> Iterator[None]:
                 before[number] = signal.signal(number, hold)
     try:
         yield
+    except KeyboardInterrupt:  # a second one
+        came.clear()
+        raise
     finally:
         restore()
         if came:

@@ -29,7 +29,7 @@ import tiny_run
 from tensorboardX.proto.event_pb2 import Event
 from tiny_run import settings
 
-from carjax import backbones, files, heads, localise, model, training
+from carjax import backbones, files, heads, interrupts, localise, model, training
 from carjax.attributes import CAR, CONTENT, Angular, Categorical, find
 from carjax.backbones import registry
 from carjax.cli import prepare as prepare_command
@@ -499,6 +499,12 @@ def test_an_interrupt_waits_for_the_checkpoint_and_a_second_one_does_not(
             signal.signal(number, handler)
     assert caught.value.args[0] == (signal.SIGINT if again else signal.SIGTERM)
     assert done == ([] if again else [True])
+
+
+def test_an_interrupt_is_not_lost_where_the_write_fails():
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        raise OSError(errno.ENOSPC, "full")
 
 
 def test_a_checkpoint_that_the_disk_refuses_is_an_error_and_no_pages_of_it(
