@@ -37,8 +37,8 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str], way: str) -> Iterator[None]:
-    """Says in one line that a disk refuses what the block writes.
+def writing(path: str | os.PathLike[str], way: str = "or give another --out") -> Iterator[None]:
+    """Says in one line that a disk, or a bucket, refuses what the block writes.
 
     Args:
         path: what is written.

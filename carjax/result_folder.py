@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from carjax import files, interrupts
+from carjax import errors, files, interrupts
 from carjax.errors import CarjaxError, UsageError
 from carjax.selection import photographed
 
@@ -82,15 +82,11 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     target = target.absolute()
     folder = files.unique(target / "carjax" if target.is_dir() else target)
     try:
-        try:
+        with errors.writing(target):
             (folder / PHOTOS).mkdir(parents=True)
             yield folder
             with interrupts.deferred():  # all but renamed: neither result would be whole
                 _move(folder, target)
-        except OSError as error:
-            raise CarjaxError(
-                f"cannot write {target}: {error.strerror or error}; give another --out"
-            ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

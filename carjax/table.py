@@ -21,7 +21,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def certainty(entropy: ArrayLike, classes: int) -> np.ndarray:
-    """Returns 1 − H / log K in [0, 1]; one where there is nothing to choose.
+    """Returns 1 − H / log K in [0, 1]; one where there is nothing to choose, NaN where H is.
 
     `certainty.normalized_certainty` for the host, where JAX need not be imported.
 
@@ -31,7 +31,7 @@ def certainty(entropy: ArrayLike, classes: int) -> np.ndarray:
     """
     entropy = np.asarray(entropy, float)
     if classes < 2:
-        return np.ones(entropy.shape)
+        return np.where(np.isnan(entropy), np.nan, 1.0)
     return np.clip(1 - entropy / math.log(classes), 0, 1)
 
 

@@ -466,9 +466,7 @@ def test_a_photo_that_is_not_there_or_not_an_image_is_an_error(selection, table,
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(selection, table, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        CarjaxError, match=r"cannot write .*report\.html: .*; choose another folder"
-    ):
+    with pytest.raises(CarjaxError, match=r"cannot write .*report\.html: .*: give another --out"):
         write_report(selection, table, grey_photos(selection), tmp_path / "file")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from carjax import crops
 from carjax.errors import UsageError
+from carjax.table import LUMA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +175,7 @@ def render(
         beyond = _beyond(jnp.asarray(view.box), valid, size)
         beyond &= (jnp.asarray(view.backdrop).sum(1) > 0)[:, None, None]
         images = jnp.where(beyond[..., None], corner, images)
-    grey = images @ jnp.array([0.299, 0.587, 0.114])
+    grey = images @ jnp.asarray(LUMA)
     images = grey[..., None] + (images - grey[..., None]) * _wide(view.saturation)
     mean = images.mean((1, 2, 3), keepdims=True)
     images = mean + (images - mean) * _wide(view.contrast)

@@ -9,13 +9,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from carjax import errors
 from carjax.engine import manifest
 from carjax.engine.feed import End, fingerprint_of
 from carjax.engine.join import rows_of
 from carjax.engine.manifest import Commit, Record
 from carjax.engine.output import Output
 from carjax.engine.rows import UnitRows
-from carjax.engine.run_files import RunFiles, writable
+from carjax.engine.run_files import RunFiles
 from carjax.errors import CarjaxError
 from carjax.sources.base import Problem, Source
 
@@ -81,7 +82,7 @@ def score_sources(
     Raises:
         CarjaxError: the output cannot be written, or was begun with other settings or sources.
     """
-    with writable(run.target.out):
+    with errors.writing(run.target.out):
         return _score_sources(sources, problems, run, settings, schema, engine, progress)
 
 
@@ -118,11 +119,11 @@ def _score_sources(
         if todo:
             _score(made or engine(), todo, scratch, output, progress)
         done = {n: r for n, r in run.current(run.commits()).items() if not r.failed}
-        errors = run.write_errors(known, names)
+        told = run.write_errors(known, names)
         if not run.rolling:
             run.end(settings, schema, scratch)
     rows = sum(record.rows for record in done.values())
-    return Summary(rows, len(done), len(mine) - len(todo), errors)
+    return Summary(rows, len(done), len(mine) - len(todo), told)
 
 
 def _check_wanted(done: Mapping[str, Record], names: Sequence[str], out: str) -> None:

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from carjax import errors
 from carjax.engine import manifest
 from carjax.engine.join import rows_of
 from carjax.engine.manifest import Commit, Record
@@ -59,7 +60,7 @@ class RunFiles:
     """
 
     def __init__(self, target: Target) -> None:
-        with writable(target.out):
+        with errors.writing(target.out):
             self.store, self.name = open_store(target.out)
             self.target = target
             self.errors_name = f"{self.name}.errors.csv"
@@ -276,7 +277,7 @@ def only_errors(out: str, problems: Sequence[Problem]) -> None:
     """Writes the errors file of a run that has nothing to score, and changes nothing else."""
     store, name = open_store(out)
     rows = sorted((problem.source, problem.reason) for problem in problems)
-    with writable(out):
+    with errors.writing(out):
         store.write(f"{name}.errors.csv", manifest.errors_csv(rows))
 
 
@@ -287,14 +288,3 @@ def check_apart(out: str, sources: Sequence[Source]) -> None:
         there = os.path.realpath(source.path) if isinstance(source, LocalFile) else source.name
         if here == there:
             raise UsageError(f"--out={out} is a source itself: give another --out")
-
-
-@contextlib.contextmanager
-def writable(out: str) -> Iterator[None]:
-    """Whatever the disk or the bucket refuses is one clear line."""
-    try:
-        yield
-    except OSError as error:
-        raise CarjaxError(
-            f"cannot write {out}: {error.strerror or error}; give another --out"
-        ) from error

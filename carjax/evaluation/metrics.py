@@ -18,6 +18,8 @@ import numpy.typing as npt
 from carjax import certainty, circular, localise
 from carjax.attributes import VIEWS
 
+# An azimuth that is off by more shows the car from behind.
+FLIP_DEG = 150.0
 # Densities are evaluated in chunks of this many rows, to bound memory.
 _ROWS = 256
 
@@ -131,7 +133,7 @@ ANGULAR_METRICS: Mapping[str, Callable[[Directed], float]] = {
     "maad_deg": lambda rows: float(rows.error_deg.mean()),
     "acc_pi_6": lambda rows: float((rows.error_deg <= 30.0).mean()),
     "acc_pi_18": lambda rows: float((rows.error_deg <= 10.0).mean()),
-    "flip_rate": lambda rows: float((rows.error_deg > 150.0).mean()),
+    "flip_rate": lambda rows: float((rows.error_deg > FLIP_DEG).mean()),
     "loglik_nats_per_rad": lambda rows: float(rows.loglik.mean()),
     "coverage50": _coverage(0.50),
     "coverage80": _coverage(0.80),

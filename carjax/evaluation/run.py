@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from carjax import circular, files, scoring
+from carjax import circular, errors, files, scoring
 from carjax.attributes import VIEWS, Attribute, Categorical
 from carjax.datasets import photos
 from carjax.datasets.photos import Photos
@@ -243,23 +243,17 @@ def evaluate(
         "parts": {name: {"n": int(mask.sum()), **section(mask)} for name, mask in parts.items()},
     }
     target = pathlib.Path(out)
-    try:
+    with errors.writing(target):
         target.mkdir(parents=True, exist_ok=True)
         (target / page.METRICS_FILE).unlink(missing_ok=True)
         _write_predictions(target / page.PREDICTIONS_FILE, attributes, scored, reduced)
-        with files.replacing(target / page.PAGE_FILE) as temporary:
-            plotted = {
-                name: metrics.take(rows, ~scored.seen[known] | scored.seen.all())
-                for name, (rows, known) in reduced.items()
-            }
-            temporary.write_text(page.render(content, plotted), encoding="utf-8")
-        files.write(
-            target / page.METRICS_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n"
-        )
-    except OSError as error:
-        raise CarjaxError(
-            f"cannot write {target}: {error.strerror or error}; give another --out"
-        ) from None
+        plotted = {
+            name: metrics.take(rows, ~scored.seen[known] | scored.seen.all())
+            for name, (rows, known) in reduced.items()
+        }
+        files.write(target / page.PAGE_FILE, page.render(content, plotted))
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        files.write(target / page.METRICS_FILE, text)
     return content, scored.unreadable
 
 

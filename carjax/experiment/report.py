@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from carjax import files
+from carjax import errors, files
 from carjax.attributes import VIEWS
 from carjax.errors import CarjaxError
 from carjax.experiment import figures
@@ -54,7 +54,7 @@ def publish(
         CarjaxError: the folder or the page cannot be written.
     """
     out = result.parent
-    try:
+    with errors.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for name, svg in charts.items():
             files.write(out / name, svg)
@@ -62,8 +62,6 @@ def publish(
             renewed = fill(page.read_text(encoding="utf-8"), tables)
             files.write(page, renewed)
         files.write(result, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise CarjaxError(f"cannot write {out}: {error.strerror or error}") from None
 
 
 def check_page(page: pathlib.Path) -> None:

@@ -22,8 +22,6 @@ from carjax.temporal.consensus import Repetition
 
 SCHEMA_VERSION = 1
 WALK, VIDEO = "walk", "video"
-# An azimuth is a flip where it is this far off, as everywhere in `evaluation.metrics`.
-FLIP_DEG = 150.0
 # No camera gets as far between two frames.
 JUMP_DEG = 60.0
 
@@ -112,7 +110,7 @@ def azimuth_figures(
     of_footage = np.array([f.source for f in footage])
     figures = {
         "mederr_deg": (float(np.median(error)), _median_interval(error, of_frame, samples)),
-        "flip_rate": statistics.mean_interval(error > FLIP_DEG, of_frame, samples),
+        "flip_rate": statistics.mean_interval(error > metrics.FLIP_DEG, of_frame, samples),
     }
     if np.isfinite(loglik).all():  # a path has no density
         figures |= {

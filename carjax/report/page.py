@@ -16,8 +16,7 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from carjax import files, pictures, result_folder
-from carjax.errors import CarjaxError
+from carjax import errors, files, pictures, result_folder
 from carjax.listing import known, plan
 from carjax.report import charts, quality
 from carjax.report.charts import Mark
@@ -85,14 +84,10 @@ def write_report(
     """
     page = render(selection, table, photos, previews=previews, annotated=annotated)
     path = pathlib.Path(out) / result_folder.REPORT
-    try:
+    with errors.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # A path that is not Unicode has lone surrogates, which UTF-8 cannot hold.
         files.write(path, page.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise CarjaxError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with --out"
-        ) from error
     return path
 
 
