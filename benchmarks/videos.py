@@ -18,6 +18,7 @@ import numpy as np
 from carjax import circular, runtime, scan, scoring
 from carjax import model as models
 from carjax.datasets import turntables
+from carjax.evaluation import metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -31,7 +32,7 @@ def summary(error: np.ndarray) -> dict[str, float]:
         "frames": len(error),
         "median_deg": round(float(np.median(error)), 2),
         "within_30": round(float((error <= 30).mean()), 4),
-        "flips": round(float((error > 150).mean()), 4),
+        "flips": round(float((error > metrics.FLIP_DEG).mean()), 4),
     }
 
 

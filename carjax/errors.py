@@ -57,7 +57,7 @@ def writing(path: str | os.PathLike[str], way: str = "or give another --out") ->
         else:
             way = way.removeprefix("or ").removeprefix("and ")
         raise CarjaxError(
-            f"cannot write {os.fspath(path)}: {error.strerror or error}: {way}"
+            f"cannot write {os.fspath(path)}: {error.strerror or one_line(error)}: {way}"
         ) from error
 
 

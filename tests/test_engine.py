@@ -517,8 +517,8 @@ def test_of_two_runs_with_other_settings_one_is_refused(tmp_path):
 def test_what_another_run_ended_with_while_this_one_waited_is_compared(tmp_path):
     early = run_files.RunFiles(run_files.Target(str(tmp_path / "o.parquet")))
     ended(begun(tmp_path / "o.parquet", "a"))
-    with early.writing(), pytest.raises(CarjaxError, match="was begun with another model"):
-        early.check_settings({"model": "2"})
+    with pytest.raises(CarjaxError, match="was begun with another model"):
+        run.score_sources([], [], early, {"model": "2"}, SCHEMA, lambda: None)
 
 
 def test_a_commit_that_goes_while_it_is_read_does_not_count(tmp_path):

@@ -531,7 +531,8 @@ def full(*args):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-FULL = "^cannot write .*/run: No space left on device: free some and start the same command again$"
+FULL = "^cannot write .*/run: No space left on device: free some and start the same command "
+FULL += "again, or give another --workdir$"
 
 
 def test_a_run_folder_on_a_full_disk_is_one_line(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from web_server import ROOT, SAMPLE, serving
 from carjax import selection, video
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
-from carjax.web import results
+from carjax.web import app, results
 
 
 @pytest.fixture(scope="module")
@@ -407,6 +407,34 @@ def test_whoever_asks_for_the_head_alone_gets_it(server, job):
         assert int(answer.headers["content-length"]) == len(whole.content)
         assert answer.headers["content-type"] == whole.headers["content-type"]
     assert server.client.head(f"/jobs/{job[0]}/photos/none.jpg").status_code == 404
+
+
+def test_a_download_that_broke_off_goes_on(server, job):
+    path = f"/jobs/{job[0]}/zip"
+    whole = get(server, path)
+    rest = server.client.get(path, headers={"Range": f"bytes={len(whole.content) - 9}-"})
+    assert (rest.status_code, rest.content) == (206, whole.content[-9:])
+    assert rest.headers["etag"] == whole.headers["etag"]
+    # The names under which it was sent go, a moment after its last byte.
+    assert list(server.folder.rglob("photos.zip"))
+    for _ in range(500):
+        if not list(server.folder.rglob(".*.part")):
+            return
+        get(server, "/about")
+    pytest.fail("a name under which a file was sent is still there")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "same"),
+    [
+        ("https://cars.example", "cars.example:443", True),
+        ("http://cars.example:80", "Cars.Example", True),
+        ("https://cars.example", "cars.example:80", False),
+        ("http://cars.example", "127.0.0.1:8000", False),
+    ],
+)
+def test_a_site_s_usual_port_may_be_left_out(origin, host, same):
+    assert app._same_site(origin, host) is same
 
 
 def test_a_browser_that_has_a_file_is_not_sent_it_again(server):

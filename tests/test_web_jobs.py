@@ -157,6 +157,7 @@ def test_who_watches_a_job_that_stands_still_hears_that_it_lives(tmp_path):
         assert [await anext(told) for _ in range(3)] == [True, False, False]
         change = asyncio.create_task(asyncio.sleep(0))
         change.add_done_callback(lambda _: job.change(state="done"))
+        # A busy machine may tell once more that it lives before the end.
         assert [changed async for changed in told if changed] == [True]
 
     asyncio.run(asyncio.wait_for(run(), 10))

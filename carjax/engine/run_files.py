@@ -202,7 +202,7 @@ class RunFiles:
         """Writes what the rows depend on, or compares it with what is written.
 
         Raises:
-            CarjaxError: it differs: another process was begun with other words just now.
+            CarjaxError: it differs: another process was begun with other words.
         """
         if self.store.size(self._settings) is None:
             self.store.write(self._settings, json.dumps(settings, indent=1).encode())

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from carjax import certainty, circular, localise
 from carjax.attributes import VIEWS
 
-# An azimuth that is off by more shows the car from behind.
+# An azimuth that is off by more is nearly the opposite one.
 FLIP_DEG = 150.0
 # Densities are evaluated in chunks of this many rows, to bound memory.
 _ROWS = 256

@@ -58,9 +58,10 @@ def publish(
         out.mkdir(parents=True, exist_ok=True)
         for name, svg in charts.items():
             files.write(out / name, svg)
-        if page is not None:
-            renewed = fill(page.read_text(encoding="utf-8"), tables)
-            files.write(page, renewed)
+    if page is not None:
+        with errors.writing(page, "or give another --page"):
+            files.write(page, fill(page.read_text(encoding="utf-8"), tables))
+    with errors.writing(out):  # last: whoever sees it has all of it
         files.write(result, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

@@ -30,7 +30,8 @@ class Checkpoints(Closing):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         located = files.locate(folder)
-        self._folder = located if files.is_remote(folder) else located.absolute()
+        self._remote = files.is_remote(folder)
+        self._folder = located if self._remote else located.absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -50,9 +51,9 @@ class Checkpoints(Closing):
         """Waits for the last write.
 
         Raises:
-            OSError: it failed.
+            OSError: the disk or the bucket refused it.
         """
-        with _writing():
+        with self._writing():
             self._checkpointer.close()
         # Not after a failure, of which Orbax's threads may tell later still.
         sys.unraisablehook = self._hook
@@ -62,12 +63,29 @@ class Checkpoints(Closing):
         """Starts writing the state after `step` steps; the arrays may be donated afterwards.
 
         Raises:
-            OSError: the write before failed.
+            OSError: the disk or the bucket refused the one before.
         """
         # A copy on the host: the next chunk reuses the device's buffers.
         named = _named(jax.device_get(state))
-        with _writing():
+        with self._writing():
             self._checkpointer.save_async(step, named)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk or the bucket refuses in the block is an OSError; interrupts wait.
+
+        Interrupted in the midst of it, Orbax leaves threads that cannot end.
+        """
+        try:
+            with interrupts.deferred():
+                yield
+        except Exception as error:  # Orbax and TensorStore raise many types for a failed write
+            told = re.search(r"os_error_code='(\d+)'", str(error))
+            if told:
+                raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
+            if self._remote:
+                raise OSError(one_line(error)[:300]) from error
+            raise
 
     def restore(self, like: Any, sharding: jax.sharding.Sharding) -> Any | None:
         """Reads the newest state.
@@ -101,22 +119,6 @@ class Checkpoints(Closing):
                 f"{way} ({one_line(error)[:300]})"
             ) from None
         return jax.tree.unflatten(jax.tree.structure(like), [found[k] for k in _named(like)])
-
-
-@contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    """What a disk refuses in the block is an OSError, and no interrupt comes in the midst of it.
-
-    Interrupted, Orbax leaves threads that cannot end.
-    """
-    try:
-        with interrupts.deferred():
-            yield
-    except Exception as error:  # Orbax and TensorStore raise many types for a failed write
-        told = re.search(r"os_error_code='(\d+)'", str(error))
-        if not told:
-            raise
-        raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:

@@ -139,7 +139,9 @@ class RunFolder:
 
     def writing(self) -> contextlib.AbstractContextManager[None]:
         """Says in one line that the disk refuses what the block writes into the folder."""
-        return errors.writing(self.path, "and start the same command again")
+        return errors.writing(
+            self.path, "and start the same command again, or give another --workdir"
+        )
 
 
 class Curves:

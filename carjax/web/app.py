@@ -397,9 +397,10 @@ class _AsItIs(FileResponse):
         self._link = files.unique(job.folder / name)
         try:
             os.link(job.folder / name, self._link)
+            found = os.stat(self._link)
         except FileNotFoundError:
             raise Missing("the job has no such file") from None
-        super().__init__(self._link, **rest)
+        super().__init__(self._link, stat_result=found, **rest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

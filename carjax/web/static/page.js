@@ -315,7 +315,8 @@ function fail(text) {
 
 /** Looks again for the job that the address names, unless it is gone or refused. */
 function retry(error) {
-  if (error.status >= 400 && error.status < 500) return fail(error.message);
+  const passing = [408, 429].includes(error.status); // as a proxy may answer
+  if (error.status >= 400 && error.status < 500 && !passing) return fail(error.message);
   const mine = turnTo();
   if (find("start").hidden) show("start", false);
   complain(`${error.message} Trying again.`);
