@@ -36,6 +36,15 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is that the disk has no room left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str], way: str = "or give another --out") -> Iterator[None]:
     """Says in one line that a disk, or a bucket, refuses what the block writes.
@@ -50,7 +59,7 @@ def writing(path: str | os.PathLike[str], way: str = "or give another --out") ->
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             way = f"free some {way}"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             way = f"make it writable {way}"

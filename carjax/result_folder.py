@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Iterator
 
@@ -22,7 +21,8 @@ ANNOTATED = "annotated.mp4"
 PHOTOS = "photos"
 # While results move in: which files of the folder are carjax's, those of a stopped run among them.
 _JOURNAL = ".carjax.json"
-_PART = re.compile(r"\.(\.carjax\.json|carjax)\.[0-9a-f]+\.part")
+# What a result is written under before it moves in, see `files.unique`.
+_HIDDEN = "carjax"
 
 
 def check_apart(target: pathlib.Path, source: str | os.PathLike[str]) -> None:
@@ -52,9 +52,11 @@ def check_out(target: pathlib.Path, overwrite: bool, manifest: str = SELECTION) 
 
 def _check_out(target: pathlib.Path, overwrite: bool, manifest: str) -> None:
     if target.is_dir():
-        files = (path for path in target.iterdir() if not _PART.fullmatch(path.name))
+        parts = {*files.left_by(target / _JOURNAL), *files.left_by(target / _HIDDEN)}
         marks = (manifest, _JOURNAL) if manifest == SELECTION else (manifest,)
-        ours = any((target / name).is_file() for name in marks) or not any(files)
+        ours = any((target / name).is_file() for name in marks) or parts.issuperset(
+            target.iterdir()
+        )
         if not (ours or overwrite):
             raise CarjaxError(
                 f"{target}: holds files that carjax did not write: "
@@ -80,7 +82,7 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     a disk of its own, if that exists.
     """
     target = target.absolute()
-    folder = files.unique(target / "carjax" if target.is_dir() else target)
+    folder = files.unique(target / _HIDDEN if target.is_dir() else target)
     try:
         with errors.writing(target):
             (folder / PHOTOS).mkdir(parents=True)

@@ -290,6 +290,18 @@ def test_a_reader_that_has_gone_is_no_fault():
     assert (process.returncode, process.stderr) == (0, "")
 
 
+def python(code, **rest):
+    """Runs Python code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        **rest,
+    )
+
+
 def test_a_warning_looks_as_an_error_does():
     code = """
 import logging, sys
@@ -304,13 +316,7 @@ sys.modules["carjax.cli.score"].main = warn
 sys.argv = ["carjax", "score"]
 command.run()
 """
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = python(code)
     assert process.returncode == 0
     assert process.stderr == "carjax: the video ends at 3 s\n"
 
@@ -330,14 +336,7 @@ pipeline._write_photos = dies
 sys.argv = ["carjax", "select", {str(SAMPLE)!r}, "--out=out", "--fps=1", "--attributes=doors"]
 command.run()
 """
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = python(code, cwd=tmp_path)
     assert process.returncode == 143, process.stderr
     assert process.stderr.endswith("carjax: interrupted\n")
     assert list(tmp_path.iterdir()) == []
@@ -364,13 +363,7 @@ sys.modules["carjax.cli.score"].main = work
 sys.argv = ["carjax", "score"]
 command.run()
 """
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = python(code)
     assert process.returncode == 130
     assert process.stderr == "carjax: interrupted\n"
 
@@ -381,13 +374,7 @@ def test_a_bad_path_is_found_without_importing_jax(tmp_path):
         "status = main(['select', 'none.mp4', '--out=x']); "
         "sys.exit(10 * ('jax' in sys.modules) + status)"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-    )
+    process = python(code, cwd=tmp_path)
     assert process.returncode == 1, process.stderr
 
 

@@ -18,8 +18,7 @@ _TWO_PI_TAIL = TWO_PI - _TWO_PI_HEAD
 
 def floating(x: ArrayLike) -> Array:
     """Returns `x` as an array of a floating type (integers become the default one)."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.result_type(float, x))
+    return alike(x)[0]
 
 
 def alike(*values: ArrayLike) -> list[Array]:

@@ -25,12 +25,12 @@ from starlette.types import Receive, Scope, Send
 
 import carjax
 from carjax import files, result_folder
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import CarjaxError, UsageError, is_full
 from carjax.listing import known as statements
 from carjax.web import answers, upload
 from carjax.web.bodies import SmallBodies
 from carjax.web.jobs import Busy, Job, Jobs, Missing, Outdated
-from carjax.web.limits import NO_ROOM, is_full
+from carjax.web.limits import NO_ROOM
 from carjax.web.process import NoCar, NoRoom, TaskDied, TaskOverrun
 
 _PACKAGE = pathlib.Path(str(importlib.resources.files("carjax")))

@@ -10,8 +10,8 @@ import threading
 import traceback
 from typing import Any, TextIO
 
-from carjax.errors import CarjaxError, one_line
-from carjax.web.limits import NO_ROOM, is_full
+from carjax.errors import CarjaxError, is_full, one_line
+from carjax.web.limits import NO_ROOM
 
 
 def main(memory_bytes: int) -> None:

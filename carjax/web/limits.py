@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 
 from carjax.errors import CarjaxError
@@ -46,15 +45,6 @@ class Limits:
     def bytes(self) -> int:
         """The largest upload."""
         return round(self.megabytes * _MEGA)
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is that the disk has no room left."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def check(path: str | os.PathLike[str], limits: Limits) -> dict[str, float | int]:
