@@ -60,7 +60,8 @@ class Server:
         return [self.process.pid, *map(int, children.read_text().split())]
 
     def job_folders(self):
-        return [p for root in self.folder.glob("carjax-serve-*") for p in root.iterdir()]
+        roots = self.folder.glob("carjax-serve-*")
+        return [p for root in roots for p in root.iterdir() if p.is_dir()]
 
 
 @contextlib.contextmanager

@@ -394,7 +394,8 @@ class _AsItIs(FileResponse):
     """A file of a job as it is now: an edit may put another in its place while it is sent."""
 
     def __init__(self, job: Job, name: str, **rest: Any) -> None:
-        self._link = files.unique(job.folder / name)
+        # Beside the job's folder, which holds what the job has and nothing in passing.
+        self._link = files.unique(job.folder)
         try:
             os.link(job.folder / name, self._link)
             found = os.stat(self._link)
