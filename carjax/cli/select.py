@@ -127,13 +127,6 @@ def main(argv: list[str]) -> int:
     watch = Stopwatch()
     start = time.perf_counter()
     ahead = scan.Ahead(words[0], options.fps)
-    with watch("load"):
-        runtime.set_up_jax()
-        from carjax import model as models
-
-        model = models.load(values.model, backbone_weights=values.backbone_weights)
-        pipeline.check_options(model, options)
-        model = common.localised(model, values.localise)
     console = Console(stderr=True)
     console.print(
         f"{readable(words[0])}: {info.duration_s:.1f} s, {info.width}×{info.height}, "
@@ -141,6 +134,13 @@ def main(argv: list[str]) -> int:
         highlight=False,
         markup=False,
     )
+    with watch("load"):
+        runtime.set_up_jax()
+        from carjax import model as models
+
+        model = models.load(values.model, backbone_weights=values.backbone_weights)
+        pipeline.check_options(model, options)
+        model = common.localised(model, values.localise)
     with progress.bars(console=console) as bar:
         expected = pipeline.expected_frames(info, options.fps)
         scored = 0
