@@ -26,7 +26,7 @@ import numpy as np
 import scaling
 
 from carjax import model, parquet, runtime, scoring, video
-from carjax.engine import local, run
+from carjax.engine import local, run, run_files
 from carjax.sources import expand
 
 FRAMES_PER_VIDEO = 1_000
@@ -112,7 +112,7 @@ def measure(one: model.Model, videos: int) -> dict[str, float]:
             run.score_sources(
                 sources,
                 [],
-                run.Run(run.Target(str(folder / out))),
+                run_files.RunFiles(run_files.Target(str(folder / out))),
                 {"model": "as above"},
                 parquet.arrow_schema(one.spec.schema),
                 lambda: engine,

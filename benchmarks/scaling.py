@@ -106,7 +106,7 @@ def child(folder: pathlib.Path, out: pathlib.Path) -> None:
     import numpy as np
 
     from carjax import parquet, runtime, video
-    from carjax.engine import local, run
+    from carjax.engine import local, run, run_files
     from carjax.sources import expand
 
     runtime.set_up_jax()
@@ -127,7 +127,7 @@ def child(folder: pathlib.Path, out: pathlib.Path) -> None:
     summary = run.score_sources(
         sources,
         [],
-        run.Run(run.Target(str(out))),
+        run_files.RunFiles(run_files.Target(str(out))),
         {"model": "random"},
         parquet.arrow_schema(model.spec.schema),
         lambda: engine,
