@@ -1,5 +1,6 @@
 """Scoring a video: decoded ahead or not, by seeking or from its start, the table is the same."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from carjax import scan, scoring, video
 from carjax.errors import UsageError
 from carjax.video import reader
+from carjax.web import tasks
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
 
@@ -92,3 +94,13 @@ def test_every_frame_or_so_many_a_second(tiny_model):
     table, source = scan.score_video(tiny_model, SAMPLE, fps=2.0)
     assert isinstance(source, video.Decoder)
     assert table.frame.tolist() == [f.index for f in video.frames(SAMPLE, fps=2.0)]
+
+
+def test_the_first_video_of_the_page_finds_the_program_that_was_compiled_ahead(
+    tiny_model, monkeypatch
+):
+    one = dataclasses.replace(tiny_model)  # no other test has scored with it
+    monkeypatch.setattr(tasks, "_model", lambda name, weights: one)
+    tasks.warm(lambda message: None, None, None, "portrait")
+    scorer = scoring.kept_scorer(one, scan.BATCH_SIZE)
+    assert list(scorer._programs) == [(scorer.batch_size, 640, 360, 3)]

@@ -42,7 +42,7 @@ def warm(report: Report, model: str | None, weights: str | None, shape: str) -> 
 
     from carjax import scan, scoring
 
-    scorer = scoring.Scorer(_model(model, weights), scan.BATCH_SIZE)
+    scorer = scoring.kept_scorer(_model(model, weights), scan.BATCH_SIZE)
     images = np.zeros((scorer.batch_size, *_USUAL_SIZES[shape], 3), np.uint8)
     scoring.to_host(scorer.dispatch(images, np.ones(scorer.batch_size, bool)), 1)
 
