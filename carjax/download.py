@@ -53,30 +53,28 @@ def download(
         on_progress: called with (bytes so far, bytes of the whole file; 0 if unknown).
 
     Raises:
-        CarjaxError: no network, an HTTP error, a connection that keeps dropping, a wrong checksum
-            (the bytes are then deleted), or a file that cannot be written.
+        CarjaxError: no network, an HTTP error, a connection that keeps dropping, or a wrong
+            checksum (the bytes are then deleted).
         UsageError: another kind of address.
+        OSError: the file cannot be written.
     """
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"{url}: not an address that starts with http:// or https://")
     path = pathlib.Path(target)
     part = path.with_name(f"{path.name}.part")
-    try:
-        if path.is_file() and md5(path) == md5_hex:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(part) as out:
-            _complete(url, out, on_progress)
-            out.flush()
-            if md5(part) != md5_hex:
-                part.unlink()
-                raise CarjaxError(
-                    f"{url}: its checksum is wrong (MD5 is not {md5_hex}); the bytes are deleted: "
-                    "run again, or check that nothing on the way changes the file"
-                )
-            os.replace(part, path)
-    except OSError as error:
-        raise CarjaxError(f"{part}: cannot be written ({error.strerror or error})") from None
+    if path.is_file() and md5(path) == md5_hex:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(part) as out:
+        _complete(url, out, on_progress)
+        out.flush()
+        if md5(part) != md5_hex:
+            part.unlink()
+            raise CarjaxError(
+                f"{url}: its checksum is wrong (MD5 is not {md5_hex}); the bytes are deleted: "
+                "run again, or check that nothing on the way changes the file"
+            )
+        os.replace(part, path)
 
 
 @contextlib.contextmanager

@@ -268,6 +268,10 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     The backbone is named with the hash of its weights; the file's metadata holds the spec and the
     card as JSON. Of a model that scores whole frames the car box is left out, and with it the
     content head, which reads the car box's look.
+
+    Raises:
+        CarjaxError: a weight is not finite, or too large for float16.
+        OSError: the file cannot be written.
     """
     spec = model.spec
     left_out = {"backbone"}

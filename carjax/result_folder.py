@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -42,35 +43,23 @@ def check_out(target: pathlib.Path, overwrite: bool, manifest: str = SELECTION) 
         overwrite: a folder of other files will do.
         manifest: the file that marks a folder as one that the same command wrote.
     """
-    try:
-        _check_out(target, overwrite, manifest)
-    except OSError as error:
-        raise CarjaxError(
-            f"{target}: cannot be written ({error.strerror}): give another --out"
-        ) from None
-
-
-def _check_out(target: pathlib.Path, overwrite: bool, manifest: str) -> None:
-    if target.is_dir():
-        parts = {*files.left_by(target / _JOURNAL), *files.left_by(target / _HIDDEN)}
-        marks = (manifest, _JOURNAL) if manifest == SELECTION else (manifest,)
-        ours = any((target / name).is_file() for name in marks) or parts.issuperset(
-            target.iterdir()
-        )
-        if not (ours or overwrite):
-            raise CarjaxError(
-                f"{target}: holds files that carjax did not write: "
-                "give another --out, or --overwrite"
-            )
-    elif target.exists():
-        raise CarjaxError(f"{target}: is a file, not a folder: give another --out")
-    existing = next(p for p in (target, *target.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        raise CarjaxError(f"{target}: {existing} is a file, not a folder: give another --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise CarjaxError(
-            f"{target}: cannot be written ({existing} does not permit it): give another --out"
-        )
+    with errors.writing(target):
+        if target.is_dir():
+            parts = {*files.left_by(target / _JOURNAL), *files.left_by(target / _HIDDEN)}
+            marks = (manifest, _JOURNAL) if manifest == SELECTION else (manifest,)
+            ours = any((target / name).is_file() for name in marks)
+            if not (ours or overwrite or parts.issuperset(target.iterdir())):
+                raise CarjaxError(
+                    f"{target}: holds files that carjax did not write: "
+                    "give another --out, or --overwrite"
+                )
+        elif target.exists():
+            raise CarjaxError(f"{target}: is a file, not a folder: give another --out")
+        existing = next(p for p in (target, *target.absolute().parents) if p.exists())
+        if not existing.is_dir():
+            raise CarjaxError(f"{target}: {existing} is a file, not a folder: give another --out")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{existing} does not permit it")
 
 
 @contextlib.contextmanager

@@ -54,7 +54,8 @@ def write(
         training_hashes: SHA-256 of every photo that was trained on.
 
     Raises:
-        CarjaxError: a weight is not finite, or too large; or it cannot be written.
+        CarjaxError: a weight is not finite, or too large.
+        OSError: it cannot be written.
     """
     tensors = pretrained.flatten(tree)
     hashes = [bytes.fromhex(h) for h in sorted(training_hashes)]

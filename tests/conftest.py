@@ -1,8 +1,10 @@
 """What the tests share: two virtual devices, where the third-party photos are, and a tiny model."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
+import resource
 import sys
 
 import jax
@@ -52,6 +54,22 @@ def load_module(path):
 def reference():
     """The module that made the files in tests/reference (it imports torch only when asked to)."""
     return load_module(ROOT / "tests" / "reference" / "make_efficientnet_lite.py")
+
+
+@pytest.fixture
+def disk_refuses():
+    """A context in which files cannot grow beyond a few kB: a full disk is not at hand."""
+
+    @contextlib.contextmanager
+    def refusing(most=2**12):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return refusing
 
 
 @pytest.fixture(scope="session")

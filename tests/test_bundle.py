@@ -159,6 +159,14 @@ def test_wrong_calls_are_one_line(folders, tmp_path):
         command.main(["--help"])
 
 
+def test_a_disk_that_refuses_the_file_is_one_line(folders, tmp_path, disk_refuses):
+    out, given = tmp_path / "x.safetensors", folders("doors")
+    with pytest.raises(CarjaxError, match=r"^cannot write .*x\.safetensors: .*give another --out$"):  # noqa: SIM117
+        with disk_refuses():
+            command.main([f"--heads={given}", f"--out={out}"])
+    assert not out.exists()
+
+
 def test_calibrations_are_kept_in_the_file(folders, tmp_path):
     numbers = {
         "doors": {"sharpness": 0.5, "slope": -0.25, "unknown_above": 0.75},

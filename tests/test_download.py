@@ -208,7 +208,7 @@ def test_another_process_is_left_alone(server, tmp_path):
 
 def test_targets_and_addresses_that_cannot_be(server, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CarjaxError, match="cannot be written"):
+    with pytest.raises(FileExistsError):
         download.download(server.url, tmp_path / "file" / "w", MD5)
     with pytest.raises(UsageError, match="not an address that starts with http"):
         download.download("file:///etc/passwd", tmp_path / "w", MD5)
@@ -283,6 +283,17 @@ def test_fetch_of_corrupt_bytes_is_one_line(publish, server, capsys):
     assert "its checksum is wrong" in err
     assert err.count("\n") == 1
     assert list(cache.iterdir()) == []
+
+
+def test_fetch_into_a_folder_that_cannot_be_is_one_line(publish, server, tmp_path, capsys):
+    pytest.importorskip("h5py", reason="h5py is not installed: pip install '.[test]'")
+    publish(CONTENT)
+    (tmp_path / "cache").write_text("")
+    status, _, err = fetch(capsys)
+    assert status == 1
+    assert err.startswith(f"carjax: cannot write {tmp_path / 'cache' / 'weights' / FILE}: ")
+    assert err.endswith(": set CARJAX_CACHE_DIR to another folder\n")
+    assert server.seen == []
 
 
 def test_fetch_downloads_nothing_that_could_not_be_read(publish, server, monkeypatch, capsys):

@@ -269,7 +269,9 @@ def test_a_folder_that_may_not_be_entered_is_one_line(monkeypatch, capsys, tmp_p
 
     monkeypatch.setattr(pathlib.Path, "is_dir", refuse)
     assert command.main(["select", str(SAMPLE), f"--out={tmp_path / 'out'}"]) == 1
-    assert "out: cannot be written (Permission denied)" in capsys.readouterr().err
+    assert (
+        "out: Permission denied: make it writable or give another --out" in capsys.readouterr().err
+    )
     assert command.main(["bundle", f"--heads={tmp_path}", "--out=x.safetensors"]) == 1
     assert capsys.readouterr().err == "carjax: .: Permission denied\n"
 
@@ -477,7 +479,8 @@ def test_nothing_outside_of_the_folder_is_removed_whatever_its_files_say(tmp_pat
 @pytest.mark.parametrize("denied", [os.W_OK, os.X_OK])
 def test_a_folder_that_may_only_be_read_is_refused_first(tmp_path, monkeypatch, denied):
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & denied)
-    with pytest.raises(CarjaxError, match=r"out: cannot be written \(.* does not permit it\)"):
+    told = "^cannot write .*out: .* does not permit it: make it writable or give another --out$"
+    with pytest.raises(CarjaxError, match=told):
         result_folder.check_out(tmp_path / "out", overwrite=False)
 
 

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import pathlib
-import resource
 import shutil
 import signal
 import struct
@@ -29,7 +28,16 @@ import tiny_run
 from tensorboardX.proto.event_pb2 import Event
 from tiny_run import settings
 
-from carjax import backbones, files, heads, interrupts, localise, model, training
+from carjax import (
+    backbones,
+    files,
+    heads,
+    interrupts,
+    localise,
+    model,
+    training,
+    weights_file,
+)
 from carjax.attributes import CAR, CONTENT, Angular, Categorical, find
 from carjax.backbones import registry
 from carjax.cli import prepare as prepare_command
@@ -508,20 +516,16 @@ def test_an_interrupt_is_not_lost_where_the_write_fails():
 
 
 def test_a_checkpoint_that_the_disk_refuses_is_an_error_and_no_pages_of_it(
-    tmp_path, monkeypatch, capfd, caplog
+    tmp_path, monkeypatch, capfd, caplog, disk_refuses
 ):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     rng = np.random.default_rng(0)
     state = {str(i): rng.random(2**15, np.float32) for i in range(20)}
     kept = checkpoints.Checkpoints(tmp_path / "checkpoints")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))  # a full disk is not at hand
-    try:
+    with disk_refuses(2**16):
         kept.save(2, state)
         with pytest.raises(OSError, match="File too large") as caught:
             kept.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (caught.value.errno, caught.value.strerror) == (errno.EFBIG, "File too large")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "Traceback" not in capfd.readouterr().err
@@ -539,6 +543,24 @@ def test_a_run_folder_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "write", full)
     with pytest.raises(CarjaxError, match=FULL):
         run_folder.RunFolder(tmp_path / "run").claim(settings(tmp_path))
+
+
+def test_a_head_that_the_disk_refuses_is_one_line_with_what_to_do(tmp_path, disk_refuses):
+    folder = run_folder.RunFolder(tmp_path)
+    with (
+        pytest.raises(CarjaxError, match=r": File too large: start the same command again, or "),
+        disk_refuses(),
+        folder.writing(),
+    ):
+        weights_file.write(
+            folder.path / run_folder.HEAD_FILE,
+            ("carjax_bundle", 1),
+            {"kernel": np.zeros(2**12, np.float32)},
+            spec={},
+            card={},
+            training_hashes=[],
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

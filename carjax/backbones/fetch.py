@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from carjax import files
+from carjax import errors, files
 from carjax.backbones import convert, pretrained, registry
 from carjax.backbones.convert import readers
 from carjax.download import Progress, download
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import UsageError
 
 
 def fetch(
@@ -56,10 +56,9 @@ def fetch(
     source = files.cache_dir() / "weights" / file
     readers.require_h5py(source)  # before 200 MB are downloaded in vain
     target = pathlib.Path(out) if out is not None else pretrained.fetched_path(name)
-    download(url or published.url, source, published.md5, on_progress)
-    try:
+    with errors.writing(source, "or set CARJAX_CACHE_DIR to another folder"):
+        download(url or published.url, source, published.md5, on_progress)
+    with errors.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CarjaxError(f"{target.parent}: cannot be made ({error.strerror})") from None
     convert.import_weights(name, source, target, dtype)
     return target

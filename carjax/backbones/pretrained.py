@@ -197,7 +197,8 @@ def save(params: Mapping[str, Any], path: str | os.PathLike[str], dtype: Any = n
     """Writes a backbone's parameters as safetensors of that type.
 
     Raises:
-        CarjaxError: a value is not finite, or too large for the type; or it cannot be written.
+        CarjaxError: a value is not finite, or too large for the type.
+        OSError: it cannot be written.
     """
     write_safetensors(flatten(params), path, dtype)
 
@@ -211,7 +212,8 @@ def write_safetensors(
     """Writes tensors by path: those of floats in that type, others as they are.
 
     Raises:
-        CarjaxError: a value is not finite, or too large for the type; or it cannot be written.
+        CarjaxError: a value is not finite, or too large for the type.
+        OSError: it cannot be written; what to do about it the caller knows (`errors.writing`).
     """
     tensors = {}
     for key, value in flat.items():
@@ -224,10 +226,5 @@ def write_safetensors(
             tensors[key] = np.array(value, dtype, order="C")
         if np.isinf(tensors[key]).any():
             raise CarjaxError(f"{path}: {key} is too large for {np.dtype(dtype)}: take float32")
-    try:
-        with files.replacing(path) as temporary:
-            safetensors.numpy.save_file(tensors, temporary, metadata)
-    except OSError as error:
-        raise CarjaxError(f"{path}: cannot be written ({error.strerror or error})") from None
-    except safetensors.SafetensorError as error:  # a full disk, as its library tells it
-        raise CarjaxError(f"{path}: cannot be written ({error})") from None
+    # Not by `save_file`, which has an error of its own for a full disk.
+    files.write(path, safetensors.numpy.save(tensors, metadata))

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from carjax import files, runtime
+from carjax import errors, files, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     parts = [model.load(path, backbone_weights=values.backbone_weights) for path in paths]
     joined = bundle.join(parts, [str(p) for p in paths], values.name)
     joined = model.with_calibrations(joined, calibrations, values.calibration)
-    model.save(dataclasses.replace(joined, card={**facts, **joined.card}), out)
+    with errors.writing(out):
+        model.save(dataclasses.replace(joined, card={**facts, **joined.card}), out)
     names = [h.attribute.name for h in joined.spec.heads]
     names += ["localise"] if joined.spec.localise else []
     names += ["content"] if joined.spec.content else []

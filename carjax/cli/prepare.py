@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from carjax import files, progress
+from carjax import errors, files, progress
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -62,7 +62,11 @@ def main(argv: list[str]) -> int:
     if folder.is_dir() and not values.overwrite:
         print(f"{folder}: prepared already; --overwrite prepares it again")
     else:
-        with _alone(folder), _set_aside(folder):
+        with (
+            errors.writing(folder, "or give another --data_dir"),
+            _alone(folder),
+            _set_aside(folder),
+        ):
             # Made again: a builder takes over what it finds.
             _prepare(_create(name, config, source, root), source, quiet=values.quiet)
     _report(folder, str(folder.parent.relative_to(root)))
@@ -107,12 +111,8 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Keeps others from preparing the same, and clears what a killed run has left."""
     import fcntl
 
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = (folder.parent / ".prepare.lock").open("w")
-    except OSError as error:
-        raise CarjaxError(f"{folder.parent}: cannot be written ({error.strerror})") from None
-    with lock:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / ".prepare.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -134,12 +134,9 @@ def _prepare(builder: PhotoBuilder, source: pathlib.Path, *, quiet: bool) -> Non
     )
     with progress.bars(quiet=quiet) as show:
         builder.on_progress = show
-        try:
-            # tfds makes a folder of downloads, even for none, and talks of them.
-            with tempfile.TemporaryDirectory() as none, contextlib.redirect_stdout(io.StringIO()):
-                builder.download_and_prepare(download_dir=none, download_config=download)
-        except OSError as error:
-            raise CarjaxError(f"{builder.data_dir}: cannot be written ({error})") from None
+        # tfds makes a folder of downloads, even for none, and talks of them.
+        with tempfile.TemporaryDirectory() as none, contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_dir=none, download_config=download)
         prepared.write_index(pathlib.Path(builder.data_dir), functools.partial(show, "index"))
 
 

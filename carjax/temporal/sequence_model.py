@@ -95,7 +95,12 @@ def _apply(spec: SequenceSpec, params: Any, frames: Frames) -> circular.Density:
 
 
 def save(sequence_model: SequenceModel, path: str | os.PathLike[str]) -> None:
-    """Writes a trained sequence head, its weights as float16."""
+    """Writes a trained sequence head, its weights as float16.
+
+    Raises:
+        CarjaxError: a weight is not finite, or too large for float16.
+        OSError: the file cannot be written.
+    """
     spec = sequence_model.spec
     row = {
         **dataclasses.asdict(spec),

@@ -35,6 +35,10 @@ def save(
         material: what was trained on, and what was held out.
         path: of the file: a bundle of one head, or of the car box alone, that `carjax bundle` can
             join to others; or a sequence head.
+
+    Raises:
+        CarjaxError: a weight is not finite, or too large for float16.
+        OSError: the file cannot be written.
     """
     told, hashes = material.trained_on()
     card = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from carjax import errors
 from carjax.backbones import pretrained, registry
 from carjax.backbones.convert import efficientnet_lite, inception_resnet_v2, readers
 from carjax.backbones.pretrained import Params
@@ -70,4 +71,6 @@ def import_weights(
         CarjaxError: the file cannot be read or written, or its tensors do not fit.
         UsageError: no such backbone.
     """
-    pretrained.save(convert_file(name, source), out, dtype)
+    params = convert_file(name, source)
+    with errors.writing(out):
+        pretrained.save(params, out, dtype)
