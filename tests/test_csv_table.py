@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from carjax.attributes import CAR, Angular, Categorical
-from carjax.datasets import csv_table, photos
+from carjax.datasets import csv_table, photos, turntables
 from carjax.errors import CarjaxError
 from carjax.evaluation import labels
 
@@ -67,6 +67,22 @@ def test_a_photo_has_one_row(tmp_path):
     # Windows of one photo are photos of their own.
     path.write_text("file,doors,left,top,right,bottom\na.jpg,2,0,0,9,9\na.jpg,4,9,0,20,9\n")
     assert photos.read_labels(tmp_path, schema).labels["doors"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("side", ["x", "inf", "1,5"])
+def test_a_side_of_a_box_that_is_no_number_is_told_with_its_line(tmp_path, side):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f'file,left,top,right,bottom\na.jpg,,,,\nb.jpg,0,0,5,"{side}"\n')
+    says = rf"boxes\.csv: line 3: bottom is '{side}', not a number$"
+    with pytest.raises(CarjaxError, match=says):
+        photos.read_boxes(tmp_path)
+
+
+def test_turntables_have_an_azimuth_in_every_row(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("file,make,azimuth_deg\nred/0.png,Honda,0\nred/1.png,Honda,\n")
+    with pytest.raises(CarjaxError, match=r"labels\.csv: line 3: azimuth_deg is '', not a number"):
+        turntables.read(tmp_path)
 
 
 def test_training_labels_may_be_short_and_no_angle_is_infinite(tmp_path):

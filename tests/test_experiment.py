@@ -452,6 +452,16 @@ def test_wrong_use_is_one_line(argv, complaint):
         command.main(argv)
 
 
+@pytest.mark.parametrize("azimuth", ["front", "inf"])
+def test_an_azimuth_that_is_no_number_is_told_with_its_line(tmp_path, azimuth):
+    (tmp_path / "stanford_cars").mkdir()
+    labels = tmp_path / "stanford_cars" / "labels.csv"
+    labels.write_text(f"file,class_name,azimuth_deg\n1.jpg,A,\n2.jpg,A,{azimuth}\n")
+    says = rf"labels\.csv: line 3: azimuth_deg is '{azimuth}', not a number$"
+    with pytest.raises(CarjaxError, match=says):
+        predictions.read_facts(tmp_path, ["stanford_cars/1.jpg"])
+
+
 def test_broken_input_is_one_line(tmp_path, world, capsys):
     broken = tmp_path / "runs" / "doors-0"
     broken.mkdir(parents=True)

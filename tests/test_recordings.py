@@ -23,10 +23,10 @@ from test_score import built_once, score, weights  # noqa: F401, fixtures
 
 from carjax import feature_columns, parquet, scan, scoring
 from carjax import model as models
-from carjax.attributes import VEHICLE_CLASSES, Angular
+from carjax.attributes import VEHICLE_CLASSES, Angular, Categorical
 from carjax.cli import experiment
 from carjax.cli.main import main as command_line
-from carjax.datasets import frame_sequences
+from carjax.datasets import frame_labels, frame_sequences
 from carjax.datasets.folds import fold_of
 from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
@@ -502,6 +502,18 @@ def test_labels_are_read_as_pandas_writes_them(tiny_model, clips, tmp_path, capl
     (doors,) = (a for a in tiny_model.spec.schema if a.name == "doors")
     assert own.labels == {"doors": doors.classes.index("5")}
     assert "the brand of walks/c.mp4, 'toyta', is none that the model knows" in caplog.text
+
+
+def test_a_class_that_looks_like_a_number_stays_itself(tmp_path):
+    path = tmp_path / "walks.csv"
+    path.write_text("source,time_s,engine,doors\na.mp4,0,2.0,5.0\na.mp4,1,2.0,5\n")
+    known = frame_labels.read(path)
+    at, _ = known.at("a.mp4", np.array([0.0, 1.0]))
+    for attribute, name in (
+        (Categorical("engine", ("1.6", "2.0")), "2.0"),
+        (Categorical("doors", ("3", "5")), "5"),
+    ):
+        assert recordings._one_class(known, "a.mp4", attribute, at[attribute.name]) == name
 
 
 def test_what_is_wrong_with_recordings_is_said_in_one_line(

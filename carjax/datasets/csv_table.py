@@ -57,6 +57,22 @@ class Table(NamedTuple):
             raise self.fault(row, f"{column} is {text!r}, not a number")
         return number
 
+    def number_or_nan(self, row: int, column: str) -> float:
+        """Returns the number in a field as `number` does; NaN where it is blank: unknown."""
+        return self.number(row, column) if self.rows[row][column] else math.nan
+
+    def integer(self, row: int, column: str) -> int:
+        """Returns the whole number in a field.
+
+        Raises:
+            CarjaxError: it is none.
+        """
+        text = self.rows[row][column]
+        try:
+            return int(text)
+        except ValueError:
+            raise self.fault(row, f"{column} is {text!r}, not a whole number") from None
+
 
 def read(path: str | os.PathLike[str], needed: Sequence[str]) -> Table:
     """Reads a table.

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import cv2
@@ -160,17 +160,14 @@ def read_labels(
         labels,
         np.array([row[model] if model else "" for row in rows]),
         np.full((len(rows), 4), np.nan, np.float32),
-        crop=_sides(path, rows, "a window") if windows else None,
+        crop=_sides(read, range(len(rows))) if windows else None,
         unheard_of=unheard_of,
     )
 
 
-def _sides(path: pathlib.Path, rows: Sequence[Mapping[str, str]], what: str) -> np.ndarray:
-    """Returns the four sides in every row, float32 [N, 4]; empty is NaN."""
-    try:
-        sides = [[float(row[s]) if row[s] else np.nan for s in SIDES] for row in rows]
-    except ValueError as error:
-        raise CarjaxError(f"{path}: a side of {what}: {error}") from None
+def _sides(table: csv_table.Table, which: Iterable[int]) -> np.ndarray:
+    """Returns the four sides in N rows, by their indices, float32 [N, 4]; empty is NaN."""
+    sides = [[table.number_or_nan(i, side) for side in SIDES] for i in which]
     return np.array(sides, np.float32).reshape(-1, 4)
 
 
@@ -213,14 +210,14 @@ def read_boxes(folder: str | os.PathLike[str]) -> Photos:
         CarjaxError: no such file, a missing column, a side that is not a number.
     """
     root = pathlib.Path(folder)
-    path = root / BOX_TABLE
-    rows = csv_table.read(path, ["file", *SIDES]).rows
+    table = csv_table.read(root / BOX_TABLE, ["file", *SIDES])
+    rows = table.rows
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
         {},
         np.array([""] * len(rows)),
-        _sides(path, rows, "a box"),
+        _sides(table, range(len(rows))),
     )
 
 
@@ -241,14 +238,15 @@ def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     """
     root = pathlib.Path(folder)
     table = csv_table.read(path, ["dataset", "file", *SIDES, CONTENT.name])
-    rows = [row for row in table.rows if row["dataset"] == root.name]
+    which = [i for i, row in enumerate(table.rows) if row["dataset"] == root.name]
+    rows = [table.rows[i] for i in which]
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
         {CONTENT.name: encode_labels(CONTENT, [row[CONTENT.name] for row in rows])},
         np.array([""] * len(rows)),
         np.full((len(rows), 4), np.nan, np.float32),
-        crop=_sides(pathlib.Path(path), rows, "a window"),
+        crop=_sides(table, which),
     )
 
 
@@ -256,14 +254,11 @@ def read_fold_table(path: str | os.PathLike[str]) -> dict[str, int]:
     """Returns file name → fold, from a file of `data/splits/` or one like it.
 
     Raises:
-        CarjaxError: no such table, or a fold that is not a number.
+        CarjaxError: no such table, or a fold that is not a whole number.
     """
     table = csv_table.read(path, ["file", "fold"])
     table.check_unique(["file"])
-    try:
-        return {row["file"]: int(row["fold"]) for row in table.rows}
-    except ValueError as error:
-        raise CarjaxError(f"{path}: a fold: {error}") from None
+    return {row["file"]: table.integer(i, "fold") for i, row in enumerate(table.rows)}
 
 
 def read_folds(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:

@@ -21,8 +21,11 @@ def read(folder: pathlib.Path) -> dict[str, list[dict[str, str]]]:
         Name → rows of the table, one per picture in order.
 
     Raises:
-        CarjaxError: the table is missing, or lacks a column.
+        CarjaxError: the table is missing or lacks a column, or an azimuth is not a number.
     """
-    rows = csv_table.read(folder / LABEL_TABLE, ["file", "make", "azimuth_deg"]).rows
+    table = csv_table.read(folder / LABEL_TABLE, ["file", "make", "azimuth_deg"])
+    rows = table.rows
+    for i in range(len(rows)):
+        table.number(i, "azimuth_deg")
     names = sorted({row["file"].split("/")[0] for row in rows})
     return {name: [r for r in rows if r["file"].split("/")[0] == name] for name in names}

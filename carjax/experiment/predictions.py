@@ -166,15 +166,17 @@ def read_facts(
         on_progress: called with the number of photos measured so far.
 
     Raises:
-        CarjaxError: a photo or its label is missing.
+        CarjaxError: a photo or its label is missing, or an azimuth is not a number.
     """
     root = photos.data_root(data_dir)
     model, azimuth = {}, {}
     for dataset in sorted({name.split("/", 1)[0] for name in names}):
-        for row in csv_table.read(root / dataset / photos.LABEL_TABLE, ["file"]).rows:
+        labels = csv_table.read(root / dataset / photos.LABEL_TABLE, ["file"])
+        directed = "azimuth_deg" in labels.columns
+        for i, row in enumerate(labels.rows):
             name = f"{dataset}/{row['file']}"
             model[name] = row.get("class_name", "")
-            azimuth[name] = float(row.get("azimuth_deg") or "nan")
+            azimuth[name] = labels.number_or_nan(i, "azimuth_deg") if directed else np.nan
     unknown = [name for name in names if name not in model]
     if unknown:
         raise CarjaxError(f"{len(unknown)} photos have no row in labels.csv, e.g. {unknown[0]}")

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from carjax import parquet, scan, scoring, selection
+from carjax.attributes import Categorical, class_name
 from carjax.datasets import csv_table, frame_labels, frame_sequences, photos, turntables
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
@@ -104,8 +105,9 @@ def labelled(
         if SPOILT in at:
             wrong = [not _is_zero(text) for text in known.classes[SPOILT]]
             spoilt = np.array([*wrong, False])[at[SPOILT]]  # −1, unknown, is the last
-        attributes = [a.name for a in own.categorical if a.name in at]
-        truth = {a: text for a in attributes if (text := _one_class(known, name, a, at[a]))}
+        attributes = [a for a in own.categorical if a.name in at]
+        classes = {a.name: _one_class(known, name, a, at[a.name]) for a in attributes}
+        truth = {a: text for a, text in classes.items() if text is not None}
         for attribute in own.categorical:
             text = truth.get(attribute.name)
             if text is not None and text not in attribute.classes:
@@ -114,7 +116,7 @@ def labelled(
                     *(labels, attribute.name, name, text),
                 )
         footage = _footage(name, own, azimuth, spoilt, truth)
-        probs = {a: footage.probs[a] for a in attributes}
+        probs = {a.name: footage.probs[a.name] for a in attributes}
         found.append(dataclasses.replace(footage, probs=probs))
     return found
 
@@ -142,22 +144,23 @@ def _check_features(scores: str | os.PathLike[str], head: SequenceModel) -> None
 
 
 def _one_class(
-    known: frame_labels.FrameLabels, source: str, attribute: str, codes: np.ndarray
+    known: frame_labels.FrameLabels, source: str, attribute: Categorical, codes: np.ndarray
 ) -> str | None:
     """The class of a recording's car, None if unknown."""
-    # Where some are missing, a table of numbers comes out as 5.0.
-    seen = np.unique(codes[codes >= 0])
-    values = sorted({known.classes[attribute][code].removesuffix(".0") for code in seen})
+    texts = [known.classes[attribute.name][code] for code in np.unique(codes[codes >= 0])]
+    values = sorted({class_name(text, attribute.classes) for text in texts})
     if len(values) > 1:
-        raise CarjaxError(f"{known.path}: {source!r} is of one {attribute}: {' or '.join(values)}?")
+        raise CarjaxError(
+            f"{known.path}: {source!r} is of one {attribute.name}: {' or '.join(values)}?"
+        )
     return values[0] if values else None
 
 
 def _sample(model: Model, path: pathlib.Path) -> Footage:
     table, _ = scan.score_video(model, path, fps="all", features="grid")
-    rows = csv_table.read(path.with_suffix(".csv"), ["azimuth_deg", "degraded"]).rows
-    azimuth = np.array([float(rows[i]["azimuth_deg"]) for i in table.frame])
-    spoilt = np.array([rows[i]["degraded"] != "0" for i in table.frame])
+    truth = csv_table.read(path.with_suffix(".csv"), ["azimuth_deg", "degraded"])
+    azimuth = np.array([truth.number(i, "azimuth_deg") for i in table.frame])
+    spoilt = np.array([truth.rows[i]["degraded"] != "0" for i in table.frame])
     return _footage("sample", table, azimuth, spoilt, SAMPLE_LABELS)
 
 
