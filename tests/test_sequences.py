@@ -226,7 +226,11 @@ def test_padding_counts_neither_in_the_loss_nor_in_the_metrics(tiny, root):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda c: c.walk.update(spoilt=1.5), r"walk.spoilt: must be in \[0, 1\)"),
+        (lambda c: c.walk.update(spoilt=1.5), r"^config\.walk\.spoilt: must be in \[0, 1\)"),
+        (lambda c: c.walk.update(frames=0), r"^config\.walk\.frames: must be above 0, not 0"),
+        (lambda c: c.spoilt.update(crop=0.9), r"^config\.spoilt\.crop: must be 0 to 0\.499"),
+        (lambda c: delattr(c.walk, "fps"), "^config.walk: fps unknown or missing; it has: fps, fr"),
+        (lambda c: delattr(c.spoilt, "tint"), "^config.spoilt: tint unknown or missing"),
         (lambda c: c.sequence.update(model="lstm"), "config.sequence.model: no 'lstm'"),
         (lambda c: c.sequence.update(frames=0), "config.sequence.frames: must be at least 1"),
         (lambda c: c.update(views=1), "config.views: walks need mirror images"),
@@ -235,7 +239,8 @@ def test_padding_counts_neither_in_the_loss_nor_in_the_metrics(tiny, root):
 )
 def test_a_wrong_setting_is_named(change, line):
     made = sequences.default_config("gru")
-    change(made)
+    with made.unlocked():
+        change(made)
     with pytest.raises(UsageError, match=line):
         sequences.check(made)
 

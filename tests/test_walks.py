@@ -131,5 +131,5 @@ def test_the_nearest_photo_is_preferred_and_others_have_their_turn():
     ("name", "value"), [("frames", 0), ("spoilt", 1.0), ("time_jitter", -0.1), ("turn_rate", -1)]
 )
 def test_a_parameter_out_of_range_is_named(name, value):
-    with pytest.raises(UsageError, match=f"walk.{name}: must be"):
+    with pytest.raises(UsageError, match=f"^{name}: must be"):
         WalkSpec(**{name: value})

@@ -67,7 +67,7 @@ class Augmentation:
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise UsageError(f"augmentation.{name}: must be {low:g} to {high:g}, not {value}")
+                raise UsageError(f"{name}: must be {low:g} to {high:g}, not {value}")
 
     @property
     def reach(self) -> float:

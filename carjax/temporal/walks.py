@@ -91,14 +91,14 @@ class WalkSpec:
         for name in ("frames", "fps", "speed_deg_s", "speed_change_s", "max_speed_deg_s",
                      "pause_s", "hurry", "hurry_s", "spoilt_s"):  # fmt: skip
             if not getattr(self, name) > 0:
-                raise UsageError(f"walk.{name}: must be above 0, not {getattr(self, name)}")
+                raise UsageError(f"{name}: must be above 0, not {getattr(self, name)}")
         for name in ("speed_spread", "speed_change", "pause_rate", "hurry_rate", "turn_rate",
                      "tolerance_deg"):  # fmt: skip
             if not getattr(self, name) >= 0:
-                raise UsageError(f"walk.{name}: must be at least 0, not {getattr(self, name)}")
+                raise UsageError(f"{name}: must be at least 0, not {getattr(self, name)}")
         for name in ("time_jitter", "spoilt"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise UsageError(f"walk.{name}: must be in [0, 1), not {getattr(self, name)}")
+                raise UsageError(f"{name}: must be in [0, 1), not {getattr(self, name)}")
 
 
 class Walk(NamedTuple):

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import ml_collections
 
@@ -20,6 +21,9 @@ from carjax.evaluation import metrics
 from carjax.heads import HeadSpec, find_density
 from carjax.localise import LocaliseSpec
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 LOCALISE = "localise"
 _KNOWN: dict[str, Attribute] = {a.name: a for a in (*CAR, CONTENT)}
 # Where an attribute's classes come from, and the split of a prepared data set by car model.
@@ -29,6 +33,9 @@ BY_MODEL = "by_model"
 _NOT_SET = ("attribute", "parts", "calibration")
 _OF_DIRECTIONS = ("density", "module", "components", "kappa")
 _OF_CLASSES = ("members",)
+
+# A dataclass that a section of a config makes up.
+Section = TypeVar("Section", bound="DataclassInstance")
 
 
 def default_config(attribute: str) -> ml_collections.ConfigDict:
@@ -198,7 +205,25 @@ def view_numbers(config: ml_collections.ConfigDict) -> range:
 
 def augmentation(config: ml_collections.ConfigDict) -> Augmentation:
     """Returns how views are drawn."""
-    return Augmentation(**config.augmentation)
+    return section(config, "augmentation", Augmentation)
+
+
+def section(config: ml_collections.ConfigDict, name: str, kind: type[Section]) -> Section:
+    """Returns a section of a config, such as `config.augmentation`, as what it is made of.
+
+    Args:
+        config: that has the section.
+        name: of the section.
+        kind: dataclass whose fields are the section's settings.
+
+    Raises:
+        UsageError: a setting is unknown, missing or wrong; the line names it.
+    """
+    _check_names(config, name, {field.name for field in dataclasses.fields(kind)})
+    try:
+        return kind(**config[name])
+    except UsageError as error:
+        raise UsageError(f"config.{name}.{error}") from None
 
 
 def splits_dir(config: ml_collections.ConfigDict) -> pathlib.Path:
@@ -332,18 +357,18 @@ def _check_grid(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_fields(config: ml_collections.ConfigDict) -> None:
-    for name, known in (
-        ("head", _head_fields(config.attribute)),
-        ("augmentation", {f.name for f in dataclasses.fields(Augmentation)}),
-    ):
-        wrong = set(config[name]) ^ known
-        if wrong:
-            raise UsageError(
-                f"config.{name}: {', '.join(sorted(wrong))} unknown or missing; "
-                f"it has: {', '.join(sorted(known))}"
-            )
+    _check_names(config, "head", _head_fields(config.attribute))
     _check_sizes(config.head)
     augmentation(config)
+
+
+def _check_names(config: ml_collections.ConfigDict, section: str, known: set[str]) -> None:
+    """A section of the config has the settings that are known, and all of them."""
+    if wrong := set(config[section]) ^ known:
+        raise UsageError(
+            f"config.{section}: {', '.join(sorted(wrong))} unknown or missing; "
+            f"it has: {', '.join(sorted(known))}"
+        )
 
 
 def _check_sizes(head: ml_collections.ConfigDict) -> None:

@@ -105,17 +105,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         UsageError: a setting is wrong; the line names it and what it may be.
     """
-    for name, known in (
-        ("walk", {f.name for f in dataclasses.fields(walks.WalkSpec)}),
-        ("spoilt", {f.name for f in dataclasses.fields(augment.Augmentation)}),
-    ):
-        if wrong := set(config[name]) ^ known:
-            raise UsageError(
-                f"config.{name}: {', '.join(sorted(wrong))} unknown or missing; "
-                f"it has: {', '.join(sorted(known))}"
-            )
     walk_spec(config)
-    augment.Augmentation(**config.spoilt)
+    configs.section(config, "spoilt", augment.Augmentation)
     if config.head.density != "vonmises":
         raise UsageError(
             f"config.head.density: sequence heads need vonmises, not {config.head.density!r}"
@@ -149,7 +140,7 @@ def _check_recordings(config: ml_collections.ConfigDict) -> None:
 
 def walk_spec(config: ml_collections.ConfigDict) -> walks.WalkSpec:
     """Returns how the walks are simulated."""
-    return walks.WalkSpec(**config.walk)
+    return configs.section(config, "walk", walks.WalkSpec)
 
 
 def spec_of(config: ml_collections.ConfigDict) -> SequenceSpec:
