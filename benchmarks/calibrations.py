@@ -20,9 +20,10 @@ import machine
 import nested
 import numpy as np
 
-from carjax import calibration, certainty
+from carjax import calibration
 from carjax.attributes import CAR, Categorical
 from carjax.calibration import ClassCalibration
+from carjax.evaluation import metrics
 
 ATTRIBUTES = [a.name for a in CAR if isinstance(a, Categorical)]
 Fit = Callable[[dict[str, nested.Columns]], ClassCalibration]
@@ -95,12 +96,10 @@ def main() -> None:
                 fitted = fit(inner)
                 for part in nested.MEASURED:
                     probs = np.exp(nested.state(outer[part], fitted)["log_probs"])
-                    label = outer[part]["targets"][:, 0]
-                    for key, measure in {
-                        "ece": certainty.expected_calibration_error,
-                        "nll": certainty.negative_log_likelihood,
-                    }.items():
-                        found.setdefault(f"{part}: {key}", []).append(measure(probs, label))
+                    rows = metrics.classified(probs, outer[part]["targets"][:, 0])
+                    for key in ("ece", "nll"):
+                        value = metrics.CATEGORICAL_METRICS[key](rows)
+                        found.setdefault(f"{part}: {key}", []).append(value)
             figures[name][attribute] = {k: round(float(np.mean(v)), 4) for k, v in found.items()}
             told = " ".join(f"{k} {v:.3f}" for k, v in figures[name][attribute].items())
             print(f"{attribute}, {name}: {told}", flush=True)

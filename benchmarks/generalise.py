@@ -25,9 +25,10 @@ import nested
 import numpy as np
 from absl import flags
 
-from carjax import certainty, model, runtime
+from carjax import model, runtime
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
+from carjax.evaluation import metrics
 
 HERE = pathlib.Path(__file__).parent
 SYNOPSIS = "usage: python benchmarks/generalise.py --config=FILE --workdir=DIR"
@@ -38,9 +39,9 @@ def figures(parts: dict[str, nested.Columns]) -> dict[str, float]:
     found = {}
     for part in nested.MEASURED:
         log_probs, label = parts[part]["log_probs"], parts[part]["targets"][:, 0]
-        found[f"{part}: accuracy"] = float((log_probs.argmax(1) == label).mean())
-        found[f"{part}: nll"] = certainty.negative_log_likelihood(np.exp(log_probs), label)
-        found[f"{part}: ece"] = certainty.expected_calibration_error(np.exp(log_probs), label)
+        rows = metrics.classified(np.exp(log_probs), label)
+        for name in ("accuracy", "nll", "ece"):
+            found[f"{part}: {name}"] = metrics.CATEGORICAL_METRICS[name](rows)
     for part in ("unseen", "unknown"):
         if len(parts[part]["targets"]):
             own = (nested.novelty_of(parts[p]) for p in ("known", part))

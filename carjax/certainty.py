@@ -82,6 +82,8 @@ def normalized_certainty(entropy: ArrayLike, num_classes: int) -> Array:
 
 # --- evaluation metrics (NumPy) ------------------------------------------------------------------
 
+_LEAST_PROBABILITY = 1e-12
+
 
 def _predictions(probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Returns float64 [N, K] and int [N], or raises ValueError saying what does not fit."""
@@ -109,41 +111,16 @@ def _binned_gap(confidence: np.ndarray, correct: np.ndarray, index: np.ndarray) 
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def expected_calibration_error(
-    probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15
-) -> float:
-    """Expected calibration error of the top class, over bins of equal width.
+def calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error of stated probabilities, over bins of equal width.
 
     ECE = Σ_b (n_b/N)·|accuracy_b − confidence_b|, bins (i/B, (i + 1)/B] (Guo et al., "On
     Calibration of Modern Neural Networks", ICML 2017, eq. 3).
 
     Args:
-        probs: float [N, K]; predicted probabilities.
-        labels: int [N]; true classes.
-        bins: the number B of bins.
-
-    Returns:
-        The error in [0, 1]; 0 is calibrated.
-
-    Raises:
-        ValueError: the shapes or labels do not fit, or `bins` is below 1.
-
-    Example:
-        >>> round(expected_calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 3)
-        0.4
-    """
-    return calibration_error(*_confidence(probs, labels), bins)
-
-
-def calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
-    """Expected calibration error of stated probabilities, over bins of equal width.
-
-    What `expected_calibration_error` is, where only the top class of each sample is known.
-
-    Args:
-        confidence: float [N]; the probability that was stated.
+        confidence: float [N]; the probability that was stated, such as that of the top class.
         correct: bool [N]; whether it came true.
-        bins: the number B of bins (i/B, (i + 1)/B].
+        bins: the number B of bins.
 
     Returns:
         The error in [0, 1]; 0 is calibrated.
@@ -181,7 +158,7 @@ def confidence_bins(confidence: npt.ArrayLike, bins: int = 15) -> np.ndarray:
 def adaptive_ece(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> float:
     """Expected calibration error of the top class, over bins of equal mass.
 
-    As `expected_calibration_error`, with bin edges at quantiles of the confidence (Nguyen and
+    As `calibration_error`, with bin edges at quantiles of the confidence (Nguyen and
     O'Connor, EMNLP 2015; Nixon et al., "Measuring Calibration in Deep Learning", 2019). Samples
     of equal confidence share a bin, so that the order of the samples does not matter.
 
@@ -207,57 +184,44 @@ def adaptive_ece(probs: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) ->
     return _binned_gap(confidence, correct, np.searchsorted(inner, confidence, side="right"))
 
 
-def negative_log_likelihood(
-    probs: npt.ArrayLike, labels: npt.ArrayLike, floor: float = 1e-12
-) -> float:
-    """Mean negative log-probability of the true class, in nats.
+def log_losses(probs: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
+    """Negative log-probability of each true class, in nats: its mean is the NLL.
 
     Args:
         probs: float [N, K]; predicted probabilities.
         labels: int [N]; true classes.
-        floor: smaller probabilities count as this one, so that the mean stays finite.
 
     Returns:
-        The mean, ≥ 0.
+        float64 [N], ≥ 0. A probability below 1e-12 counts as that, so that a mean stays finite.
 
     Raises:
         ValueError: the shapes or labels do not fit.
 
     Example:
-        >>> round(negative_log_likelihood([[0.5, 0.5], [1.0, 0.0]], [1, 0]), 4)
+        >>> log_losses([[0.5, 0.5], [1.0, 0.0]], [1, 0]).mean().round(4).item()
         0.3466
     """
-    return float(log_losses(probs, labels, floor).mean())
-
-
-def log_losses(probs: npt.ArrayLike, labels: npt.ArrayLike, floor: float = 1e-12) -> np.ndarray:
-    """The samples' own terms, float64 [N], of `negative_log_likelihood`."""
     p, y = _predictions(probs, labels)
-    return -np.log(np.maximum(p[np.arange(len(p)), y], floor))
-
-
-def brier_score(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Mean over samples of Σ_k (p_k − [k is true])², in [0, 2] (Brier, 1950).
-
-    Args:
-        probs: float [N, K]; predicted probabilities.
-        labels: int [N]; true classes.
-
-    Returns:
-        The score; 0 is perfect.
-
-    Raises:
-        ValueError: the shapes or labels do not fit.
-
-    Example:
-        >>> brier_score([[0.5, 0.5], [1.0, 0.0]], [1, 0])
-        0.25
-    """
-    return float(brier_losses(probs, labels).mean())
+    return -np.log(np.maximum(p[np.arange(len(p)), y], _LEAST_PROBABILITY))
 
 
 def brier_losses(probs: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
-    """The samples' own terms, float64 [N], of `brier_score`."""
+    """Σ_k (p_k − [k is true])² of each sample: its mean is the Brier score (Brier, 1950).
+
+    Args:
+        probs: float [N, K]; predicted probabilities.
+        labels: int [N]; true classes.
+
+    Returns:
+        float64 [N] in [0, 2]; 0 is perfect.
+
+    Raises:
+        ValueError: the shapes or labels do not fit.
+
+    Example:
+        >>> brier_losses([[0.5, 0.5], [1.0, 0.0]], [1, 0]).tolist()
+        [0.5, 0.0]
+    """
     p, y = _predictions(probs, labels)
     return ((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1)
 
@@ -322,39 +286,6 @@ def aurc(confidence: npt.ArrayLike, loss: npt.ArrayLike) -> float:
     return float(risk_coverage_curve(confidence, loss)[1].mean())
 
 
-def bootstrap_interval(
-    values: npt.ArrayLike,
-    statistic: Callable[[np.ndarray], float],
-    confidence: float = 0.95,
-    samples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic (Efron and Tibshirani, 1993, section 13.3).
-
-    Args:
-        values: [N, ...]; rows drawn with replacement. For a metric of several arrays pass
-            `np.arange(N)` and let `statistic` index them.
-        statistic: maps a resampled [N, ...] to a number.
-        confidence: the share of resampled statistics inside the interval, in (0, 1).
-        samples: how often to resample.
-        seed: of the random generator; the same seed gives the same interval.
-
-    Returns:
-        (low, high).
-
-    Raises:
-        ValueError: there are no values, or `confidence` or `samples` is out of range.
-
-    Example:
-        >>> bootstrap_interval([3.0, 3.0, 3.0], np.mean)
-        (3.0, 3.0)
-    """
-    low, high = bootstrap_intervals(
-        values, lambda rows: [statistic(rows)], confidence, samples, seed
-    )[0]
-    return float(low), float(high)
-
-
 def bootstrap_intervals(
     values: npt.ArrayLike,
     statistics: Callable[[np.ndarray], Sequence[float]],
@@ -364,8 +295,11 @@ def bootstrap_intervals(
 ) -> np.ndarray:
     """Percentile bootstrap intervals of several statistics, all of the same resamples.
 
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+
     Args:
-        values: [N, ...]; see `bootstrap_interval`.
+        values: [N, ...]; rows drawn with replacement. For metrics of several arrays pass
+            `np.arange(N)` and let `statistics` index them.
         statistics: maps a resampled [N, ...] to M numbers.
         confidence: the share of resampled statistics inside each interval, in (0, 1).
         samples: how often to resample.

@@ -88,6 +88,11 @@ class TestNormalizedCertainty:
             certainty.normalized_certainty(0.0, 0)
 
 
+def top_class_error(probs, labels, bins=15):
+    probs = np.asarray(probs)
+    return certainty.calibration_error(probs.max(1), probs.argmax(1) == labels, bins)
+
+
 def slow_ece(probs, labels, bins):
     total = 0.0
     for b in range(bins):
@@ -107,14 +112,14 @@ class TestCalibrationError:
     def test_against_a_slow_loop(self, bins):
         probs, labels = random_predictions()
         expected = slow_ece(probs, labels, bins)
-        assert certainty.expected_calibration_error(probs, labels, bins) == pytest.approx(expected)
+        assert top_class_error(probs, labels, bins) == pytest.approx(expected)
 
     def test_by_hand(self):
         probs = [[0.8, 0.2], [0.7, 0.3], [0.4, 0.6], [0.1, 0.9]]
         # Two bins: (0.5, 1] holds all: accuracy 3/4, confidence 0.75.
-        assert certainty.expected_calibration_error(probs, [0, 1, 1, 1], 2) == pytest.approx(0.0)
+        assert top_class_error(probs, [0, 1, 1, 1], 2) == pytest.approx(0.0)
         # Ten bins: |1 − 0.8|, |0 − 0.7|, |1 − 0.6| and |1 − 0.9|, a quarter each.
-        assert certainty.expected_calibration_error(probs, [0, 1, 1, 1], 10) == pytest.approx(0.35)
+        assert top_class_error(probs, [0, 1, 1, 1], 10) == pytest.approx(0.35)
 
     def test_adaptive_bins_hold_equal_numbers(self):
         probs, labels = random_predictions(n=60)
@@ -143,7 +148,7 @@ class TestCalibrationError:
         probs, _ = random_predictions(n=20000, seed=2)
         rng = np.random.default_rng(3)
         labels = (rng.random((len(probs), 1)) > probs.cumsum(axis=1)[:, :-1]).sum(axis=1)
-        for metric in (certainty.expected_calibration_error, certainty.adaptive_ece):
+        for metric in (top_class_error, certainty.adaptive_ece):
             assert metric(probs, labels) < 0.02
             overconfident = scipy.special.softmax(3 * np.log(probs), axis=1)
             assert metric(overconfident, labels) > 0.1
@@ -160,29 +165,47 @@ class TestCalibrationError:
         ],
     )
     def test_bad_input(self, probs, labels, message):
-        for metric in (
-            certainty.expected_calibration_error,
-            certainty.adaptive_ece,
-            certainty.negative_log_likelihood,
-            certainty.brier_score,
-        ):
+        for metric in (certainty.adaptive_ece, certainty.log_losses, certainty.brier_losses):
             with pytest.raises(ValueError, match=message):
                 metric(probs, labels)
 
+    @pytest.mark.parametrize(
+        ("confidence", "correct", "message"),
+        [
+            ([], [], r"must both be \[N\] with N ≥ 1"),
+            ([[0.5]], [[True]], r"must both be \[N\] with N ≥ 1"),
+            ([0.5], [True, False], r"must both be \[N\] with N ≥ 1"),
+            ([1.5], [True], "from 0 to 1"),
+            ([-0.5], [True], "from 0 to 1"),
+            ([math.nan], [True], "from 0 to 1"),
+        ],
+    )
+    def test_what_is_no_stated_probability(self, confidence, correct, message):
+        with pytest.raises(ValueError, match=message):
+            certainty.calibration_error(confidence, correct)
+
     def test_no_bins(self):
-        for metric in (certainty.expected_calibration_error, certainty.adaptive_ece):
+        for metric in (top_class_error, certainty.adaptive_ece):
             with pytest.raises(ValueError, match="bins must be at least 1"):
                 metric([[1.0]], [0], 0)
+
+
+def mean_log_loss(probs, labels):
+    return certainty.log_losses(probs, labels).mean()
+
+
+def mean_brier_loss(probs, labels):
+    return certainty.brier_losses(probs, labels).mean()
 
 
 class TestScores:
     def test_negative_log_likelihood_against_a_slow_loop(self):
         probs, labels = random_predictions()
         expected = -np.mean([math.log(p[y]) for p, y in zip(probs, labels, strict=True)])
-        assert certainty.negative_log_likelihood(probs, labels) == pytest.approx(expected)
+        assert mean_log_loss(probs, labels) == pytest.approx(expected)
 
     def test_negative_log_likelihood_of_an_impossible_class_is_finite(self):
-        value = certainty.negative_log_likelihood([[1.0, 0.0]], [1])
+        value = mean_log_loss([[1.0, 0.0]], [1])
         assert value == pytest.approx(-math.log(1e-12))
 
     def test_brier_score_against_a_slow_loop(self):
@@ -193,11 +216,11 @@ class TestScores:
                 for p, y in zip(probs, labels, strict=True)
             ]
         )
-        assert certainty.brier_score(probs, labels) == pytest.approx(expected)
+        assert mean_brier_loss(probs, labels) == pytest.approx(expected)
 
     def test_brier_score_ends(self):
-        assert certainty.brier_score([[1.0, 0.0]], [0]) == 0.0
-        assert certainty.brier_score([[1.0, 0.0]], [1]) == 2.0
+        assert mean_brier_loss([[1.0, 0.0]], [0]) == 0.0
+        assert mean_brier_loss([[1.0, 0.0]], [1]) == 2.0
 
 
 class TestRiskCoverage:
@@ -250,10 +273,14 @@ class TestRiskCoverage:
             certainty.aurc([math.nan, 1.0], [0, 1])
 
 
+def interval(values, statistic, **arguments):
+    return certainty.bootstrap_intervals(values, lambda x: [statistic(x)], **arguments)[0].tolist()
+
+
 class TestBootstrap:
     def test_against_scipy(self):
         values = np.random.default_rng(0).normal(5.0, 2.0, 200)
-        low, high = certainty.bootstrap_interval(values, np.mean, samples=4000)
+        low, high = interval(values, np.mean, samples=4000)
         reference = scipy.stats.bootstrap(
             (values,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(1)
         ).confidence_interval
@@ -262,9 +289,9 @@ class TestBootstrap:
 
     def test_is_repeatable_and_narrower_with_less_confidence(self):
         values = np.arange(30.0)
-        wide = certainty.bootstrap_interval(values, np.median)
-        assert wide == certainty.bootstrap_interval(values, np.median)
-        narrow = certainty.bootstrap_interval(values, np.median, confidence=0.5)
+        wide = interval(values, np.median)
+        assert wide == interval(values, np.median)
+        narrow = interval(values, np.median, confidence=0.5)
         assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
     def test_rows_stay_together(self):
@@ -273,7 +300,7 @@ class TestBootstrap:
         def ratio(rows):
             return rows[:, 1].sum() / rows[:, 0].sum()
 
-        np.testing.assert_allclose(certainty.bootstrap_interval(pairs, ratio, samples=50), 3.0)
+        np.testing.assert_allclose(interval(pairs, ratio, samples=50), 3.0)
 
     @pytest.mark.parametrize(
         ("values", "arguments", "message"),
@@ -286,4 +313,4 @@ class TestBootstrap:
     )
     def test_bad_input(self, values, arguments, message):
         with pytest.raises(ValueError, match=message):
-            certainty.bootstrap_interval(values, np.mean, **arguments)
+            interval(values, np.mean, **arguments)
