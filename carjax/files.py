@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import pathlib
@@ -127,12 +126,6 @@ def left_by(target: pathlib.Path) -> list[pathlib.Path]:
     """Returns what lies beside a file under a name of `unique`: unfinished, or left by a stop."""
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.part")
     return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Returns the SHA-256 of a file's bytes in hexadecimal."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _umask() -> int:

@@ -12,7 +12,7 @@ import flax.traverse_util
 import numpy as np
 import pytest
 
-from carjax import files, model
+from carjax import model
 from carjax.attributes import CAR, VEHICLE_CLASSES
 from carjax.backbones import pretrained
 from carjax.cli.main import main as carjax
@@ -57,7 +57,7 @@ def root(tmp_path_factory):
 @pytest.mark.slow
 def test_five_runs_a_bundle_and_a_video(weights, root, tmp_path, monkeypatch):
     monkeypatch.setenv("CARJAX_CACHE_DIR", str(tmp_path / "cache"))
-    before = files.sha256(weights)
+    before = weights.read_bytes()
     for name in NAMES:
         config = configs.default_config(name)
         config.update(backbone=BACKBONE, backbone_weights=str(weights), input_size=SIZE)
@@ -87,7 +87,7 @@ def test_five_runs_a_bundle_and_a_video(weights, root, tmp_path, monkeypatch):
         "version": chosen["model"]["version"],
     }
 
-    assert files.sha256(weights) == before
+    assert weights.read_bytes() == before
     loaded = model.load(bundle, backbone_weights=weights)
     stored = pretrained.read_safetensors(weights)
     for key, value in pretrained.flatten(loaded.params["backbone"]).items():

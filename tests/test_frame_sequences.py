@@ -77,7 +77,7 @@ def test_each_label_is_at_the_nearest_frame(tmp_path, scores):
     assert found.info == INFO
     assert found.classes == {"brand": ("Audi", "BMW", "Fiat", "Volvo"), "note": ("x",)}
     assert found.unmatched == 1
-    assert found.lengths().tolist() == [7, 3, 1]
+    assert [len(one.frame) for one in found] == [7, 3, 1]
     for one in found:
         rows, features = scored(one.source)
         assert one.frame.tolist() == rows["frame"].to_pylist()

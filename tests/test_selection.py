@@ -21,7 +21,7 @@ from scipy import stats
 from carjax import scoring, selection
 from carjax.attributes import CAR, VIEWS, Angular, Categorical
 from carjax.errors import NoCarError, UsageError
-from carjax.selection import eligibility, select_photos
+from carjax.selection import eligibility, select_photos, views
 from carjax.table import ScoreTable
 from carjax.temporal import consensus
 
@@ -504,7 +504,7 @@ def test_first_is_never_later_and_hardly_better_than_best(seed):
         assert (first[name] is None) == (best[name] is None)
         if first[name] is not None:
             assert first[name].frame <= best[name].frame
-            assert first[name].probability <= best[name].probability + selection.MASS_TOLERANCE
+            assert first[name].probability <= best[name].probability + views.MASS_TOLERANCE
 
 
 @given(seeds, st.integers(0, 7), st.sampled_from(selection.VIEW_POLICIES))

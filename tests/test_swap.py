@@ -8,7 +8,7 @@ from test_selection import make_table
 from carjax import circular, selection
 from carjax.attributes import VIEWS, Angular, Categorical
 from carjax.errors import UsageError
-from carjax.selection import swap
+from carjax.selection import categorical, swap
 from carjax.table import ScoreTable
 
 N = 160
@@ -69,7 +69,7 @@ def test_what_is_offered_is_distinct_in_time_and_ordered(table, content):
         choice = content["orientation"]["views"][name[5:]] if view else content["attributes"][name]
         at = times(table, [choice, *offered])
         apart = np.abs(at[:, None] - at) + 99 * np.eye(len(at))
-        assert apart.min() >= (swap.VIEW_GAP_S if view else selection.MIN_GAP_S) - 1e-6
+        assert apart.min() >= (swap.VIEW_GAP_S if view else categorical.MIN_GAP_S) - 1e-6
         if not view:
             certainty = [o["certainty"] for o in offered]
             assert certainty == sorted(certainty, reverse=True)
@@ -213,4 +213,4 @@ def test_what_is_offered_of_a_long_video_is_a_share_of_it_apart():
     probs = {"doors": np.stack([p, 1 - p, 0 * p, 0 * p], axis=1)}
     table = make_table(probs=probs, time_s=np.arange(200.0))
     at = sorted(o["time_s"] for o in swap.next_best(table, as_json(table), "doors"))
-    assert np.diff(at).min() >= selection.MIN_GAP_SHARE * 199 - 1e-6
+    assert np.diff(at).min() >= categorical.MIN_GAP_SHARE * 199 - 1e-6

@@ -91,10 +91,6 @@ class FrameSequences(Sequence[FrameSequence]):
         """The labels of one sequence, without reading features."""
         return dict(self._rows[self.sources[index]].labels)
 
-    def lengths(self) -> np.ndarray:
-        """The number of frames of each source, int [N], without reading features."""
-        return np.array([len(self._rows[name].frame) for name in self.sources], int)
-
 
 def read(
     path: str | os.PathLike[str],

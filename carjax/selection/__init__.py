@@ -7,11 +7,7 @@ All are pure functions, and importing them imports no JAX. Two more modules join
 need JAX: `smoothing`, of a whole video, and `live`, while one is being filmed.
 """
 
-from carjax.selection.categorical import (
-    MIN_GAP_S,
-    MIN_GAP_SHARE,
-    pool_probabilities,
-)
+from carjax.selection.categorical import pool_probabilities
 from carjax.selection.result import (
     Alternative,
     AttributeChoice,
@@ -28,7 +24,6 @@ from carjax.selection.result import (
 )
 from carjax.selection.select import POLICIES, VIEW_POLICIES, select_photos, wanted_names
 from carjax.selection.views import (
-    MASS_TOLERANCE,
     VIEW_THRESHOLD,
     density_of,
     frames_of_view,
@@ -38,9 +33,6 @@ from carjax.selection.views import (
 )
 
 __all__ = [
-    "MASS_TOLERANCE",
-    "MIN_GAP_S",
-    "MIN_GAP_SHARE",
     "POLICIES",
     "VIEW_POLICIES",
     "VIEW_THRESHOLD",

@@ -38,7 +38,7 @@ from carjax.backbones import registry
 from carjax.errors import UsageError
 from carjax.features import Features
 from carjax.heads import HeadSpec
-from carjax.temporal.votes import VOTES, Votes, constant, constant_layer, length, time_gaps
+from carjax.temporal.votes import VOTES, Votes, constant_layer, length, time_gaps
 
 # Where the models of carjax are; other modules are named by the config.
 _OWN = "carjax.temporal.mixers"
@@ -147,8 +147,10 @@ class SequenceHead(nn.Module):
         hidden = trunk(rows, train=train).reshape(*mask.shape, -1)
         own = nn.Dense(2, name="direction")(hidden)
         own = own / length(own)[..., None]
-        own_log_kappa = nn.Dense(1, name="log_kappa", bias_init=constant(2.0))(hidden)
-        floor = nn.sigmoid(self.param("floor", constant(-4.0), ()))
+        own_log_kappa = nn.Dense(1, name="log_kappa", bias_init=nn.initializers.constant(2.0))(
+            hidden
+        )
+        floor = nn.sigmoid(self.param("floor", nn.initializers.constant(-4.0), ()))
         alone = _density(own, own_log_kappa, jnp.broadcast_to(floor, mask.shape))
 
         gap = time_gaps(frames.time_s, mask)[..., None]

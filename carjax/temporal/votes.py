@@ -89,9 +89,9 @@ def length(vector: jax.Array) -> jax.Array:
 
 def constant_layer(size: int, name: str, bias: float) -> nn.Dense:
     """A layer that says the same of every frame at first."""
-    return nn.Dense(size, name=name, kernel_init=nn.initializers.zeros, bias_init=constant(bias))
-
-
-def constant(value: float) -> nn.initializers.Initializer:
-    """Fills a parameter with one value."""
-    return nn.initializers.constant(value)
+    return nn.Dense(
+        size,
+        name=name,
+        kernel_init=nn.initializers.zeros,
+        bias_init=nn.initializers.constant(bias),
+    )

@@ -171,19 +171,6 @@ def stack(walks: Sequence[Walk]) -> Walk:
     return Walk(*(np.stack(fields) for fields in zip(*walks, strict=True)))
 
 
-def coverage(azimuth_deg: npt.ArrayLike, spec: WalkSpec) -> float:
-    """Share of the circle in which a model has a photo to show: the expected share of frames.
-
-    Example:
-        >>> coverage([0.0, 90.0], WalkSpec(tolerance_deg=3.0))
-        0.05
-    """
-    labels = np.asarray(azimuth_deg, np.float64)
-    seen = np.concatenate([labels, -labels]) if spec.mirrored else labels
-    circle = np.arange(0.05, 360.0, 0.1)
-    return float((apart_deg(circle[:, None], seen) <= spec.tolerance_deg).any(axis=1).mean())
-
-
 # --- The camera ----------------------------------------------------------------------------------
 
 

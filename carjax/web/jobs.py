@@ -138,7 +138,6 @@ class Jobs:
             self._helpers.put_nowait(helper)
         self._one_pass = asyncio.Semaphore(1)
         self._work = asyncio.Event()
-        self._loaded = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._root = pathlib.Path()
         self._lock = -1
@@ -371,7 +370,6 @@ class Jobs:
         except TaskFailed as error:
             self._failed(str(error))
             return
-        self._loaded.set()
         cold = ["portrait", "landscape"]
         while True:
             if self._waiting:
@@ -414,10 +412,6 @@ class Jobs:
         self._tail = time.monotonic() - last
         job.used = time.monotonic()
         job.change(state="done", stage=None, warnings=warnings)
-
-    async def loaded(self) -> None:
-        """Waits for the model."""
-        await self._loaded.wait()
 
     async def _sweep(self) -> None:
         while True:
