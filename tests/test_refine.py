@@ -179,13 +179,14 @@ def test_a_table_is_joined_in_order_of_frame():
     np.testing.assert_array_equal(joined.view_probs, dense.view_probs)
 
 
-def test_a_round_that_is_worth_a_frame_is_filled():
+def test_a_round_that_is_worth_a_frame_is_filled(monkeypatch):
     dense = walk()
     some = dense.take(np.arange(0, len(dense), RATE))
     best = refine._Model(some, dense.time_s, None, 8).gains().max()
     # Once the best frame is taken, no other one gains as much.
-    assert len(refine.next_frames(some, dense.time_s, 12, min_gain=0.99 * best)) == 12
-    assert not len(refine.next_frames(some, dense.time_s, 12, min_gain=1.01 * best))
+    for share, count in ((0.99, 12), (1.01, 0)):
+        monkeypatch.setattr(refine, "MIN_GAIN", share * best)
+        assert len(refine.next_frames(some, dense.time_s, 12)) == count
 
 
 def test_of_equal_frames_those_are_taken_that_cost_least_to_decode():

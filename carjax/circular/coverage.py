@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +12,16 @@ from carjax.circular.angles import floating
 from carjax.circular.density import Density, on_grid
 
 
-@functools.partial(jax.jit, static_argnames="n")
-def coverage_map(density: Density, weights: ArrayLike, n: int = 360) -> Array:
+@jax.jit
+def coverage_map(density: Density, weights: ArrayLike) -> Array:
     """The mean of many densities on a grid: which directions the frames of a video cover.
 
     Args:
         density: batch [N].
         weights: float [N]; weights of the frames, with sum 1, as from `time_weights`.
-        n: the number of cells (static).
 
     Returns:
-        float [n]; density per radian at 0, 360/n, … degrees, its mean 1/2π.
+        float [360]; density per radian at 0, 1, … degrees, its mean 1/2π.
 
     Example:
         >>> from carjax import circular
@@ -33,7 +30,7 @@ def coverage_map(density: Density, weights: ArrayLike, n: int = 360) -> Array:
         >>> bool(covered[90] > covered[45])
         True
     """
-    return floating(weights) @ on_grid(density, n)
+    return floating(weights) @ on_grid(density)
 
 
 def time_weights(time_s: npt.ArrayLike) -> np.ndarray:

@@ -224,12 +224,12 @@ def confusion(rows: Classified, classes: int) -> np.ndarray:
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def view_bin(azimuth_deg: npt.ArrayLike, bins: int = len(VIEWS)) -> np.ndarray:
-    """Returns which of the bins centred on 0, 360/bins, … each azimuth falls into, int [N].
+def view_bin(azimuth_deg: npt.ArrayLike) -> np.ndarray:
+    """Returns which of the `VIEWS`, centred on 0, 45, … degrees, each azimuth is of, int [N].
 
     Example:
         >>> view_bin([0.0, 22.4, 22.6, 350.0, -50.0]).tolist()
         [0, 0, 1, 0, 7]
     """
-    turns = np.asarray(azimuth_deg, np.float64) / (360.0 / bins)
-    return np.floor(turns + 0.5).astype(int) % bins
+    turns = np.asarray(azimuth_deg, np.float64) / (360.0 / len(VIEWS))
+    return np.floor(turns + 0.5).astype(int) % len(VIEWS)

@@ -29,7 +29,8 @@ from carjax.training.prediction import predict_all
 from carjax.training.sequences import SPOILT_VIEWS
 
 PLAIN_VIEWS = (0, 1)
-_FEWEST_NEIGHBOURS = 3
+# The neighbours of a photo lie so near in azimuth; fewer have no median worth the name.
+_NEIGHBOURS_DEG, _FEWEST_NEIGHBOURS = 10.0, 3
 
 
 class Calibrations(NamedTuple):
@@ -238,16 +239,12 @@ def footage(
     return found
 
 
-def shared_error(cast: Cast, reach_deg: float = 10.0) -> dict[str, float]:
+def shared_error(cast: Cast) -> dict[str, float]:
     """How far the errors of neighbouring photos of one car model are the same error.
 
     That part no smoothing over so short a stretch of a walk removes. Over the plain and mirrored
     views whose error is below 30°, against the median signed error of all others of the model
-    within the reach.
-
-    Args:
-        cast: the photos.
-        reach_deg: how near in azimuth neighbours are.
+    within 10°.
 
     Returns:
         {mederr_deg: of a photo, neighbours_mederr_deg: of its neighbours' median signed error,
@@ -262,7 +259,7 @@ def shared_error(cast: Cast, reach_deg: float = 10.0) -> dict[str, float]:
     sound = np.abs(error) < 30.0
     around = np.full(len(error), np.nan)
     for i in np.flatnonzero(sound):
-        near = apart_deg(azimuth, azimuth[i]) < reach_deg
+        near = apart_deg(azimuth, azimuth[i]) < _NEIGHBOURS_DEG
         near &= sound & (group == group[i]) & (photo != photo[i])
         if near.sum() >= _FEWEST_NEIGHBOURS:
             around[i] = np.median(error[near])

@@ -22,6 +22,7 @@ _STYLE = (
     ".line{fill:none;stroke-width:2}.band{opacity:.18}.bar{stroke-width:2}"
     ".accuracy{fill:none;stroke:#333;stroke-width:1.2;stroke-dasharray:4 3}"
 )
+_COLUMNS = 4
 _PANEL_W, _PANEL_H, _LEFT, _TOP, _RIGHT, _BOTTOM = 300.0, 230.0, 46.0, 34.0, 10.0, 42.0
 # A polar plot of `charts.polar_xy`: the centre, and the radius of 100%.
 _CENTRE, _RIM, _POLAR = 200.0, 140.0, 400.0
@@ -270,8 +271,8 @@ class _Panel:
         return "".join(self._parts)
 
 
-def _grid(panels: Sequence[str], said: str, columns: int = 4) -> str:
-    columns = max(1, min(columns, len(panels)))
+def _grid(panels: Sequence[str], said: str) -> str:
+    columns = max(1, min(_COLUMNS, len(panels)))
     body = "".join(
         f'<g transform="translate({_PANEL_W * (i % columns):.0f} {_PANEL_H * (i // columns):.0f})">'
         f"{panel}</g>"

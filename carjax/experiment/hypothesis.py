@@ -143,7 +143,7 @@ def of_video(among: Candidates) -> dict[str, Any]:
 # -------------------------------------------------------------------- b. accuracy by entropy
 
 
-def by_entropy(own: Predictions, bins: int = BINS) -> dict[str, Any]:
+def by_entropy(own: Predictions) -> dict[str, Any]:
     """Accuracy in bins of equal mass of the entropy, and what refusing the least certain gains.
 
     Returns:
@@ -153,7 +153,7 @@ def by_entropy(own: Predictions, bins: int = BINS) -> dict[str, Any]:
     """
     order = np.argsort(own.entropy, kind="stable")
     rows = []
-    for index in np.array_split(order, min(bins, len(order))):
+    for index in np.array_split(order, min(BINS, len(order))):
         hits, n = int(own.correct[index].sum()), len(index)
         rows.append(
             {

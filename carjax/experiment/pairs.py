@@ -187,17 +187,17 @@ def _number(
     return pair, (letterbox(own.read(left)), letterbox(own.read(right)))
 
 
-def letterbox(image: np.ndarray, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Fits a picture into a grey one of a given size, its aspect unchanged.
+def letterbox(image: np.ndarray) -> np.ndarray:
+    """Fits a picture into a grey one of `WIDTH` by `HEIGHT`, its aspect unchanged.
 
     Example:
-        >>> letterbox(np.zeros((10, 40, 3), np.uint8), 80, 60)[:, 0, 0].tolist().count(0)
-        20
+        >>> letterbox(np.zeros((10, 40, 3), np.uint8))[:, 0, 0].tolist().count(0)
+        112
     """
-    scale = min(width / image.shape[1], height / image.shape[0])
+    scale = min(WIDTH / image.shape[1], HEIGHT / image.shape[0])
     rows, columns = (max(1, round(n * scale)) for n in image.shape[:2])
-    canvas = np.full((height, width, 3), 96, np.uint8)
-    left, top = (width - columns) // 2, (height - rows) // 2
+    canvas = np.full((HEIGHT, WIDTH, 3), 96, np.uint8)
+    left, top = (WIDTH - columns) // 2, (HEIGHT - rows) // 2
     fitted = pictures.resized(image, rows, columns, cubic=True)
     canvas[top : top + rows, left : left + columns] = fitted
     return canvas

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from carjax import certainty, table
-from carjax.attributes import CAR, Categorical, Schema
+from carjax.attributes import CAR, Categorical
 from carjax.datasets import csv_table, photos
 from carjax.errors import CarjaxError
 
@@ -79,12 +79,11 @@ class Facts:
     pixels: dict[str, float]
 
 
-def read_runs(folder: str | os.PathLike[str], schema: Schema = CAR) -> dict[str, Predictions]:
+def read_runs(folder: str | os.PathLike[str]) -> dict[str, Predictions]:
     """Reads the out-of-fold predictions of a folder of runs, as `benchmarks/crossval.py` makes it.
 
     Args:
         folder: holds `ATTRIBUTE-FOLD/held_out.npz`; attributes without a run are left out.
-        schema: the classes of each attribute, in the order of the heads.
 
     Returns:
         Attribute → its predictions, folds one after another.
@@ -95,7 +94,7 @@ def read_runs(folder: str | os.PathLike[str], schema: Schema = CAR) -> dict[str,
     """
     root = pathlib.Path(folder)
     found = {}
-    for attribute in schema:
+    for attribute in CAR:
         if isinstance(attribute, Categorical):
             folders = root.glob(f"{attribute.name}-*/held_out.npz")
             runs = sorted(p for p in folders if re.fullmatch(r".*-\d+", p.parent.name))

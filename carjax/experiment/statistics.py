@@ -40,7 +40,7 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     return max(0.0, min(middle - half, p)), min(1.0, max(middle + half, p))
 
 
-def multiplicities(groups: npt.ArrayLike, samples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+def multiplicities(groups: npt.ArrayLike, samples: int = RESAMPLES) -> np.ndarray:
     """How often each row enters each resample of a cluster bootstrap.
 
     Rows of one group (photos of one car model) are not independent, so whole groups are drawn with
@@ -48,8 +48,7 @@ def multiplicities(groups: npt.ArrayLike, samples: int = RESAMPLES, seed: int = 
 
     Args:
         groups: [N]; the group of each row.
-        samples: how often to resample.
-        seed: of the draws.
+        samples: how often to resample; the draws are always the same.
 
     Returns:
         float64 [samples, N].
@@ -60,7 +59,7 @@ def multiplicities(groups: npt.ArrayLike, samples: int = RESAMPLES, seed: int = 
     """
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     count = int(index.max()) + 1
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=samples)
     return drawn[:, index].astype(np.float64)
 

@@ -84,7 +84,6 @@ def next_frames(
     attributes: Sequence[str] | None = None,
     views: int = 8,
     effort: tuple[np.ndarray, np.ndarray] | None = None,
-    min_gain: float = MIN_GAIN,
 ) -> np.ndarray:
     """Returns the frames to score next: those that are expected to better the photos most.
 
@@ -103,11 +102,10 @@ def next_frames(
         views: 8 or 4 views around the object.
         effort: two int64 [N]: the stretch of the file that each frame is decoded with, and how many
             of its frames come before and with it (`video.Reader.effort`); None: all cost the same.
-        min_gain: none where no frame is expected to gain as much.
 
     Returns:
         int64 [≤ count]; indices into `times_s`, increasing, none of them in the table, waiting or
-        lost. Empty when nothing is to be gained.
+        lost. Empty when less than `MIN_GAIN` is to be gained.
     """
     if not car_frames(table).any():  # it may be seen between them yet
         known = np.concatenate([table.frame, waiting, lost]).astype(int)
@@ -122,7 +120,7 @@ def next_frames(
     while len(chosen) < count:
         gain = model.gains()
         gain[list(lost)] = -1.0
-        if gain.max() <= 0 or (not chosen and gain.max() < min_gain):
+        if gain.max() <= 0 or (not chosen and gain.max() < MIN_GAIN):
             break
         near = np.flatnonzero(gain >= NEARLY * gain.max())
         more = np.maximum(depth[near] - reached[stretch[near]], 0)
