@@ -83,47 +83,35 @@ def score_sources(
         CarjaxError: the output cannot be written, or was begun with other settings or sources.
     """
     with errors.writing(run.target.out):
-        return _score_sources(sources, problems, run, settings, schema, engine, progress)
-
-
-def _score_sources(
-    sources: Sequence[Source],
-    problems: Sequence[Problem],
-    run: RunFiles,
-    settings: Mapping[str, Any],
-    schema: pa.Schema,
-    engine: Callable[[], Engine],
-    progress: Callable[[int, int, int], None],
-) -> Summary:
-    made: Engine | None = None
-    if run.target.overwrite:
-        # Before anything is removed, so that an engine that cannot be made costs nothing.
-        made = engine()
-        run.clear()
-    names = [source.name for source in sources]
-    known = [(problem.source, problem.reason) for problem in problems]
-    mine: list[Source] = run.target.share.of(list(sources))
-    with run.writing() as scratch:
-        run.check_settings(settings)
-        commits = run.commits()
-        done = {n: r for n, r in run.current(commits).items() if not r.failed}
-        _check_wanted(done, [*names, *(name for name, _ in known)], run.target.out)
-        stale = _changed([s for s in sources if s.name in done], done)
-        run.keep_settings(settings)
-        run.remove_leftovers(commits)
-        output = run.output(scratch, schema)
-        if run.rolling and stale:
-            _rewrite(run, output, commits, done, stale)
-        todo = [s for s in mine if s.name not in done or s.name in stale]
-        run.write_errors(known, names)
-        if todo:
-            _score(made or engine(), todo, scratch, output, progress)
-        done = {n: r for n, r in run.current(run.commits()).items() if not r.failed}
-        told = run.write_errors(known, names)
-        if not run.rolling:
-            run.end(settings, schema, scratch)
-    rows = sum(record.rows for record in done.values())
-    return Summary(rows, len(done), len(mine) - len(todo), told)
+        made: Engine | None = None
+        if run.target.overwrite:
+            # Before anything is removed, so that an engine that cannot be made costs nothing.
+            made = engine()
+            run.clear()
+        names = [source.name for source in sources]
+        known = [(problem.source, problem.reason) for problem in problems]
+        mine: list[Source] = run.target.share.of(list(sources))
+        with run.writing() as scratch:
+            run.check_settings(settings)
+            commits = run.commits()
+            done = {n: r for n, r in run.current(commits).items() if not r.failed}
+            _check_wanted(done, [*names, *(name for name, _ in known)], run.target.out)
+            stale = _changed([s for s in sources if s.name in done], done)
+            run.keep_settings(settings)
+            run.remove_leftovers(commits)
+            output = run.output(scratch, schema)
+            if run.rolling and stale:
+                _rewrite(run, output, commits, done, stale)
+            todo = [s for s in mine if s.name not in done or s.name in stale]
+            run.write_errors(known, names)
+            if todo:
+                _score(made or engine(), todo, scratch, output, progress)
+            done = {n: r for n, r in run.current(run.commits()).items() if not r.failed}
+            told = run.write_errors(known, names)
+            if not run.rolling:
+                run.end(settings, schema, scratch)
+        rows = sum(record.rows for record in done.values())
+        return Summary(rows, len(done), len(mine) - len(todo), told)
 
 
 def _check_wanted(done: Mapping[str, Record], names: Sequence[str], out: str) -> None:

@@ -25,26 +25,7 @@ if TYPE_CHECKING:
     from carjax.report.notebook import Figure
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "mask",
-        "probs",
-        "entropy",
-        "disagreement",
-        "novelty",
-        "azimuth",
-        "azimuth_entropy",
-        "view_probs",
-        "car_probability",
-        "box",
-        "sharpness",
-        "car_colour",
-        "content_probs",
-        "features",
-    ],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FrameScores:
     """Statistics of a batch of B frames; rows that the mask excludes are zeros.
@@ -197,43 +178,31 @@ def score(
     check_level(features)
     mask = jnp.asarray(mask, bool)
     with precision.exact_products():
-        return _score(params, frames, mask, valid, spec, dtype, features)
-
-
-def _score(
-    params: Mapping[str, Any],
-    frames: jax.Array,
-    mask: jax.Array,
-    valid: jax.Array | None,
-    spec: Spec,
-    dtype: Any,
-    features: Level | None,
-) -> FrameScores:
-    valid = crops.frame_sizes(frames) if valid is None else jnp.asarray(valid, jnp.float32)
-    variables = {"params": params["backbone"]}
-    exact: Any = registry.create(spec.backbone)
-    whole = crops.whole_boxes(valid)
-    size = jnp.tile(whole[:, 2:], (1, 2))
-    shows = None
-    if spec.localise is not None and "localise" in params:
-        # Rough factors here would move the box, and everything that is seen in it.
-        box, look = localise.find(
-            params["localise"], exact, params["backbone"], frames, spec.localise, valid
-        )
-        if spec.content is not None and "content" in params:
-            shows = content.content_probs(
-                params["content"], spec.content, exact, params["backbone"], look
+        valid = crops.frame_sizes(frames) if valid is None else jnp.asarray(valid, jnp.float32)
+        variables = {"params": params["backbone"]}
+        exact: Any = registry.create(spec.backbone)
+        whole = crops.whole_boxes(valid)
+        size = jnp.tile(whole[:, 2:], (1, 2))
+        shows = None
+        if spec.localise is not None and "localise" in params:
+            # Rough factors here would move the box, and everything that is seen in it.
+            box, look = localise.find(
+                params["localise"], exact, params["backbone"], frames, spec.localise, valid
             )
-        box = localise.snap(localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size), size)
-    else:
-        box = whole
-    crop = crops.crop_and_resize(frames, box, spec.input_size, valid=valid)
-    backbone: Any = registry.create(spec.backbone, dtype=dtype)
-    seen = backbone.apply(variables, registry.normalize(spec.backbone, crop))
-    logits = exact.apply(variables, seen, method="classify")
-    return jax.vmap(functools.partial(_statistics, params["heads"], spec, features))(
-        seen, logits, crop, box / size, shows, mask
-    )
+            if spec.content is not None and "content" in params:
+                shows = content.content_probs(
+                    params["content"], spec.content, exact, params["backbone"], look
+                )
+            box = localise.snap(localise.grow(box, 1.0 + 2.0 * spec.localise.margin, size), size)
+        else:
+            box = whole
+        crop = crops.crop_and_resize(frames, box, spec.input_size, valid=valid)
+        backbone: Any = registry.create(spec.backbone, dtype=dtype)
+        seen = backbone.apply(variables, registry.normalize(spec.backbone, crop))
+        logits = exact.apply(variables, seen, method="classify")
+        return jax.vmap(functools.partial(_statistics, params["heads"], spec, features))(
+            seen, logits, crop, box / size, shows, mask
+        )
 
 
 def _statistics(
