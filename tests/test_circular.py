@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from carjax import circular
 from carjax.circular import Density
+from carjax.selection.eligibility import time_weights
 
 # 0, six decades on both sides of 1, and both sides of each switch between formula and series.
 KAPPAS = np.unique(
@@ -550,7 +551,7 @@ class TestDensityProperties:
 class TestCoverage:
     def test_is_the_weighted_mean_of_the_grids(self):
         density = random_densities(7)
-        weights = circular.time_weights([0.0, 0.1, 0.5, 0.6, 2.0, 2.1, 5.0])
+        weights = time_weights([0.0, 0.1, 0.5, 0.6, 2.0, 2.1, 5.0])
         expected = sum(
             w * np.asarray(circular.on_grid(jax.tree.map(lambda x, i=i: x[i], density)))
             for i, w in enumerate(weights)
@@ -565,7 +566,7 @@ class TestCoverage:
         maps = [
             circular.coverage_map(
                 circular.from_single(jnp.asarray(2 * np.pi * t, jnp.float32), 50.0),
-                circular.time_weights(t),
+                time_weights(t),
             )
             for t in (even, uneven)
         ]
@@ -576,28 +577,6 @@ class TestCoverage:
         compiled = circular.coverage_map.lower(density, jnp.full(5000, 1 / 5000)).compile()
         grid_bytes = 5000 * 361 * 4
         assert compiled.memory_analysis().temp_size_in_bytes < 6 * grid_bytes
-
-    def test_time_weights(self):
-        np.testing.assert_allclose(
-            circular.time_weights([1.0, 2.0, 5.0, 6.0]), np.array([0.5, 2.0, 2.0, 0.5]) / 5
-        )
-        np.testing.assert_array_equal(circular.time_weights([3.0]), [1.0])
-        np.testing.assert_array_equal(circular.time_weights([3.0, 3.0]), [0.5, 0.5])
-
-    @properties
-    @given(st.lists(st.floats(0.0, 1e4), min_size=1, max_size=30))
-    def test_time_weights_integrate_a_line_exactly(self, times):
-        times = np.sort(times)
-        weights = circular.time_weights(times)
-        assert weights.sum() == pytest.approx(1.0)
-        assert weights @ times == pytest.approx(
-            (times[0] + times[-1]) / 2 if times[0] < times[-1] else times[0], abs=1e-6
-        )
-
-    @pytest.mark.parametrize("times", [[], [[0.0, 1.0]], [1.0, 0.0], [0.0, math.nan]])
-    def test_bad_times(self, times):
-        with pytest.raises(ValueError, match="time_s must"):
-            circular.time_weights(times)
 
 
 class TestDirections:

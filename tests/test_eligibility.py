@@ -1,9 +1,12 @@
 """Which frames are refused: empty, cut off, dark, of another car; and what is left if all are."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_selection import make_table, walk
 
 from carjax import selection
@@ -144,3 +147,31 @@ def test_whole_cars_are_compared_by_the_time_that_they_have_in_the_video():
         content_probs=np.where(part[:, None], [0.1, 0.85, 0.05], [0.9, 0.08, 0.02]),
     )
     assert eligibility.eligible_frames(table)[~part].all()
+
+
+def test_a_frame_stands_for_half_the_time_to_each_neighbour():
+    np.testing.assert_allclose(
+        eligibility.time_weights([1.0, 2.0, 5.0, 6.0]), np.array([0.5, 2.0, 2.0, 0.5]) / 5
+    )
+    np.testing.assert_array_equal(eligibility.time_weights([3.0]), [1.0])
+    np.testing.assert_array_equal(eligibility.time_weights([3.0, 3.0]), [0.5, 0.5])
+    # Never quite none: a mean over any frames is one.
+    weights = eligibility.time_weights([0.0, 0.0, 0.0, 1.0])
+    np.testing.assert_allclose(weights, [1e-12, 1e-12, 0.5, 0.5])
+
+
+@settings(max_examples=60)
+@given(st.lists(st.floats(0.0, 1e4), min_size=1, max_size=30))
+def test_time_weights_integrate_a_line_exactly(times):
+    times = np.sort(times)
+    weights = eligibility.time_weights(times)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights @ times == pytest.approx(
+        (times[0] + times[-1]) / 2 if times[0] < times[-1] else times[0], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("times", [[], [[0.0, 1.0]], [1.0, 0.0], [0.0, math.nan]])
+def test_times_that_no_video_has_are_refused(times):
+    with pytest.raises(ValueError, match="time_s must"):
+        eligibility.time_weights(times)

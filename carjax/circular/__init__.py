@@ -1,9 +1,8 @@
 """Directions on the circle: the von Mises distribution and the azimuth density built from it.
 
-Angles are in radians unless a name ends in `_deg`. Every function (but `time_weights`, which is
-NumPy) is pure JAX, has no branch on a value, and is meant for float32: it works under `jit`, `vmap`
-and `grad` for every concentration κ from 0 (uniform) to 1e6 (a standard deviation of 0.06°). Two
-rules make that possible:
+Angles are in radians unless a name ends in `_deg`. Every function is pure JAX, has no branch on a
+value, and is meant for float32: it works under `jit`, `vmap` and `grad` for every concentration κ
+from 0 (uniform) to 1e6 (a standard deviation of 0.06°). Two rules make that possible:
 
 * Nothing grows. Bessel functions appear only in the scaled forms I0(κ)·exp(−κ) and I1(κ)·exp(−κ),
   and κ·(cos d − 1) is computed as −2κ·sin²(d/2), which is exact where d is small and κ is large.
@@ -25,7 +24,7 @@ from carjax.circular.bessel import (
     log_i0,
     mean_resultant_length,
 )
-from carjax.circular.coverage import coverage_map, time_weights
+from carjax.circular.coverage import coverage_map
 from carjax.circular.density import (
     Density,
     entropy,
@@ -72,7 +71,6 @@ __all__ = [
     "mirror",
     "mode",
     "on_grid",
-    "time_weights",
     "view_probs",
     "vonmises_entropy",
     "vonmises_interval_prob",

@@ -7,6 +7,7 @@ or shows nothing but details keeps its best frames.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from carjax.attributes import CONTENT
 from carjax.selection import tracking
@@ -228,15 +229,36 @@ def local_sharpness(
     )
 
 
-def time_weights(time_s: np.ndarray) -> np.ndarray:
-    """Returns the time that each frame stands for, float64 [N] (`circular.time_weights`).
+def time_weights(time_s: npt.ArrayLike) -> np.ndarray:
+    """Weights of frames by the time each stands for: half the time to each neighbour.
 
-    Never quite none, so that a mean over any frames is one: of several at one time, say.
+    The trapezoid rule, so that uneven sampling of a video changes no mean over time. Never quite
+    none, so that a mean over any frames is one: of several at one time, say.
+
+    Args:
+        time_s: float [N]; presentation times in seconds, not decreasing.
+
+    Returns:
+        float64 [N] with sum 1; equal weights if all times are equal (a single frame has 1).
+
+    Raises:
+        ValueError: the times are not one row of finite, non-decreasing numbers.
+
+    Example:
+        >>> time_weights([0.0, 1.0, 4.0]).tolist()
+        [0.125, 0.5, 0.375]
     """
-    # Not above: importing it imports JAX, which takes most of a second.
-    from carjax import circular
-
-    return np.maximum(circular.time_weights(time_s), _LEAST_WEIGHT)
+    times = np.asarray(time_s, np.float64)
+    if times.ndim != 1 or times.size == 0:
+        raise ValueError(f"time_s must be [N] with N ≥ 1, not of shape {times.shape}")
+    gaps = np.diff(times)
+    if not np.isfinite(times).all() or (gaps < 0.0).any():
+        raise ValueError("time_s must be finite and must not decrease")
+    span = times[-1] - times[0]
+    if span == 0.0:
+        return np.full(times.shape, 1.0 / times.size)
+    weights = (np.append(gaps, 0.0) + np.insert(gaps, 0, 0.0)) / (2.0 * span)
+    return np.maximum(weights, _LEAST_WEIGHT)
 
 
 def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
