@@ -19,6 +19,7 @@ import numpy as np
 from carjax.attributes import CAR, VIEWS, Categorical, find
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
+from carjax.evaluation import metrics
 
 HERE = pathlib.Path(__file__).parent
 SPLITS, LABEL_TABLES = HERE / "splits", HERE / "label_tables"
@@ -64,16 +65,6 @@ def split_class(name: str) -> tuple[str, int]:
     if not (model and len(year) == 4 and year.isdecimal()):
         raise CarjaxError(f"labels.csv: class_name {str(name)!r} does not end with a year")
     return model, int(year)
-
-
-def view_index(azimuth_deg: np.ndarray) -> np.ndarray:
-    """Returns the index into `VIEWS` of each azimuth: bins of 45° centred on 0, 45, …, 315.
-
-    Example:
-        >>> view_index(np.array([350.0, 22.4, 22.6, 180.0])).tolist()
-        [0, 0, 1, 4]
-    """
-    return np.floor_divide(azimuth_deg + 22.5, 45.0).astype(int) % len(VIEWS)
 
 
 def classes_of(name: str) -> tuple[str, ...]:
@@ -148,7 +139,7 @@ def view_table(cars: photos.Photos) -> str:
     """Photos per view of 45°."""
     azimuth = cars.labels["orientation"]
     known = azimuth[~np.isnan(azimuth)]
-    counts = np.bincount(view_index(known), minlength=len(VIEWS)).tolist()
+    counts = np.bincount(metrics.view_bin(known), minlength=len(VIEWS)).tolist()
     rows = [
         (view, f"{45 * i}°", n, percent(n, len(known)))
         for i, (view, n) in enumerate(zip(VIEWS, counts, strict=True))

@@ -263,6 +263,12 @@ def test_a_home_folder_is_meant_by_its_sign(monkeypatch, capsys, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["bundle", "evaluate", "serve", "train"])
+def test_a_word_that_is_no_flag_is_refused(name, capsys):
+    assert command.main([name, "--", "word"]) == 2
+    assert capsys.readouterr().err == f"carjax: carjax {name} takes flags only, not 'word'\n"
+
+
 def test_a_folder_that_may_not_be_entered_is_one_line(monkeypatch, capsys, tmp_path):
     def refuse(self, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(self))

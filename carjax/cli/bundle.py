@@ -36,9 +36,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "calibration", None, "JSON of the heads' calibrations, kept in the file", flag_values=values
     )
-    rest = common.parse(values, argv, SYNOPSIS)
-    if rest:
-        raise UsageError(f"carjax bundle takes flags only, not {rest[0]!r}")
+    common.parse_flags(values, argv, SYNOPSIS, "bundle")
     if not values.heads or not values.out:
         raise UsageError("carjax bundle needs --heads=DIR1,DIR2,… and --out=FILE (see --help)")
     out = pathlib.Path(values.out)

@@ -45,6 +45,17 @@ def parse(values: flags.FlagValues, argv: list[str], synopsis: str) -> list[str]
         raise UsageError(str(error)) from None
 
 
+def parse_flags(values: flags.FlagValues, argv: list[str], synopsis: str, command: str) -> None:
+    """Parses the flags of a command that takes nothing else, as `parse` does.
+
+    Raises:
+        UsageError: also for a word that is no flag.
+    """
+    words = parse(values, argv, synopsis)
+    if words:
+        raise UsageError(f"carjax {command} takes flags only, not {words[0]!r}")
+
+
 def help_text(values: flags.FlagValues, synopsis: str) -> str:
     """Returns a help text that fits a screen: one line per flag."""
     lines = [synopsis, ""]

@@ -47,9 +47,7 @@ def define_flags() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     values = define_flags()
-    rest = common.parse(values, argv, SYNOPSIS)
-    if rest:
-        raise UsageError(f"carjax evaluate takes flags only, not {rest[0]!r}")
+    common.parse_flags(values, argv, SYNOPSIS, "evaluate")
     for name in ("labels", "images", "out"):
         if not values[name].value:
             raise UsageError(f"carjax evaluate needs --{name} (see --help)")

@@ -60,9 +60,7 @@ def define_flags() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     values = define_flags()
-    words = common.parse(values, argv, SYNOPSIS)
-    if words:
-        raise UsageError(f"no arguments are needed, {len(words)} given: carjax serve")
+    common.parse_flags(values, argv, SYNOPSIS, "serve")
     limits = Limits(**{name: getattr(values, name) for name in _LIMITS})
     for name in _LIMITS:
         value, least = getattr(limits, name), 0 if name == "queue" else 1e-9

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_integer("process_id", None, "this process's number, from 0", flag_values=values)
     _check_config_path(argv)
     try:
-        rest = common.parse(values, argv, SYNOPSIS)
+        common.parse_flags(values, argv, SYNOPSIS, "train")
     except CarjaxError:
         raise
     except (AttributeError, KeyError) as error:
@@ -61,8 +61,6 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         # The config file is run while flags are parsed, and is anybody's program.
         raise UsageError(f"--config: {error}") from None
-    if rest:
-        raise UsageError(f"carjax train takes flags only, not {rest[0]!r}")
     if values.config is None or not values.workdir:
         raise UsageError("carjax train needs --config=FILE and --workdir=DIR (see --help)")
 
