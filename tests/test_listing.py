@@ -94,6 +94,14 @@ def test_only_a_strong_disagreement_is_told(pooled, verdict):
     assert told == ("looks like 2, listing says 5" if verdict == "disagrees" else "")
 
 
+def test_a_stated_value_has_its_own_probability_and_no_certainty_of_another():
+    choice = {"value": "BMW", "probability": 0.1, "certainty": 0.9}
+    assert known.sureness(choice) == 0.9
+    assert known.sureness(choice | {"known": {"verdict": "disagrees"}}) == 0.1
+    # What the model does not know has no probability: the frame is the one of lowest entropy.
+    assert known.sureness(choice | {"value": None, "known": {"verdict": "outside"}}) == 0.9
+
+
 @pytest.mark.parametrize("words", [["brand"], ["brand:"], [":BMW"], ["doors:2", "doors:3"]])
 def test_what_cannot_be_read_is_refused(words):
     with pytest.raises(UsageError, match="known"):
@@ -287,7 +295,8 @@ def test_a_region_that_is_none_is_refused(text):
 
 
 def test_a_region_outside_of_the_frame_is_refused():
-    with pytest.raises(UsageError, match="outside"):
+    told = "redact: 700,0,10,10 lies outside of the frame, which has 640×360 pixels"
+    with pytest.raises(UsageError, match=told):
         redaction.fractions((700, 0, 10, 10), 640, 360)
 
 

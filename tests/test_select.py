@@ -629,6 +629,8 @@ def test_help_fits_a_screen(capsys):
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 110
     assert len(text.splitlines()) < 50
+    told = text[text.index("  --") :].splitlines()
+    assert [line[:4] for line in told] == ["  --"] * len(told)  # one line per flag
 
 
 @pytest.mark.parametrize(

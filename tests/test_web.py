@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import threading
@@ -59,6 +60,14 @@ def test_the_server_answers_before_the_model_is_there(server):
     about = get(server, "/about").json()
     assert about["megabytes"] > 0
     assert not about["busy"]
+
+
+def test_the_form_in_the_docs_is_taken(server):
+    text = (ROOT / "docs" / "serve.md").read_text()
+    fields = dict(re.findall(r"-F (\w+)=([\w,:]+)", text))
+    assert fields.keys() == {"attributes", "known"}
+    identity = server.submit(**fields)
+    assert server.client.delete(f"/jobs/{identity}").status_code == 204
 
 
 def test_a_job_passes_its_stages_in_order(job):

@@ -30,7 +30,7 @@ from carjax.web import app, child, tasks, upload
 from carjax.web import limits as bounds
 from carjax.web.jobs import Busy, Jobs, Missing, Outdated
 from carjax.web.limits import Limits
-from carjax.web.process import Child, NoRoom, TaskDied, TaskOverrun
+from carjax.web.process import Child, Fault, NoRoom, TaskDied, TaskOverrun, Unavailable
 
 FLAGS = ("--megabytes=3", "--seconds=20", "--megapixels=1", "--queue=4", "--idle_seconds=2")
 # As RGB, a frame of the bomb below has 300 MB.
@@ -405,6 +405,29 @@ def test_an_upload_that_fills_the_disk_is_told_that_there_is_no_room(tmp_path, m
     assert detail(answer) == (503, "the server has no room left; try again later")
     assert int(answer.headers["retry-after"]) == 60
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "after"),
+    [
+        (TaskOverrun("too slow"), 503, "60"),
+        (Unavailable("not now"), 503, "60"),
+        (NoRoom("no room"), 503, "60"),
+        (Busy("busy", 7.2), 503, "7"),
+        (Fault("the server failed"), 500, None),
+        (TaskDied("too large"), 422, None),
+    ],
+)
+def test_a_refusal_says_whose_fault_it_is_and_when_to_ask_again(tmp_path, failure, status, after):
+    async def fails(task, **arguments):
+        raise failure
+
+    jobs = Jobs(Limits())
+    jobs._root = tmp_path
+    jobs._help = fails
+    answer = asked(jobs, "POST", "/jobs", files={"video": ("a.mp4", b"bytes")})
+    assert detail(answer) == (status, str(failure))
+    assert answer.headers.get("retry-after") == after
 
 
 def test_a_client_that_leaves_in_mid_upload_is_no_fault_for_the_log(tmp_path):

@@ -20,7 +20,7 @@ def define_model(values: flags.FlagValues, *, localise: bool = True) -> None:
         "backbone_weights", None, "weights of a backbone not shipped", flag_values=values
     )
     if localise:
-        what = "score the car's crop (default: if it has a box)"
+        what = "score the car's crop (default: if the model finds cars)"
         flags.DEFINE_bool("localise", None, what, flag_values=values)
 
 
@@ -66,7 +66,8 @@ def help_text(values: flags.FlagValues, synopsis: str) -> str:
         boolean = isinstance(flag, flags.BooleanFlag)
         default = "…" if flag.default is None else str(flag.default_as_str).strip("'")
         shown = f"--[no]{name}" if boolean else f"--{name}={default}"
-        lines.append(f"  {shown:<30} {flag.help}")
+        # To a flag that may be repeated absl adds a line that says so.
+        lines.append(f"  {shown:<30} {flag.help.splitlines()[0].rstrip(';')}")
     return "\n".join(lines)
 
 

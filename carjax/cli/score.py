@@ -50,7 +50,9 @@ def define_flags() -> flags.FlagValues:
     )
     _define_count(values, "processes", "number of processes that share the work")
     _define_count(values, "process_id", "this process's number, from 0", least=0)
-    flags.DEFINE_bool("distributed", False, "take both from the TPU pod or Slurm", values)
+    flags.DEFINE_bool(
+        "distributed", False, "--process_id and --processes as the TPU pod or Slurm says", values
+    )
     return values
 
 

@@ -19,7 +19,7 @@ from carjax.files import readable
 from carjax.listing import known, photos, plan, redaction
 from carjax.selection import POLICIES, VIEW_POLICIES, VIEW_THRESHOLD
 from carjax.stopwatch import Stopwatch
-from carjax.wording import degrees
+from carjax.wording import degrees, percent
 
 SYNOPSIS = """usage: carjax select VIDEO --out=DIR
 
@@ -73,7 +73,10 @@ def define_flags() -> flags.FlagValues:
     )
     flags.DEFINE_enum("format", "jpg", list(photos.FORMATS), "photo files", flag_values=values)
     flags.DEFINE_multi_string(
-        "redact", None, "x,y,w,h to blur: fractions (all up to 1) or pixels", flag_values=values
+        "redact",
+        None,
+        "x,y,w,h to blur, in fractions (all up to 1) or pixels; repeat it",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "annotate", "none", "annotated.mp4: all, or one attribute; scores all", flag_values=values
@@ -203,10 +206,10 @@ def show_plan(content: dict[str, Any]) -> None:
 def show(content: dict[str, Any], out: pathlib.Path) -> None:
     """Prints what was chosen, and where the report is."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("photo", "shows", "certainty", "time", "file"):
+    for heading in ("photo", "shows", "sure", "time", "file"):
         table.add_column(
             heading,
-            justify="right" if heading in ("certainty", "time") else "left",
+            justify="right" if heading in ("sure", "time") else "left",
             no_wrap=heading == "file",
             overflow="ignore" if heading == "file" else "fold",
         )
@@ -217,7 +220,7 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
             table.add_row(
                 name,
                 (choice["value"] or choice["reason"]) + _caveat(choice),
-                f"{choice['certainty']:.2f}",
+                percent(known.sureness(choice)),
                 f"{choice['time_s']:.1f} s",
                 choice["photo"],
             )
@@ -229,7 +232,7 @@ def show(content: dict[str, Any], out: pathlib.Path) -> None:
             table.add_row(
                 name,
                 degrees(view["azimuth_deg"]) + _caveat(view),
-                f"{view['probability']:.2f}",
+                percent(view["probability"]),
                 f"{view['time_s']:.1f} s",
                 view["photo"],
             )

@@ -45,9 +45,9 @@ def main(argv: list[str]) -> int:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "coordinator", None, "host:port of process 0, elsewhere", flag_values=values
+        "coordinator", None, "host:port of process 0, without pod or Slurm", flag_values=values
     )
-    flags.DEFINE_integer("processes", None, "number of processes, elsewhere", flag_values=values)
+    flags.DEFINE_integer("processes", None, "how many, without pod or Slurm", flag_values=values)
     flags.DEFINE_integer("process_id", None, "this process's number, from 0", flag_values=values)
     _check_config_path(argv)
     try:

@@ -115,6 +115,22 @@ def compare(attribute: Categorical, value: str | float, pooled: np.ndarray) -> K
     return Known(name, "unsure")
 
 
+def sureness(choice: Mapping[str, Any]) -> float:
+    """How well a photo shows what is said of it, in [0, 1].
+
+    The certainty; but of a stated class its own probability: a frame may be certain of another.
+
+    Args:
+        choice: of an attribute that has a photo, in `selection.json`.
+
+    Example:
+        >>> sureness({"value": "BMW", "probability": 0.1, "certainty": 0.9, "known": {}})
+        0.1
+    """
+    stated = "known" in choice and choice["value"] is not None
+    return choice["probability" if stated else "certainty"]
+
+
 def notice(choice: Mapping[str, Any]) -> str:
     """What to tell of a choice of `selection.json`; empty where there is nothing.
 

@@ -67,6 +67,10 @@ def fractions(box: Box, width: int, height: int) -> Box:
                 "at most 1 each"
             )
         x, y, w, h = box
+        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            raise UsageError(
+                f"redact: {_text(box)} lies outside of the frame, which has {width}×{height} pixels"
+            )
         return inside((x / width, y / height, w / width, h / height))
     return inside(box)
 

@@ -31,7 +31,7 @@ from carjax.web import answers, upload
 from carjax.web.bodies import SmallBodies
 from carjax.web.jobs import Busy, Job, Jobs, Missing, Outdated
 from carjax.web.limits import NO_ROOM
-from carjax.web.process import NoCar, NoRoom, TaskDied, TaskOverrun
+from carjax.web.process import Fault, NoCar, NoRoom, TaskDied, TaskOverrun, Unavailable
 
 _PACKAGE = pathlib.Path(str(importlib.resources.files("carjax")))
 _STATIC = _PACKAGE / "web" / "static"
@@ -66,6 +66,8 @@ _STATUS = {
     Busy: 503,
     NoRoom: 503,
     TaskOverrun: 503,
+    Unavailable: 503,
+    Fault: 500,
     TaskDied: 422,
     NoCar: 422,
     UsageError: 422,
@@ -204,11 +206,10 @@ def _host(given: str) -> str:
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     # A refused upload may still be coming: the connection ends with the answer.
     headers = {"Connection": "close"} if request.method == "POST" else {}
-    if isinstance(error, Busy):
-        headers["Retry-After"] = str(round(error.retry_s))
-    elif isinstance(error, NoRoom):
-        headers["Retry-After"] = "60"
-    return JSONResponse({"detail": str(error)}, _STATUS.get(type(error), 422), headers)
+    status = _STATUS.get(type(error), 422)
+    if status == 503:
+        headers["Retry-After"] = str(round(error.retry_s if isinstance(error, Busy) else 60))
+    return JSONResponse({"detail": str(error)}, status, headers)
 
 
 async def _refuse_words(request: Request, error: Exception) -> JSONResponse:

@@ -34,6 +34,14 @@ class NoRoom(TaskFailed):
     """The disk is full."""
 
 
+class Unavailable(TaskFailed):
+    """The server cannot do it now."""
+
+
+class Fault(TaskFailed):
+    """The server's own fault."""
+
+
 class TaskOverrun(TaskFailed):
     """The task took too long."""
 
@@ -91,7 +99,7 @@ class Child:
             except (OSError, ValueError) as error:  # no process to be had, or no answer of ours
                 await self.close()
                 logging.getLogger(__name__).error("no answer of a child: %s", error)
-                raise TaskFailed("the server cannot do this now; try again later") from error
+                raise Unavailable("the server cannot do this now; try again later") from error
 
     async def close(self) -> None:
         """Ends the process."""
@@ -127,7 +135,7 @@ class Child:
             if "error" in message:
                 if message["kind"] == "memory":
                     break
-                kinds = {"NoCarError": NoCar, "room": NoRoom}
+                kinds = {"NoCarError": NoCar, "room": NoRoom, "fault": Fault}
                 raise kinds.get(message["kind"], TaskFailed)(message["error"])
             report(message)
         await self.close()

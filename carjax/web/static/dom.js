@@ -34,6 +34,7 @@ export async function ask(path, method = "GET", body = null) {
     const words = sentence(problem(said) ?? `The server answered ${answer.status}.`);
     throw Object.assign(new Error(words), { status: answer.status });
   }
+  if (said === null && answer.headers.get("Content-Type")?.includes("json")) throw new Error("The server’s answer was cut off.");
   return said;
 }
 

@@ -28,6 +28,7 @@ function show(name, focus = true) {
     find("viewer").close();
     document.title = TITLE;
   }
+  find("saved").textContent = "";
   if (focus) find(name).querySelector("[tabindex='-1']")?.focus({ preventScroll: true });
   window.scrollTo(0, 0);
 }
@@ -56,9 +57,8 @@ function offer() {
     );
   }
   find("views").hidden = about.attributes.every((a) => a.classes.length);
-  const minutes = about.seconds >= 120 ? `${about.seconds / 60} minutes` : `${about.seconds} s`;
-  find("limits").textContent = `Up to ${minutes} and ${about.megabytes} MB.`;
-  find("keep").textContent = duration(60 * about.keep_minutes);
+  find("limits").textContent = `Up to ${span(about.seconds)} and ${about.megabytes} MB.`;
+  find("keep").textContent = span(60 * about.keep_minutes);
 }
 
 /** A choice of a few values; of many, a text field that proposes them and takes others too. */
@@ -141,7 +141,7 @@ async function useCamera() {
   running = { cancel: goBack, leave: goBack };
   show("recorder");
   try {
-    const recorded = await record(about.seconds);
+    const recorded = await record(about.seconds, 1e6 * about.megabytes);
     if (mine !== turn) return;
     running = null;
     show("start", false);
@@ -151,8 +151,11 @@ async function useCamera() {
     if (mine !== turn) return;
     running = null;
     show("start", false);
-    const denied = error.name === "NotAllowedError";
-    complain(denied ? "the browser does not let this page use the camera: allow it, or choose a video" : "no camera was found: choose a video instead");
+    const reasons = {
+      NotAllowedError: "the browser does not let this page use the camera: allow it, or choose a video",
+      NotFoundError: "no camera was found: choose a video instead",
+    };
+    complain(reasons[error.name] ?? "the camera cannot be used now, perhaps by another program’s doing: choose a video instead");
   }
 }
 
@@ -297,7 +300,13 @@ function step(name, text, share, left) {
   find("left").textContent = left === null || left === undefined ? "" : `about ${duration(left)} left`;
 }
 
-/** Seconds in words. */
+/** A limit in words, as exact as it is. */
+function span(seconds) {
+  if (seconds % 60 || seconds < 120) return `${Number(seconds.toFixed(1))} s`;
+  return seconds % 3600 || seconds < 7200 ? `${seconds / 60} minutes` : `${seconds / 3600} hours`;
+}
+
+/** About how long, in words. */
 function duration(seconds) {
   if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} minutes`;

@@ -5,13 +5,16 @@ import { find } from "./dom.js";
 // In order of preference; the server reads all of them.
 const FORMATS = ["video/mp4;codecs=avc1", "video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm"];
 
+// More than a second and a quarter of film: what still comes when the limit is noticed.
+const SPARE_BYTES = 3e6;
+
 /** Whether this browser lets this page use the camera: only on https and on this computer. */
 export function canRecord() {
   return Boolean(navigator.mediaDevices?.getUserMedia && window.MediaRecorder);
 }
 
 /** Resolves with the recording as a File, or null if the user went back; throws without a camera. */
-export async function record(maxSeconds) {
+export async function record(maxSeconds, maxBytes) {
   const [camera, shutter, leave, clock] = ["camera", "shutter", "leave", "clock"].map(find);
   const ended = new AbortController(); // takes the listeners away
   const clicked = (button) => new Promise((done) => button.addEventListener("click", done, { once: true, signal: ended.signal }));
@@ -29,7 +32,7 @@ export async function record(maxSeconds) {
     if (stream === null) return null;
     camera.srcObject = stream;
     shutter.disabled = false;
-    return await Promise.race([film(stream, maxSeconds, shutter, clock, clicked, ended.signal), left]);
+    return await Promise.race([film(stream, maxSeconds, maxBytes, shutter, clock, clicked, ended.signal), left]);
   } finally {
     ended.abort();
     camera.srcObject = null;
@@ -38,12 +41,16 @@ export async function record(maxSeconds) {
 }
 
 /** Films from a click on the shutter to the next one, or for as long as is allowed. */
-async function film(stream, maxSeconds, shutter, clock, clicked, signal) {
+async function film(stream, maxSeconds, maxBytes, shutter, clock, clicked, signal) {
   await clicked(shutter);
   const type = FORMATS.find((format) => MediaRecorder.isTypeSupported(format));
   const recorder = new MediaRecorder(stream, { mimeType: type, videoBitsPerSecond: 8e6 });
   const parts = [];
-  recorder.addEventListener("dataavailable", (event) => event.data.size && parts.push(event.data));
+  let bytes = 0;
+  recorder.addEventListener("dataavailable", (event) => {
+    if (event.data.size) parts.push(event.data);
+    bytes += event.data.size;
+  });
   const stopped = new Promise((done) => recorder.addEventListener("stop", done));
   recorder.start(1000);
   shutter.textContent = "Stop and use it";
@@ -53,7 +60,7 @@ async function film(stream, maxSeconds, shutter, clock, clicked, signal) {
     ticking = setInterval(() => {
       const seconds = Math.floor((performance.now() - began) / 1000);
       clock.textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-      if (seconds >= maxSeconds - 1) done();
+      if (seconds >= maxSeconds - 1 || bytes > maxBytes - SPARE_BYTES) done();
     }, 250);
   });
   signal.addEventListener("abort", () => clearInterval(ticking));

@@ -6,9 +6,10 @@ import { h } from "./dom.js";
 const PLATE = [0.16, 0.09];
 const LEAST = 0.01;
 const STEP = 0.01;
+const MOST = 20; // the server takes no more
 
 /** Returns {element, boxes(), add(), remove()}: a picture with regions, starting from `initial`. */
-export function regions(src, initial, { onload, onerror }) {
+export function regions(src, initial, { onload, onerror, onfull }) {
   let boxes = initial;
   let selected = -1; // the region that had the focus last
   let drag = null; // {from: where the pointer went down, box: the region that it moves, or null}
@@ -18,6 +19,12 @@ export function regions(src, initial, { onload, onerror }) {
 
   function place(button, [left, top, width, height]) {
     Object.assign(button.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * width}%`, height: `${100 * height}%` });
+  }
+
+  function full() {
+    if (boxes.length < MOST) return false;
+    onfull(`A frame takes ${MOST} regions: make one of them larger, or remove one.`);
+    return true;
   }
 
   function draw(focus = -1) {
@@ -69,6 +76,7 @@ export function regions(src, initial, { onload, onerror }) {
     layer.setPointerCapture(event.pointerId);
     const from = point(event);
     const hit = [...layer.children].indexOf(event.target);
+    if (hit < 0 && full()) return;
     drag = { from, box: hit < 0 ? null : boxes[hit], pointer: event.pointerId };
     if (hit < 0) boxes.push([...from, 0, 0]);
     draw(hit < 0 ? boxes.length - 1 : hit);
@@ -102,6 +110,7 @@ export function regions(src, initial, { onload, onerror }) {
     element,
     boxes: () => boxes,
     add: () => {
+      if (full()) return;
       boxes.push([0.5 - PLATE[0] / 2, 0.6, ...PLATE]);
       draw(boxes.length - 1);
     },

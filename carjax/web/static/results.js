@@ -22,8 +22,17 @@ export function showResults(root, results) {
  * Sends a change and shows the result; `focus` finds the element that gets the focus then.
  * Where the photos have changed meanwhile, shows them as they are, and throws what was said.
  */
-export async function change(state, path, body, said, focus) {
+export function change(state, path, body, said, focus) {
+  const done = saving.then(() => send(state, path, body, said, focus));
+  saving = done.catch(() => null);
+  return done;
+}
+
+let saving = Promise.resolve(); // changes are sent one after the other: each is based on the one before
+
+async function send(state, path, body, said, focus) {
   const address = `/jobs/${state.job.id}`;
+  find("saved").textContent = "";
   let job;
   try {
     job = await ask(`${address}/${path}`, "PUT", { ...body, revision: state.job.revision });
@@ -33,7 +42,8 @@ export async function change(state, path, body, said, focus) {
   }
   if (!(await refresh(state, job))) return;
   state.root.querySelector(focus)?.focus({ preventScroll: true });
-  find("saved").textContent = said;
+  // Once the dialog that sent it is closed: what lies behind a dialog is not read out.
+  setTimeout(() => (find("saved").textContent = said));
 }
 
 /** Shows the photos as they are now; false if the page shows something else by then. */
@@ -95,9 +105,22 @@ export function sureness(certainty) {
   return "little more than a guess";
 }
 
+/** Whether a photo is of a value that the seller stated: then its probability counts, see docs/listing.md. */
+export function isStated(choice) {
+  return Boolean(choice.known) && choice.value !== null;
+}
+
+/** How well a photo shows what is said of an attribute: in words, and as a fraction. */
+export function strength(name, choice) {
+  const { probability, certainty } = choice;
+  if (choice.value === null) return { words: `nearest is ${amount(name, choice.nearest)}, ${percent(probability)}`, share: probability };
+  if (isStated(choice)) return { words: `shows it ${percent(probability)}`, share: probability };
+  return { words: `${percent(certainty)} certain`, share: certainty, sure: sureness(certainty) };
+}
+
 /** What the video looks like in an attribute, in words that do not promise. */
 export function verdict(name, choice) {
-  if (choice.known && choice.value !== null) return `${amount(name, choice.value)}, as you state`;
+  if (isStated(choice)) return `${amount(name, choice.value)}, as you state`;
   if (choice.value === null) return sentence(choice.reason).slice(0, -1);
   return `Looks like ${amount(name, choice.value)}`;
 }
@@ -147,7 +170,6 @@ function head(state) {
       h("a.button", { href: "/" }, "New video"),
     ),
     h("p.problem", { id: "result-problem", role: "alert", tabindex: -1, hidden: true }),
-    h("p.unseen", { id: "saved", role: "status" }),
   );
 }
 
@@ -200,19 +222,18 @@ function card(state, name, choice) {
       h("div.body", {}, h("h3", {}, h("span.name", {}, label(name)), " ", h("span.value.none", {}, "Not found")), h("p.reason", {}, sentence(choice.reason))),
     );
   }
-  const certain = `${percent(choice.certainty)} certain`;
-  const sure = choice.value === null ? `of the nearest ${name} that the model knows` : sureness(choice.certainty);
-  const notes = [`${sure}, at ${clock(choice.time_s)}`];
+  const { words, share, sure } = strength(name, choice);
+  const notes = [[sure, `at ${clock(choice.time_s)}`].filter(Boolean).join(", ")];
   if (choice.content === "part") notes.push("shows a part of the car");
   return h(
     "article.card",
     {},
-    photoButton(state, name, `Photo for ${label(name).toLowerCase()}: ${said}, ${certain}`),
+    photoButton(state, name, `Photo for ${label(name).toLowerCase()}: ${said}, ${words}`),
     h(
       "div.body",
       {},
       h("h3", {}, h("span.name", {}, label(name)), " ", h(choice.value === null ? "span.value.none" : "span.value", {}, said)),
-      h("p.certainty", {}, h("span", {}, h("strong", {}, certain)), h("meter", { min: 0, max: 1, value: choice.certainty, "aria-label": `Certainty of ${label(name).toLowerCase()}` })),
+      h("p.certainty", {}, h("span", {}, h("strong", {}, words)), h("meter", { min: 0, max: 1, value: share, "aria-label": `How well it shows the ${label(name).toLowerCase()}` })),
       h("p.aside", {}, notes.join(" · ")),
       listing(choice),
     ),

@@ -3,7 +3,7 @@
 import { clock, label, percent, reading, side } from "./components.js";
 import { ask, find, h } from "./dom.js";
 import { regions } from "./regions.js";
-import { change, complain, download, photoAddress, photosOf, sureness, verdict } from "./results.js";
+import { change, complain, download, isStated, photoAddress, photosOf, strength, verdict } from "./results.js";
 
 const dialog = find("viewer");
 
@@ -65,7 +65,6 @@ function show(state, name, shown) {
   let sent = false;
   const act = async (path, body, said) => {
     if (sent) return;
-    if (dialog.hasAttribute("aria-busy")) return tell("The change before this one is still being saved: try again in a moment.");
     sent = true;
     problem.hidden = true;
     dialog.setAttribute("aria-busy", "true");
@@ -128,9 +127,10 @@ function words(state, name, shown) {
   const { choice, view } = photosOf(state.selection)[name];
   const at = `${clock(shown.item.time_s)}, frame ${shown.frame}`;
   if (shown.chosen && !view) {
-    const video = choice.video_probability;
-    if (choice.value === null) return `${verdict(name, choice)}. At ${at}.`;
-    return `${verdict(name, choice)}: ${percent(choice.certainty)} certain, ${sureness(choice.certainty)}. The video as a whole gives it ${percent(video)}. At ${at}.`;
+    const strong = strength(name, choice);
+    const said = `${verdict(name, choice)}: ${[strong.words, strong.sure].filter(Boolean).join(", ")}.`;
+    if (choice.value === null) return `${said} At ${at}.`;
+    return `${said} The video as a whole gives it ${percent(choice.video_probability)}. At ${at}.`;
   }
   if (shown.chosen) return `${percent(choice.probability)} sure that it shows this side; the direction is ${Math.round(choice.azimuth_deg) % 360}°. At ${at}.`;
   const row = state.details.series.frame.indexOf(shown.frame);
@@ -149,7 +149,7 @@ function strip(state, name, choice, others, shown) {
       {},
       ...entries.map((item) => {
         const chosen = item === choice;
-        const sure = percent(item.certainty ?? item.probability);
+        const sure = percent(choice && isStated(choice) ? item.probability : (item.certainty ?? item.probability));
         const now = item.frame === shown.frame;
         const which = chosen ? "The chosen photo, " : item.first ? "carjax’s choice, " : "";
         return h(
@@ -172,7 +172,7 @@ function blur(state, frame, picture, actions, act, tell) {
   const boxes = (state.details.boxes[frame] ?? []).map((box) => [...box]);
   const src = frameAddress(state, frame);
   const save = h("button.button.primary", { type: "button", id: "save-blur", disabled: true }, "Save");
-  const editor = regions(src, boxes, { onload: () => (save.disabled = false), onerror: () => whyMissing(src, tell) });
+  const editor = regions(src, boxes, { onload: () => (save.disabled = false), onerror: () => whyMissing(src, tell), onfull: tell });
   save.addEventListener("click", () => act(`frames/${frame}/blur`, { boxes: editor.boxes() }, "The blurred photo is in every export"));
   picture.replaceChildren(editor.element);
   actions.replaceChildren(
