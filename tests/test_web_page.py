@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from web_server import ROOT, SAMPLE, serving
 
+from carjax.wording import percent
+
 pytestmark = pytest.mark.slow
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -337,6 +339,29 @@ def test_a_change_in_another_window_is_shown_and_not_undone(visit, server):
     page.keyboard.press("Escape")
     page.check('input[value="4:3"]', force=True)  # it knows the revision now
     page.wait_for_function("() => document.getElementById('saved').textContent.includes('4:3')")
+
+
+def test_a_change_waits_for_the_one_before(visit, server):
+    identity = server.submit(name="quick.mp4", known="doors:2")
+    page = visit(f"/#{identity}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    card = page.locator("article", has=page.locator('[data-photo="doors"]'))
+    doors = server.client.get(f"/jobs/{identity}/selection.json").json()["attributes"]["doors"]
+    assert doors["known"]["value"] == "2"
+    assert f"shows it {percent(doors['probability'])}" in card.inner_text()
+    held = []
+    page.route("**/crop", lambda route: held.append(route))
+    page.check('input[value="4:3"]', force=True)
+    page.click('button[data-photo="doors"]')
+    assert f"as you state: shows it {percent(doors['probability'])}" in page.inner_text(".reading")
+    page.locator(".thumb").nth(1).click()
+    page.click("#use")
+    page.wait_for_function("() => document.querySelector('dialog').ariaBusy === 'true'")
+    held[0].continue_()
+    page.wait_for_function("() => document.getElementById('saved').textContent.includes('doors')")
+    assert page.is_hidden("#result-problem")
+    assert server.client.get(f"/jobs/{identity}").json()["revision"] == 2
+    assert server.client.get(f"/jobs/{identity}/details").json()["crop"] == "4:3"
 
 
 def test_a_late_answer_does_not_close_another_photo(visit, server):

@@ -23,12 +23,11 @@ export function showResults(root, results) {
  * Where the photos have changed meanwhile, shows them as they are, and throws what was said.
  */
 export function change(state, path, body, said, focus) {
-  const done = saving.then(() => send(state, path, body, said, focus));
-  saving = done.catch(() => null);
+  // One after the other: each is based on the one before.
+  const done = (state.saving ?? Promise.resolve()).then(() => send(state, path, body, said, focus));
+  state.saving = done.catch(() => null);
   return done;
 }
-
-let saving = Promise.resolve(); // changes are sent one after the other: each is based on the one before
 
 async function send(state, path, body, said, focus) {
   const address = `/jobs/${state.job.id}`;
