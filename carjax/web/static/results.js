@@ -112,7 +112,7 @@ export function isStated(choice) {
 /** How well a photo shows what is said of an attribute: in words, and as a fraction. */
 export function strength(name, choice) {
   const { probability, certainty } = choice;
-  if (choice.value === null) return { words: `nearest is ${amount(name, choice.nearest)}, ${percent(probability)}`, share: probability };
+  if (choice.value === null) return { words: `${percent(probability)} ${amount(name, choice.nearest)}`, share: probability, sure: "the nearest that the model knows" };
   if (isStated(choice)) return { words: `shows it ${percent(probability)}`, share: probability };
   return { words: `${percent(certainty)} certain`, share: certainty, sure: sureness(certainty) };
 }
