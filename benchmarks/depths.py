@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from carjax import heads
+from carjax import pooling
 from carjax.backbones import efficientnet_lite, layers, registry
 from carjax.features import Features
 
@@ -36,7 +36,7 @@ class Depths(efficientnet_lite.EfficientNetLite):
             x = apply(x)
         side = ends[3].shape[1]
         coarse = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)[:, :side, :side]
-        grid = jnp.concatenate([heads.pool_grid(ends[2], side), ends[3], coarse], axis=-1)
+        grid = jnp.concatenate([pooling.pool_grid(ends[2], side), ends[3], coarse], axis=-1)
         return Features(layers.relu6(self.top(x)).mean((1, 2)), grid)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carjax import certainty, circular, plugins
+from carjax import certainty, circular, plugins, pooling
 from carjax.attributes import Attribute, Categorical
 from carjax.calibration import (
     ClassCalibration,
@@ -28,8 +28,6 @@ from carjax.features import Features
 # exp(log κ) stays in the range where float32 statistics are exact (see circular).
 _LOG_KAPPA_RANGE = (-4.0, 9.0)
 _EMPTY_CLASS = 20.0
-# Images of which kept grids are averaged at once: in float32 they take five times as much then.
-_POOLED_AT_ONCE = 1024
 # The infinite mixture: size of its latent variable, and of the layers that read it.
 _LATENT = 8
 _LATENT_HIDDEN = 64
@@ -72,59 +70,6 @@ class HeadSpec:
     calibration: ClassCalibration | DirectionCalibration | None = None
 
 
-def area_weights(size_in: int, size_out: int) -> np.ndarray:
-    """Averaging weights float32 [size_out, size_in] of exact area pooling.
-
-    Pooling 17 → 8 → 4 equals 17 → 4, so that cached, already pooled grids serve as well.
-
-    Example:
-        >>> area_weights(3, 2).round(2)
-        array([[0.67, 0.33, 0.  ],
-               [0.  , 0.33, 0.67]], dtype=float32)
-    """
-    edges = np.linspace(0, size_in, size_out + 1)
-    low, high = edges[:-1, None], edges[1:, None]
-    cell = np.arange(size_in)
-    overlap = np.clip(np.minimum(high, cell + 1) - np.maximum(low, cell), 0, None)
-    return (overlap * size_out / size_in).astype(np.float32)
-
-
-def pool_grid(grid: jax.Array | np.ndarray, size: int) -> jax.Array | np.ndarray:
-    """Area-averages a feature grid [B, h, w, C] to [B, size, size, C]; of that size it stays."""
-    if grid.shape[1:3] == (size, size):
-        return grid
-    rows = area_weights(grid.shape[1], size)
-    columns = area_weights(grid.shape[2], size)
-    # As on CPU on every device: training and scoring pool alike.
-    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, grid, precision=jax.lax.Precision.HIGHEST)
-
-
-def compact(features: Features, cells: int) -> Features:
-    """Returns features as they are kept: float16, the grid area-averaged to cells × cells.
-
-    Args:
-        features: of B images.
-        cells: 0 keeps the grid as it is.
-    """
-    grid = pool_grid(features.grid, cells) if cells else features.grid
-    return Features(features.pooled.astype(jnp.float16), grid.astype(jnp.float16))
-
-
-def pool_kept(features: Features, cells: int) -> Features:
-    """Returns kept features of B images, float16 on the host, with a smaller grid.
-
-    Args:
-        features: as of `compact`.
-        cells: the grid is area-averaged to cells × cells; 0 keeps it as it is.
-    """
-    if not cells or features.grid.shape[1] == cells:
-        return features
-    steps = range(0, max(len(features.grid), 1), _POOLED_AT_ONCE)
-    parts = (jnp.asarray(features.grid[i : i + _POOLED_AT_ONCE], jnp.float32) for i in steps)
-    grid = np.concatenate([np.asarray(pool_grid(part, cells), np.float16) for part in parts])
-    return features._replace(grid=grid)
-
-
 class Trunk(nn.Module):
     """Features → one hidden vector: both levels normalised, joined, and one hidden layer."""
 
@@ -143,7 +88,7 @@ class Trunk(nn.Module):
         pooled = jnp.where(silent, 0.0, jnp.sqrt(jnp.where(silent, 1.0, pooled)))
         parts = [nn.LayerNorm(name="norm_pooled")(pooled)]
         if spec.grid:
-            cells = pool_grid(features.grid.astype(jnp.float32), spec.grid)
+            cells = pooling.pool_grid(features.grid.astype(jnp.float32), spec.grid)
             cells = nn.LayerNorm(name="norm_grid")(cells)
             values = cells
             if spec.channels:

@@ -1,4 +1,4 @@
-"""The heads: pooling, classes as unions of parts, and the density that the angular head gives."""
+"""The heads: classes as unions of parts, and the density that the angular head gives."""
 
 import dataclasses
 import importlib.util
@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from carjax import circular, heads, plugins
+from carjax import circular, heads, plugins, pooling
 from carjax.attributes import Angular, Categorical
 from carjax.errors import UsageError
 from carjax.features import Features
@@ -29,23 +27,6 @@ def features():
     return Features(rng.standard_normal((3, 7)).astype(np.float32), grid)
 
 
-@given(st.integers(1, 40), st.integers(1, 20))
-def test_area_weights_average(size_in, size_out):
-    weights = heads.area_weights(size_in, size_out)
-    assert weights.shape == (size_out, size_in)
-    assert (weights >= 0).all()
-    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(weights.sum(0), size_out / size_in, atol=1e-5)
-
-
-@given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 4))
-def test_pooling_in_two_steps_is_pooling_in_one(size_in, size_out, factor):
-    two_steps = heads.area_weights(size_out * factor, size_out) @ heads.area_weights(
-        size_in, size_out * factor
-    )
-    np.testing.assert_allclose(two_steps, heads.area_weights(size_in, size_out), atol=1e-5)
-
-
 def test_a_channel_that_never_fires_has_a_finite_gradient(features):
     spec = heads.HeadSpec(DOORS, hidden=8)
     silent = jax.tree.map(jnp.abs, features)
@@ -54,13 +35,6 @@ def test_a_channel_that_never_fires_has_a_finite_gradient(features):
     params = module.init(jax.random.key(0), silent)
     slope = jax.jit(jax.grad(lambda f: module.apply(params, f).logits[:, 0].sum()))(silent)
     assert all(np.isfinite(leaf).all() for leaf in slope)
-
-
-def test_pool_grid_is_the_mean_of_blocks(features):
-    got = heads.pool_grid(jnp.asarray(features.grid), 2)
-    want = features.grid.reshape(3, 2, 3, 2, 3, 5).mean((2, 4))
-    np.testing.assert_allclose(got, want, atol=1e-5)
-    assert heads.pool_grid(features.grid, 6) is features.grid
 
 
 @pytest.mark.parametrize("channels", [0, 3])
@@ -90,7 +64,7 @@ def test_attention_pooling_is_a_weighted_mean_of_cells(features):
 
     with nn.intercept_methods(spy):
         trunk.apply({"params": params | {"place": place}}, features)
-    cells = np.asarray(heads.pool_grid(jnp.asarray(features.grid), 3))
+    cells = np.asarray(pooling.pool_grid(jnp.asarray(features.grid), 3))
     cells = (cells - cells.mean(-1, keepdims=True)) / cells.std(-1, keepdims=True)
     want = np.concatenate([cells[:, 1, 2], cells[:, 0, 0]], 1)
     np.testing.assert_allclose(joined["x"][:, 7:], want, atol=1e-3)
@@ -150,17 +124,6 @@ def test_a_name_that_is_taken_is_refused():
     with pytest.raises(ValueError, match=r"'vonmises' is registered by carjax\.heads: choose"):
         heads.register("vonmises")(Mine)
     assert heads.ANGULAR_HEADS["vonmises"] is heads.VonMisesHead
-
-
-def test_kept_features_are_pooled_as_the_head_pools_them_also_none_of_them():
-    rng = np.random.default_rng(0)
-    kept = Features(np.zeros((3, 2), "f2"), rng.random((3, 8, 8, 5)).astype("f2"))
-    pooled = heads.pool_kept(kept, 4)
-    expected = heads.pool_grid(jnp.asarray(kept.grid, jnp.float32), 4)
-    np.testing.assert_allclose(pooled.grid, expected, atol=1e-3)
-    none = heads.pool_kept(jax.tree.map(lambda x: x[:0], kept), 4)
-    assert (none.grid.shape, none.grid.dtype) == ((0, 4, 4, 5), np.float16)
-    assert heads.pool_kept(kept, 0) is kept
 
 
 class Faulty(nn.Module):

@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "carjax"
 LAYERS = (
     ("errors", "wording", "stopwatch", "progress", "plugins", "channel", "closing", "interrupts"),
     ("certainty", "circular", "crops", "grids", "pictures"),
-    ("files", "attributes", "features", "prefetch", "calibration", "precision"),
+    ("files", "attributes", "features", "pooling", "prefetch", "calibration", "precision"),
     ("download", "programs", "runtime", "table"),
     ("backbones", "video", "feature_columns"),
     ("heads", "localise", "parquet", "weights_file"),

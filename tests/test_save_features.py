@@ -18,7 +18,7 @@ from test_score import (  # noqa: F401, fixtures
     weights,
 )
 
-from carjax import crops, feature_columns, heads, model, parquet, scan, video
+from carjax import crops, feature_columns, model, parquet, pooling, scan, video
 from carjax.backbones import registry
 from carjax.datasets import frame_sequences
 from carjax.engine import manifest, output, rows
@@ -79,7 +79,7 @@ def test_they_are_those_of_the_crop_in_a_row(tiny_model, weights, tmp_path):  # 
         crop = crops.crop_and_resize(frames, box, tiny_model.spec.input_size)
         apply = registry.create(name).apply
         seen = apply({"params": tiny_model.params["backbone"]}, registry.normalize(name, crop))
-        return heads.compact(seen, 8)
+        return pooling.compact(seen, 8)
 
     want = jax.jit(exact)(frames, (table.box * size).astype(np.float32))
     for got, exact_level in zip(table.features, want, strict=True):

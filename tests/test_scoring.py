@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import carjax
-from carjax import circular, crops, heads, scoring
+from carjax import circular, crops, pooling, scoring
 from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
 from carjax.backbones import registry
 
@@ -485,7 +485,7 @@ def test_features_of_whole_frames_are_those_of_the_backbone(only_doors, frames):
     want = registry.features(
         module, only_doors.params["backbone"], frames, input_size=only_doors.spec.input_size
     )
-    for got, exact in zip(kept, heads.compact(want, 8), strict=True):
+    for got, exact in zip(kept, pooling.compact(want, 8), strict=True):
         np.testing.assert_allclose(
             got.astype(np.float32), exact.astype(np.float32), rtol=2**-10, atol=1e-3
         )

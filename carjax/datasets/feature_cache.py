@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import files, heads, precision
+from carjax import files, pooling, precision
 from carjax.backbones import registry
 from carjax.datasets import augment, photos
 from carjax.errors import writing
@@ -181,7 +181,7 @@ def make_extractor(
             images = augment.render(canvas, valid, view, input_size, augmentation)
             inputs = registry.normalize(str(backbone.name), images)
             features: Any = backbone.apply({"params": params}, inputs)
-            return heads.compact(features, cells)
+            return pooling.compact(features, cells)
 
     # Photos are independent: each device runs the whole program on its own rows.
     sharded = jax.jit(

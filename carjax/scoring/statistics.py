@@ -12,7 +12,17 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from carjax import certainty, circular, content, crops, grids, heads, localise, precision
+from carjax import (
+    certainty,
+    circular,
+    content,
+    crops,
+    grids,
+    heads,
+    localise,
+    pooling,
+    precision,
+)
 from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
 from carjax.features import KEPT_CELLS, Features, Level
@@ -261,8 +271,8 @@ def _car_probability(logits: jax.Array) -> jax.Array:
 def _kept(features: Features, level: Level) -> Features:
     """What `FrameScores.features` holds of the features of B images."""
     if level == "pooled":
-        return heads.compact(features._replace(grid=features.grid[:, :0, :0]), 0)
-    return heads.compact(features, KEPT_CELLS)
+        return pooling.compact(features._replace(grid=features.grid[:, :0, :0]), 0)
+    return pooling.compact(features, KEPT_CELLS)
 
 
 def check_frames(frames: np.ndarray | jax.Array) -> None:

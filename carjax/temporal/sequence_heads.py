@@ -33,7 +33,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from carjax import circular, heads, plugins
+from carjax import circular, heads, plugins, pooling
 from carjax.backbones import registry
 from carjax.errors import UsageError
 from carjax.features import Features
@@ -180,7 +180,7 @@ def example_frames(spec: SequenceSpec) -> Frames:
     """Returns two zero frames of one video, of the shapes that the spec's backbone gives."""
     one = registry.example_features(spec.backbone, spec.input_size)
     if spec.head.grid:
-        one = one._replace(grid=heads.pool_grid(one.grid, spec.head.grid))
+        one = one._replace(grid=pooling.pool_grid(one.grid, spec.head.grid))
     features = jax.tree.map(lambda x: jnp.repeat(x[None], 2, axis=1), one)
     return Frames(features, jnp.zeros((1, 2)), jnp.ones((1, 2), bool))
 

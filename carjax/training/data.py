@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from carjax import heads
+from carjax import heads, pooling
 from carjax.attributes import CONTENT, Categorical
 from carjax.backbones import registry
 from carjax.datasets import feature_cache, photos, prepared
@@ -253,7 +253,7 @@ def read_view(
     cached = source.cache.load(view)
     rows = source.rows[chosen]
     features = jax.tree.map(lambda x: np.asarray(x[rows]), cached.features)
-    return heads.pool_kept(features, cells), cached.window[rows]
+    return pooling.pool_kept(features, cells), cached.window[rows]
 
 
 def training_set(sources: Sequence[Source], task: PhotoTask, views: Sequence[int]) -> TrainingSet:

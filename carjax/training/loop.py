@@ -20,7 +20,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import backbones, heads, model, progress
+from carjax import backbones, model, pooling, progress
 from carjax.backbones import registry
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
@@ -220,7 +220,7 @@ def _init(config: ml_collections.ConfigDict, task: tasks.Task) -> dict[str, Any]
     else:
         one = registry.example_features(config.backbone, configs.input_size(config))
         if task.cells:
-            one = one._replace(grid=heads.pool_grid(one.grid, task.cells))
+            one = one._replace(grid=pooling.pool_grid(one.grid, task.cells))
     params = task.module.init(jax.random.key(config.seed), one)["params"]
     if config.attribute == configs.LOCALISE:
         return {"localise": params}

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from carjax import heads, parquet
+from carjax import parquet, pooling
 from carjax.datasets import frame_sequences
 from carjax.datasets.folds import fold_of
 from carjax.datasets.frame_sequences import FrameSequences
@@ -177,7 +177,7 @@ def _read(frames: FrameSequences, chosen: Sequence[int], cells: int) -> Recordin
     parts = []
     for i in chosen:
         one = frames[i]
-        parts.append(one._replace(features=heads.pool_kept(one.features, cells)))
+        parts.append(one._replace(features=pooling.pool_kept(one.features, cells)))
     features: Any = jax.tree.map(lambda *x: np.concatenate(x)[None], *[p.features for p in parts])
     return Recordings(
         sources=tuple(part.source for part in parts),

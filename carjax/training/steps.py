@@ -13,7 +13,7 @@ import ml_collections
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from carjax import heads, precision
+from carjax import pooling, precision
 from carjax.backbones import registry
 from carjax.datasets import augment
 from carjax.features import Features
@@ -178,7 +178,7 @@ def make_live_step(
             inputs = registry.normalize(config.backbone, images)
             features: Any = backbone.apply({"params": frozen["backbone"]}, inputs)
         if task.cells:
-            features = features._replace(grid=heads.pool_grid(features.grid, task.cells))
+            features = features._replace(grid=pooling.pool_grid(features.grid, task.cells))
         return update(state, frozen, features, targets)
 
     return live_step
