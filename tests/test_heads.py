@@ -15,6 +15,7 @@ from carjax import circular, heads, plugins, pooling
 from carjax.attributes import Angular, Categorical
 from carjax.errors import UsageError
 from carjax.features import Features
+from carjax.heads import registry
 
 DOORS = Categorical("doors", ("2", "3", "4", "5"))
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -121,7 +122,9 @@ def test_a_name_that_is_taken_is_refused():
     class Mine(nn.Module):
         pass
 
-    with pytest.raises(ValueError, match=r"'vonmises' is registered by carjax\.heads: choose"):
+    with pytest.raises(
+        ValueError, match=r"'vonmises' is registered by carjax\.heads\.directions: choose"
+    ):
         heads.register("vonmises")(Mine)
     assert heads.ANGULAR_HEADS["vonmises"] is heads.VonMisesHead
 
@@ -163,11 +166,11 @@ def test_a_density_that_is_none_is_told_before_training(monkeypatch, module, say
 
 def test_a_file_under_two_names_is_one(monkeypatch):
     """As a script that is run, and imported by the config that it trains."""
-    monkeypatch.setattr(heads, "ANGULAR_HEADS", dict(heads.ANGULAR_HEADS))
+    monkeypatch.setattr(registry, "ANGULAR_HEADS", dict(registry.ANGULAR_HEADS))
     for name in ("first", "second"):
         path = pathlib.Path(__file__).with_name("toy_density.py")
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
-    assert heads.ANGULAR_HEADS["twofold"] is module.Twofold
+    assert registry.ANGULAR_HEADS["twofold"] is module.Twofold
