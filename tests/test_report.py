@@ -24,9 +24,10 @@ from scipy import stats
 
 from carjax.attributes import CAR, VIEWS
 from carjax.errors import CarjaxError
-from carjax.report import charts, write_report
-from carjax.report.charts import Mark
+from carjax.report import polar, timelines, write_report
 from carjax.report.series import series
+from carjax.report.svg import certainty_bar
+from carjax.report.timelines import Mark
 from carjax.selection import schema
 from carjax.table import ScoreTable
 from carjax.wording import clock, percent
@@ -336,7 +337,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
 def test_colours_have_the_contrast_of_wcag_aa(mode):
-    style = (pathlib.Path(charts.__file__).parent / "style.css").read_text(encoding="utf-8")
+    style = (pathlib.Path(timelines.__file__).parent / "style.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.S)
     colours = dict(re.findall(r"--(\w+): (#\w{6})", blocks[mode]))
     for ink in ("text", "muted", "accent", "mark"):
@@ -491,7 +492,7 @@ def find(svg: str | ET.Element, kind: str) -> list[ET.Element]:
 
 def test_polar_points_match_the_coverage(selection):
     coverage = np.array(selection["orientation"]["coverage"])
-    drawn = points(find(charts.coverage_polar(coverage), "density")[0].get("d"))
+    drawn = points(find(polar.coverage_polar(coverage), "density")[0].get("d"))
     assert drawn.shape == (360, 2)
     east, north = drawn[:, 0] - 200, 200 - drawn[:, 1]
     # Counter-clockwise from the top of the screen.
@@ -508,7 +509,7 @@ def test_polar_points_match_the_coverage(selection):
 def test_polar_area_is_the_share_of_the_video():
     azimuth = np.arange(360)
     density = stats.vonmises.pdf(np.radians(azimuth - 90), 8)
-    radius = charts.polar_radius(density, density.max())
+    radius = polar.polar_radius(density, density.max())
     area = 0.5 * (radius**2 - 54**2)
     for low, high in ((45, 135), (80, 100), (180, 300)):
         part = slice(low, high + 1)
@@ -522,7 +523,7 @@ def test_polar_area_is_the_share_of_the_video():
 )
 def test_polar_convention_left_side_of_the_car_is_left(azimuth, where):
     name = VIEWS[azimuth // 45]
-    svg = charts.coverage_polar(np.full(360, 0.16), {name: float(azimuth)})
+    svg = polar.coverage_polar(np.full(360, 0.16), {name: float(azimuth)})
     dot = find(svg, "dot")[0]
     assert (float(dot.get("cx")), float(dot.get("cy"))) == pytest.approx(where)
     labels = {"".join(t.itertext()): t for t in ET.fromstring(svg).iter("text")}
@@ -531,7 +532,7 @@ def test_polar_convention_left_side_of_the_car_is_left(azimuth, where):
 
 
 def test_polar_arcs_are_the_bins():
-    svg = charts.coverage_polar(np.full(360, 0.16), {n: None for n in VIEWS[::2]} | {"left": 99.0})
+    svg = polar.coverage_polar(np.full(360, 0.16), {n: None for n in VIEWS[::2]} | {"left": 99.0})
     found = find(svg, "rim found")
     assert len(find(svg, "rim missing")) == 3
     numbers = [float(v) for v in re.findall(r"[\d.]+", found[0].get("d"))]
@@ -542,7 +543,7 @@ def test_polar_arcs_are_the_bins():
 
 
 def test_flat_coverage_is_a_circle_on_the_even_ring():
-    svg = charts.coverage_polar(np.full(360, 1 / (2 * math.pi)))
+    svg = polar.coverage_polar(np.full(360, 1 / (2 * math.pi)))
     radius = np.hypot(*(points(find(svg, "density")[0].get("d")) - 200).T)
     even = float(find(svg, "even")[0].get("r"))
     assert np.abs(radius - even).max() < 0.15
@@ -552,16 +553,16 @@ def test_flat_coverage_is_a_circle_on_the_even_ring():
 @pytest.mark.parametrize("bad", [[0.1] * 359, [-0.1] + [0.1] * 359, [math.nan] + [0.1] * 359])
 def test_polar_refuses_what_is_no_coverage(bad):
     with pytest.raises(ValueError, match="360 finite numbers"):
-        charts.coverage_polar(bad)
+        polar.coverage_polar(bad)
 
 
 def test_polar_refuses_unknown_views():
     with pytest.raises(ValueError, match="no view is named 'roof'"):
-        charts.coverage_polar([0.16] * 360, {"roof": 1.0})
+        polar.coverage_polar([0.16] * 360, {"roof": 1.0})
 
 
 def test_timeline_draws_the_numbers():
-    svg = charts.timeline(
+    svg = timelines.timeline(
         [0, 2, 5],
         [0.0, 1.0, 0.5],
         name="type",
@@ -587,7 +588,7 @@ def test_timeline_draws_the_numbers():
 
 
 def test_shading_joins_runs():
-    svg = charts.timeline(np.arange(6), np.ones(6), name="x", no_car=[0, 1, 1, 0, 0, 1])
+    svg = timelines.timeline(np.arange(6), np.ones(6), name="x", no_car=[0, 1, 1, 0, 0, 1])
     spans = [(float(r.get("x")), float(r.get("width"))) for r in find(svg, "nocar")]
     scale = (426 - 44) / 5
     expected = [(44 + 0.5 * scale, 2 * scale), (44 + 4.5 * scale, 0.5 * scale)]
@@ -598,20 +599,20 @@ def test_long_timelines_are_thinned_and_keep_their_peaks():
     rng = np.random.default_rng(1)
     values = rng.uniform(0.4, 0.6, 50_000)
     values[31_234], values[7_777] = 0.99, 0.01
-    svg = charts.timeline(np.arange(50_000) / 30, values, name="type")
+    svg = timelines.timeline(np.arange(50_000) / 30, values, name="type")
     drawn = points(find(svg, "line")[0].get("d"))
     assert len(drawn) <= 600
     assert (np.diff(drawn[:, 0]) >= 0).all()
     assert drawn[:, 1].min() == pytest.approx(140 - 114 * 0.99, abs=0.06)
     assert drawn[:, 1].max() == pytest.approx(140 - 114 * 0.01, abs=0.06)
-    azimuth = charts.azimuth_timeline(np.arange(50_000) / 30, values * 360, values)
+    azimuth = timelines.azimuth_timeline(np.arange(50_000) / 30, values * 360, values)
     assert azimuth.count("h0") <= 600
     assert max(len(svg), len(azimuth)) < 25_000
 
 
 def test_azimuth_dots_lie_in_the_bands_of_their_views():
     azimuths = [0, 337.6, 337.4, 22.4, 90, 180, 270.0]
-    svg = charts.azimuth_timeline(
+    svg = timelines.azimuth_timeline(
         np.arange(7), azimuths, np.full(7, 0.99), chosen=[Mark(1, 337.6, "f")]
     )
     bands = [e for e in ET.fromstring(svg).iter("rect")]
@@ -625,7 +626,7 @@ def test_azimuth_dots_lie_in_the_bands_of_their_views():
 
 
 def test_azimuth_dots_are_fainter_when_less_certain():
-    svg = charts.azimuth_timeline(range(4), [10] * 4, [0.3, 0.6, 0.9, 0.99])
+    svg = timelines.azimuth_timeline(range(4), [10] * 4, [0.3, 0.6, 0.9, 0.99])
     order = [find(svg, f"dots level{k}")[0].get("d") for k in range(4)]
     assert [float(re.match(r"M([\d.]+)", d)[1]) for d in order] == sorted(
         float(re.match(r"M([\d.]+)", d)[1]) for d in order
@@ -634,7 +635,7 @@ def test_azimuth_dots_are_fainter_when_less_certain():
 
 
 def test_kappa_axis_is_logarithmic_and_gives_the_spread():
-    svg = charts.kappa_timeline([0, 1, 2], [1, 10, 1000], chosen=[Mark(1, 10, "rear")])
+    svg = timelines.kappa_timeline([0, 1, 2], [1, 10, 1000], chosen=[Mark(1, 10, "rear")])
     y = points(find(svg, "line")[0].get("d"))[:, 1]
     assert (y[0] - y[1]) * 2 == pytest.approx(y[1] - y[2], abs=0.2)
     words = [t.text for t in ET.fromstring(svg).iter("text")]
@@ -643,27 +644,27 @@ def test_kappa_axis_is_logarithmic_and_gives_the_spread():
 
 def test_scores_that_are_not_finite_are_left_out():
     values = [0.5, math.nan, 0.7]
-    svg = charts.timeline([0, 1, 2], values, name="type")
+    svg = timelines.timeline([0, 1, 2], values, name="type")
     assert len(points(find(svg, "line")[0].get("d"))) == 2
-    assert "nan" not in svg + charts.kappa_timeline([0, 1, 2], values)
-    azimuth = charts.azimuth_timeline([0, 1, 2], values, [0.9, 0.9, math.nan])
+    assert "nan" not in svg + timelines.kappa_timeline([0, 1, 2], values)
+    azimuth = timelines.azimuth_timeline([0, 1, 2], values, [0.9, 0.9, math.nan])
     assert azimuth.count("h0") == 1
     nothing = [math.nan] * 3
-    assert find(charts.timeline([0, 1, 2], nothing, name="type"), "line") == []
-    assert "nan" not in charts.kappa_timeline([0, 1, 2], nothing)
+    assert find(timelines.timeline([0, 1, 2], nothing, name="type"), "line") == []
+    assert "nan" not in timelines.kappa_timeline([0, 1, 2], nothing)
 
 
 @pytest.mark.parametrize(("times", "values"), [([], []), ([0, 1], [0.5])])
 def test_timelines_refuse_arrays_that_do_not_match(times, values):
     with pytest.raises(ValueError, match="as many values as times"):
-        charts.timeline(times, values, name="type")
+        timelines.timeline(times, values, name="type")
     with pytest.raises(ValueError, match="as many values as times"):
-        charts.kappa_timeline(times, values)
+        timelines.kappa_timeline(times, values)
 
 
 def test_axis_times_stay_few_for_any_length():
     for end in (0.05, 0.7, 3, 15, 61, 600, 5000, 100_000):
-        svg = charts.timeline([0, end], [0, 1], name="type", end_s=end)
+        svg = timelines.timeline([0, end], [0, 1], name="type", end_s=end)
         ticks = [
             t.text
             for t in ET.fromstring(svg).iter("text")
@@ -675,7 +676,7 @@ def test_axis_times_stay_few_for_any_length():
 
 def test_certainty_bar_is_clipped():
     def width(value):
-        return float(find(charts.certainty_bar(value), "fill")[0].get("width"))
+        return float(find(certainty_bar(value), "fill")[0].get("width"))
 
     assert [width(v) for v in (-0.1, 0.255, 2)] == [0, 25.5, 100]
 
@@ -742,7 +743,7 @@ def test_the_series_in_numbers(table):
 
 
 def test_the_last_frame_is_shaded_to_the_end_of_the_video():
-    svg = charts.timeline([0, 2, 5], [0, 1, 0.5], name="x", no_car=[0, 0, 1], end_s=10)
+    svg = timelines.timeline([0, 2, 5], [0, 1, 0.5], name="x", no_car=[0, 0, 1], end_s=10)
     shade = find(svg, "nocar")[0]
     assert float(shade.get("x")) == pytest.approx(44 + 382 * 0.35, abs=0.06)
     assert float(shade.get("width")) == pytest.approx(382 * 0.65, abs=0.06)
@@ -751,22 +752,22 @@ def test_the_last_frame_is_shaded_to_the_end_of_the_video():
 def test_the_coverage_says_where_it_is_highest():
     coverage = np.full(360, 0.9 / (2 * math.pi))
     coverage[123], coverage[30] = 1.5 / (2 * math.pi), 0.5 / (2 * math.pi)
-    assert "Most of the video shows azimuth 123°." in charts.coverage_polar(coverage)
+    assert "Most of the video shows azimuth 123°." in polar.coverage_polar(coverage)
     # Less than twice as much as evenly: it does not reach the rim.
-    curve = points(find(charts.coverage_polar(coverage), "density")[0].get("d")) - 200
+    curve = points(find(polar.coverage_polar(coverage), "density")[0].get("d")) - 200
     assert np.hypot(*curve[123]) == pytest.approx(
         math.sqrt(54**2 + (140**2 - 54**2) * 0.75), abs=0.1
     )
 
 
 def test_the_plot_tells_the_script_where_it_lies():
-    svg = charts.kappa_timeline([0, 1, 2], [1, 10, 1000], end_s=4)
+    svg = timelines.kappa_timeline([0, 1, 2], [1, 10, 1000], end_s=4)
     said = [float(v) for v in ET.fromstring(svg).get("data-plot").split()]
     assert said == [118, 26, 426, 232, 4, 0, 3]
 
 
 def test_times_stand_where_they_belong():
-    svg = charts.timeline([0, 12], [0, 1], name="x", end_s=12)
+    svg = timelines.timeline([0, 12], [0, 1], name="x", end_s=12)
     ticks = {
         t.text: float(t.get("x"))
         for t in ET.fromstring(svg).iter("text")
@@ -777,12 +778,12 @@ def test_times_stand_where_they_belong():
 
 
 def test_a_stem_goes_down_to_the_axis():
-    svg = charts.timeline([0, 2], [0, 1], name="x", chosen=Mark(1, 0.5, "a"))
+    svg = timelines.timeline([0, 2], [0, 1], name="x", chosen=Mark(1, 0.5, "a"))
     assert find(svg, "stem")[0].get("d") == "M235 83V140"
 
 
 def test_four_views_are_bands_of_a_quarter():
-    svg = charts.azimuth_timeline(
+    svg = timelines.azimuth_timeline(
         range(3), [316, 44, 90], [1] * 3, views=VIEWS[::2], chosen=[Mark(0, 316, "f")]
     )
     bands = [e for e in ET.fromstring(svg).iter("rect")]
@@ -809,5 +810,5 @@ def test_a_percentage_claims_nothing_by_rounding(fraction, text):
 
 
 def test_a_dot_at_a_bound_is_not_below_it():
-    svg = charts.azimuth_timeline(range(3), [10] * 3, [0.5, 0.8, 0.95])
+    svg = timelines.azimuth_timeline(range(3), [10] * 3, [0.5, 0.8, 0.95])
     assert [len(find(svg, f"dots level{k}")) for k in range(4)] == [0, 1, 1, 1]

@@ -12,7 +12,7 @@ import numpy as np
 from carjax.annotate import paint
 from carjax.annotate.layout import Rect
 from carjax.attributes import VIEWS
-from carjax.report.charts import UNIFORM, polar_radius
+from carjax.report.polar import UNIFORM, polar_radius, polar_xy
 from carjax.wording import label
 
 # The cell of each view in a grid of three by three: where the camera stands, the car's nose up.
@@ -85,7 +85,8 @@ def draw_base(image: np.ndarray, ring: Ring, found: Sequence[str]) -> None:
     (x, y), radius = ring.centre, ring.radius
     _disc(image, (x, y), radius, paint.SUNK)
     for azimuth in range(0, 360, 45):
-        paint.stroke(image, _xy(ring, [azimuth] * 2, [_HUB * radius, radius]), paint.RULE, 1)
+        spoke = polar_xy(azimuth, [_HUB * radius, radius], (x, y))
+        paint.stroke(image, spoke, paint.RULE, 1)
     _disc(image, (x, y), _HUB * radius, paint.PAGE)
     _car(image, (x, y), _HUB * radius * 0.82)
     half = 180 / len(ring.views)
@@ -93,7 +94,7 @@ def draw_base(image: np.ndarray, ring: Ring, found: Sequence[str]) -> None:
         middle = 45 * VIEWS.index(name)
         arc = np.linspace(middle - half + 3, middle + half - 3, 24)
         seen = name in found
-        line = _xy(ring, arc, np.full(24, radius + 2))
+        line = polar_xy(arc, radius + 2, (x, y))
         paint.stroke(image, line, paint.BLUE if seen else paint.RULE, 4 if seen else 2)
 
 
@@ -115,13 +116,13 @@ def draw_map(
     """
     radius = ring.radius
     area = image[ring.map.rows, ring.map.columns]
-    moved = dataclasses.replace(ring, map=Rect(0, 0, ring.map.w, ring.map.h))
+    centre = ring.map.w / 2, ring.map.h / 2
     tinted = area.copy()
     if coverage is not None:
         top = max(float(coverage.max()), 2 * UNIFORM)
         radii = polar_radius(coverage, top, inner=_HUB * radius, rim=radius)
-        curve = _xy(moved, np.arange(360), radii)
-        hub = _xy(moved, np.arange(360), np.full(360, _HUB * radius))
+        curve = polar_xy(np.arange(360), radii, centre)
+        hub = polar_xy(np.arange(360), _HUB * radius, centre)
         cv2.fillPoly(
             tinted, [paint.points(curve), paint.points(hub)], paint.BLUE, cv2.LINE_AA, paint.SHIFT
         )
@@ -130,8 +131,8 @@ def draw_map(
         fan = np.linspace(azimuth_deg - spread, azimuth_deg + spread, _FAN)
         edge = np.concatenate(
             [
-                _xy(moved, fan, np.full(_FAN, radius)),
-                _xy(moved, fan[::-1], np.full(_FAN, _HUB * radius)),
+                polar_xy(fan, radius, centre),
+                polar_xy(fan[::-1], _HUB * radius, centre),
             ]
         )
         paint.fill(tinted, edge, paint.RED)
@@ -139,7 +140,8 @@ def draw_map(
     if coverage is not None:
         paint.stroke(area, curve, paint.BLUE, 2, closed=True)
     if azimuth_deg is not None:
-        paint.stroke(area, _xy(moved, [azimuth_deg] * 2, [_HUB * radius, radius]), paint.RED, 3)
+        needle = polar_xy(azimuth_deg, [_HUB * radius, radius], centre)
+        paint.stroke(area, needle, paint.RED, 3)
 
 
 def draw_view(image: np.ndarray, place: Rect, name: str, photo: np.ndarray | None) -> None:
@@ -152,14 +154,6 @@ def draw_view(image: np.ndarray, place: Rect, name: str, photo: np.ndarray | Non
     image[place.rows, place.columns] = photo
     paint.scrim(image, Rect(place.x, place.y + place.h - 17, place.w, 17), 0.5)
     paint.write(image, place.x + 6, place.y + place.h - 5, label(name), 11, paint.TEXT)
-
-
-def _xy(ring: Ring, azimuth_deg: Sequence[float] | np.ndarray, radius: object) -> np.ndarray:
-    """Points [N, 2] of `charts.polar_xy` around the ring's centre."""
-    angle = np.radians(np.asarray(azimuth_deg, float))
-    x, y = ring.centre
-    reach = np.asarray(radius, float)
-    return np.stack([x - reach * np.sin(angle), y - reach * np.cos(angle)], axis=-1)
 
 
 def _disc(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from carjax.report import charts
+from carjax.report.polar import polar_xy
 
 # One colour per picker, attribute and protocol, told apart by people with colour blindness, too
 # (Okabe and Ito, 2008).
@@ -24,7 +24,7 @@ _STYLE = (
 )
 _COLUMNS = 4
 _PANEL_W, _PANEL_H, _LEFT, _TOP, _RIGHT, _BOTTOM = 300.0, 230.0, 46.0, 34.0, 10.0, 42.0
-# A polar plot of `charts.polar_xy`: the centre, and the radius of 100%.
+# A polar plot of `polar_xy`: the centre, and the radius of 100%.
 _CENTRE, _RIM, _POLAR = 200.0, 140.0, 400.0
 
 
@@ -145,7 +145,7 @@ def _polar(title: str, figures: Mapping[str, Any], colour: str) -> str:
     azimuth = figures["azimuth_deg"]
 
     def loop(values: Sequence[float]) -> str:
-        points = [charts.polar_xy(a, _RIM * v) for a, v in zip(azimuth, values, strict=True)]
+        points = [polar_xy(a, _RIM * v) for a, v in zip(azimuth, values, strict=True)]
         return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + "Z"
 
     low, high = np.array(figures["certainty_ci95"]).T
@@ -157,7 +157,7 @@ def _polar(title: str, figures: Mapping[str, Any], colour: str) -> str:
         label = f"{100 * share:.0f}%"
         parts.append(f'<text class="mid tick" x="{_CENTRE}" y="{above}">{label}</text>')
     for degrees, side in ((0, "front"), (90, "left"), (180, "rear"), (270, "right")):
-        x, y = charts.polar_xy(degrees, _RIM + 20)
+        x, y = polar_xy(degrees, _RIM + 20)
         parts.append(f'<text class="mid" x="{x:.1f}" y="{y + 4:.1f}">{side}</text>')
     parts += [
         # The band is the outer loop with the inner one cut out.

@@ -1,7 +1,8 @@
 /* What the report and the page share: charts that can be read out point by point.
  *
- * The charts are drawn by charts.py and complete without this script. It adds a cursor to each
- * timeline (pointer, touch or arrow keys) and joins the ring's photos with their arcs.
+ * The charts are drawn by timelines.py and polar.py and complete without this script. It adds a
+ * cursor to each timeline (pointer, touch or arrow keys) and joins the ring's photos with their
+ * arcs.
  * `series` is what series.py returns.
  */
 

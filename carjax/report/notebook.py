@@ -16,7 +16,8 @@ import numpy as np
 from carjax import files
 from carjax.attributes import VIEWS, Categorical, Schema
 from carjax.errors import CarjaxError
-from carjax.report import charts
+from carjax.report.polar import coverage_polar
+from carjax.report.timelines import azimuth_timeline, timeline
 from carjax.selection.result import VIEW_PREFIX
 from carjax.table import certainty
 from carjax.wording import clock, degrees, label, percent
@@ -58,7 +59,7 @@ class Figure:
 
 
 def figure(parts: Sequence[tuple[str, str]], columns: int = 1) -> Figure:
-    """Joins charts of `carjax.report.charts` to one figure.
+    """Joins charts of `report.timelines` and `report.polar` to one figure.
 
     Args:
         parts: heading and `<svg>` element of each.
@@ -180,11 +181,11 @@ def scores_figure(scores: FrameScores, time_s: np.ndarray | None) -> Figure:
     for name, probs in scores.probs.items():
         entropy = np.asarray(scores.entropy[name], float)[rows]
         sure = certainty(entropy, probs.shape[1])
-        parts.append((label(name), charts.timeline(times, sure, name=name)))
+        parts.append((label(name), timeline(times, sure, name=name)))
     azimuth = _azimuth_deg(scores)
     if azimuth is not None:
         sure = np.asarray(scores.view_probs)[rows].max(axis=1)
-        chart = charts.azimuth_timeline(times, azimuth[rows], sure)
+        chart = azimuth_timeline(times, azimuth[rows], sure)
         parts.append(("Direction", chart))
     return figure(parts, columns=2)
 
@@ -270,7 +271,7 @@ def selection_figure(selection: Selection) -> Figure:
         name: None if view is None else view.azimuth_deg
         for name, view in selection.orientation.views.items()
     }
-    return figure([("Coverage", charts.coverage_polar(selection.orientation.coverage, azimuths))])
+    return figure([("Coverage", coverage_polar(selection.orientation.coverage, azimuths))])
 
 
 # --- helpers ------------------------------------------------------------------------------------

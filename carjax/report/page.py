@@ -18,9 +18,11 @@ import numpy as np
 
 from carjax import errors, files, pictures, result_folder
 from carjax.listing import known, plan
-from carjax.report import charts, quality
-from carjax.report.charts import Mark
+from carjax.report import quality
+from carjax.report.polar import coverage_polar
 from carjax.report.series import series
+from carjax.report.svg import certainty_bar
+from carjax.report.timelines import Mark, azimuth_timeline, kappa_timeline, timeline
 from carjax.selection.eligibility import car_frames
 from carjax.selection.result import photographed
 from carjax.table import ScoreTable, certainty
@@ -112,7 +114,7 @@ def render(
     )
     environment.filters |= {"clock": clock, "percent": percent, "label": label, "side": side}
     environment.filters["notice"] = known.notice
-    environment.filters["bar"] = lambda value: markupsafe.Markup(charts.certainty_bar(value))
+    environment.filters["bar"] = lambda value: markupsafe.Markup(certainty_bar(value))
     return environment.get_template("page.html").render(
         style=markupsafe.Markup(STYLE),
         video=video,
@@ -199,7 +201,7 @@ def polar(orientation: Mapping[str, Any] | None) -> str:
         name: None if view is None else view["azimuth_deg"]
         for name, view in orientation["views"].items()
     }
-    return charts.coverage_polar(orientation["coverage"], azimuths)
+    return coverage_polar(orientation["coverage"], azimuths)
 
 
 def timelines(selection: Mapping[str, Any], table: ScoreTable) -> list[Timeline]:
@@ -214,7 +216,7 @@ def timelines(selection: Mapping[str, Any], table: ScoreTable) -> list[Timeline]
         if item is None:
             continue
         found = "frame" in item
-        chart = charts.timeline(
+        chart = timeline(
             table.time_s,
             certainty(table.entropy[attribute.name], len(attribute.classes)),
             name=attribute.name,
@@ -235,7 +237,7 @@ def _angular_timelines(
 ) -> list[Timeline]:
     views = tuple(orientation["views"])
     found = {name: view for name, view in orientation["views"].items() if view is not None}
-    azimuth = charts.azimuth_timeline(
+    azimuth = azimuth_timeline(
         table.time_s,
         table.azimuth_deg,
         np.asarray(table.view_probs).max(axis=1),
@@ -246,7 +248,7 @@ def _angular_timelines(
         ],
         **shared,
     )
-    kappa = charts.kappa_timeline(
+    kappa = kappa_timeline(
         table.time_s,
         table.kappa,
         chosen=[
