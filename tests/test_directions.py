@@ -20,7 +20,7 @@ from carjax.attributes import Angular, Categorical
 from carjax.errors import UsageError
 from carjax.features import Features
 from carjax.training import config as configs
-from carjax.training import losses, tasks
+from carjax.training import config_check, losses, tasks
 
 ROOT = pathlib.Path(__file__).parents[1]
 HEADING = Angular("orientation")
@@ -350,7 +350,7 @@ def test_the_shipped_configs_are_valid(name):
     space = {}
     exec(path.read_text(), space)
     config = space["get_config"]()
-    configs.check(config)
+    config_check.check(config)
     assert f"--config=configs/{path.name}" in path.read_text()
     spec = tasks.create(config).spec
     assert spec.density == {"vonmises_mixture": "mixture"}.get(name, name)
@@ -370,7 +370,7 @@ def test_a_bad_density_is_one_line(changes, message):
     config = configs.default_config("orientation")
     config.head.update(changes)
     with pytest.raises(UsageError, match=message) as caught:
-        configs.check(config)
+        config_check.check(config)
     assert "\n" not in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from carjax.attributes import BRANDS, CAR, Categorical, find
 from carjax.datasets import photos, schema_file
 from carjax.errors import CarjaxError, UsageError
 from carjax.training import config as configs
-from carjax.training import data, tasks
+from carjax.training import config_check, data, tasks
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 TABLE = DATA / "label_tables" / "phone_photos.csv"
@@ -42,7 +42,7 @@ def tree(tmp_path):
 
 def test_a_folder_without_labels_is_read_from_the_lent_table(tree):
     config, root = tree
-    configs.check_data(config, root)
+    config_check.check_data(config, root)
     read = data.read_partition(config, root, "cars").photos
     assert read.names == ("a.png", "b.png")
     assert read.labels["doors"].tolist() == [2, 3]
@@ -63,7 +63,7 @@ def test_without_either_table_the_line_shows_the_tree(tree):
     config, root = tree
     config.label_tables = ""
     with pytest.raises(CarjaxError, match=r"expected cars/\{images/,labels.csv\}"):
-        configs.check_data(config, root)
+        config_check.check_data(config, root)
 
 
 def test_a_side_that_is_no_number_is_one_line(tree):
@@ -84,18 +84,18 @@ def test_a_fold_may_be_that_of_one_data_set(tree):
     (splits / "cars.csv").write_text("file,fold\na.png,0\nb.png,0\n")
     (splits / "more.csv").write_text("file,fold\nc.png,1\n")
     config.datasets, config.splits, config.fold = ("cars", "more"), str(splits), 1
-    configs.check_data(config, root)
+    config_check.check_data(config, root)
     config.fold = 2
     with pytest.raises(UsageError, match=r"cars, more has folds \[0, 1\], not 2"):
-        configs.check_data(config, root)
+        config_check.check_data(config, root)
     (splits / "more.csv").write_text("file,fold\nc.png,first\n")
     with pytest.raises(
         CarjaxError, match=r"more\.csv: line 2: fold is 'first', not a whole number$"
     ):
-        configs.check_data(config, root)
+        config_check.check_data(config, root)
     (splits / "more.csv").write_text("file,part\nc.png,1\n")
     with pytest.raises(CarjaxError, match=r"more.csv: no column fold"):
-        configs.check_data(config, root)
+        config_check.check_data(config, root)
 
 
 def test_a_window_outside_the_photo_is_one_line(tree):

@@ -15,7 +15,7 @@ from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
 from carjax.features import Features
 from carjax.temporal import sequence_model, walks
-from carjax.training import config, data, frame_batch, loop, sequences, walk_data
+from carjax.training import config_check, data, frame_batch, loop, sequences, walk_data
 
 PHOTOS, MODELS = 24, 3
 
@@ -256,7 +256,7 @@ def test_photos_without_a_model_are_an_error(tiny, root):
 def test_the_settings_pass_the_checks_of_every_config():
     for name in ("tcn", "gru", "attention"):
         made = sequences.default_config(name)
-        config.check(made)
+        config_check.check(made)
         sequences.check(made)
         assert made.to_dict()["sequence"]["model"] == name
 

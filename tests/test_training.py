@@ -50,6 +50,7 @@ from carjax.evaluation import metrics
 from carjax.features import Features
 from carjax.training import (
     checkpoints,
+    config_check,
     data,
     live,
     loop,
@@ -715,7 +716,7 @@ def test_content_trains_on_windows_of_a_table(tiny, root):
     assert [h.attribute for h in bundle.spec.heads] == [CONTENT]
     config.labels = str(root / "nowhere.csv")
     with pytest.raises(CarjaxError, match=r"nowhere.csv: no such table of content"):
-        configs.check_data(config, root)
+        config_check.check_data(config, root)
 
 
 @pytest.mark.parametrize(
@@ -853,7 +854,7 @@ def test_another_object_trains_with_a_schema_of_its_own(tiny, prepared_root, tmp
     # The same files need no preparing.
     source = prepared_root.parent / "source" / "labelled_folder"
     plain = prepared_settings("ripeness", "fruit")
-    configs.check_data(plain, source)
+    config_check.check_data(plain, source)
     plain = configs.resolve(plain, source)
     assert configs.attribute_of(plain) == head.attribute
     known = data.read_partition(plain, source, "fruit").photos
@@ -864,7 +865,7 @@ def test_another_object_trains_with_a_schema_of_its_own(tiny, prepared_root, tmp
 
 def test_heads_see_the_box_and_the_car_box_sees_whole_photos(tiny, prepared_root):
     boxes = prepared_settings("localise", "compcars_web", eval_split="test")
-    configs.check_data(boxes, prepared_root)
+    config_check.check_data(boxes, prepared_root)
     whole = data.read_partition(boxes, prepared_root, "compcars_web").photos
     assert whole.read(0).shape == (48, 64, 3)
     np.testing.assert_array_equal(whole.box, [[8, 4, 48, 40]] * 15)
@@ -1084,7 +1085,7 @@ def run_file(path):
 def test_the_shipped_configs_are_valid_and_open_with_their_command(name):
     space = run_file(CONFIGS / f"{name}.py")
     config = space["get_config"]()
-    configs.check(config)
+    config_check.check(config)
     assert config.attribute in (*(a.name for a in (*CAR, CONTENT)), configs.LOCALISE)
     assert f"--config=configs/{name}.py" in space["__doc__"]
     assert "Result" in space["__doc__"]

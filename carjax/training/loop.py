@@ -28,6 +28,7 @@ from carjax.evaluation import metrics
 from carjax.temporal import sequence_heads
 from carjax.training import config as configs
 from carjax.training import (
+    config_check,
     data,
     head_file,
     optimiser,
@@ -73,14 +74,15 @@ def train_and_evaluate(
         CarjaxError: data are missing or broken, `workdir` holds another run, or a disk is full.
     """
     # --- Check everything that can be checked before any photo is read. ---------------------------
-    configs.check(config)
+    config_check.check(config)
     if sequences.is_sequence(config):
         sequences.check(config)
     recorded = recording_data.find(config) if sequences.from_recordings(config) else None
     if recorded is None:
         root = photos.data_root(data_dir)
-        configs.check_data(config, root)
+        config_check.check_data(config, root)
         config = configs.resolve(config, root)
+        config_check.check_resolved(config)
     primary = jax.process_index() == 0
     folder = run_folder.RunFolder(workdir, writes=primary)
     folder.claim(config)

@@ -21,7 +21,7 @@ from carjax.backbones import pretrained
 from carjax.cli import bundle, common
 from carjax.datasets import photos
 from carjax.errors import CarjaxError
-from carjax.training import config as configs
+from carjax.training import config_check
 
 HERE = pathlib.Path(__file__).parent
 HEADS = {
@@ -75,7 +75,7 @@ def faults(settings: dict[str, Any], data_dir: str | None) -> list[str]:
         except CarjaxError as error:
             found[str(error)] = None
         try:
-            configs.check_data(config, root)
+            config_check.check_data(config, root)
         except CarjaxError as error:
             found[str(error)] = None
     return list(found)
