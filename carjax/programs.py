@@ -23,8 +23,8 @@ from carjax import files, plugins
 def cached(function: jax.stages.Wrapped, args: tuple[Any, ...], static: str) -> Callable[..., Any]:
     """Returns a function that runs the same program without tracing it, where one was kept.
 
-    Without a folder for compiled programs (`jax_compilation_cache_dir`), or where the program
-    cannot be exported, that is the function itself.
+    Without a folder of this machine for compiled programs (`jax_compilation_cache_dir`), or where
+    the program cannot be exported, that is the function itself.
 
     Args:
         function: made by `jax.jit`.
@@ -32,7 +32,7 @@ def cached(function: jax.stages.Wrapped, args: tuple[Any, ...], static: str) -> 
         static: what the program depends on besides this package's code and the arguments' shapes.
     """
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    if not folder:
+    if not folder or files.is_remote(folder):
         return function
     path = pathlib.Path(folder) / f"carjax-{_digest(args, static)}.stablehlo"
     try:

@@ -12,6 +12,8 @@ from carjax.errors import CarjaxError, first_line
 
 # In glibc's malloc.h.
 _M_ARENA_MAX, _ARENAS = -8, 2
+# The older way to say how many CPU devices there are, in XLA_FLAGS.
+_DEVICES_FLAG = "xla_force_host_platform_device_count"
 
 
 def cores() -> int:
@@ -43,7 +45,8 @@ def set_up_jax() -> None:
     import jax
 
     keep_few_arenas()
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and _DEVICES_FLAG not in flags:
         jax.config.update("jax_num_cpu_devices", cores())
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if chosen:

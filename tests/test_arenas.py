@@ -64,3 +64,17 @@ def test_compiled_programs_stay_where_they_are_when_the_working_directory_change
     runtime.set_up_jax()
     found = jax.config.values["jax_compilation_cache_dir"]
     assert found == (kept or given).format(here=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "asked"),
+    [("", True), ("--xla_cpu_foo --xla_force_host_platform_device_count=4", False)],
+)
+def test_as_many_devices_as_cores_unless_the_environment_says(monkeypatch, flags, asked):
+    changed = {}
+    monkeypatch.setattr(runtime, "keep_few_arenas", lambda: None)
+    monkeypatch.setattr(jax.config, "update", changed.__setitem__)
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    runtime.set_up_jax()
+    assert ("jax_num_cpu_devices" in changed) is asked

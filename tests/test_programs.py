@@ -48,6 +48,15 @@ def test_a_kept_program_is_not_traced_again_and_gives_the_same(folder, traced):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+def test_without_a_folder_of_this_machine_nothing_is_kept(tmp_path, traced, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function, _ = traced
+    for folder in (None, "gs://bucket/cache"):
+        jax.config.update("jax_compilation_cache_dir", folder)
+        assert programs.cached(function, ARGS, "a") is function
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_program_shape_or_code_is_another_file(folder, traced, monkeypatch):
     function, _ = traced
     programs.cached(function, ARGS, "a")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import carjax
-from carjax import circular, crops, pooling, scoring
+from carjax import circular, crops, model, pooling, scoring
 from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
 from carjax.backbones import registry
 
@@ -84,7 +84,7 @@ def assert_close(a, b, tolerance=1e-5):
 
 def test_frame_scores_is_a_registered_pytree(scores):
     leaves, structure = jax.tree.flatten(scores)
-    assert len(leaves) == 1 + 4 * len(CATEGORICAL) + 4 + 7
+    assert len(leaves) == 1 + 4 * len(CATEGORICAL) + 4 + 10
     assert all(isinstance(leaf, np.ndarray) and len(leaf) == BATCH for leaf in leaves)
     rebuilt = jax.tree.unflatten(structure, leaves)
     assert isinstance(rebuilt, scoring.FrameScores)
@@ -397,6 +397,24 @@ def test_table_holds_the_scores(scorer, tiny_model):
     degrees = np.rad2deg(np.asarray(got.azimuth.mu[:, 0], np.float64)) % 360
     np.testing.assert_allclose(table.azimuth_deg, degrees, atol=1e-3)
     np.testing.assert_array_equal(table.azimuth_floor, got.azimuth.floor)
+
+
+def test_a_table_holds_the_main_peak_of_a_mixture_without_asking_a_device(tiny_model, random_tree):
+    head = dataclasses.replace(tiny_model.spec.heads[-1], density="mixture", components=3)
+    spec = dataclasses.replace(tiny_model.spec, heads=(head,), localise=None, content=None)
+    tree = random_tree(model.expected_params(spec))
+    params = {"backbone": tiny_model.params["backbone"], "heads": tree["heads"]}
+    got = carjax.score_frames(
+        dataclasses.replace(tiny_model, spec=spec, params=params), random_frames(4)
+    )
+    assert got.azimuth.mu.shape == (4, 3)
+    with jax.transfer_guard("disallow"):
+        table = scoring.to_table(got, spec, np.arange(4), np.arange(4) / 8)
+    peak = circular.main_peak(got.azimuth)
+    np.testing.assert_allclose(table.azimuth_deg, circular.azimuth_deg(peak), atol=1e-3)
+    np.testing.assert_allclose(table.kappa, circular.main_kappa(peak), rtol=1e-4)
+    np.testing.assert_allclose(table.azimuth_floor, peak.floor, atol=1e-6)
+    assert got.azimuth_floor.max() < 1
 
 
 def test_score_frames_with_a_schema_of_one_attribute(whole_scores, only_doors):

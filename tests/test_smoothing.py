@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -49,6 +50,20 @@ def walk(azimuth_deg, kappa=60.0, **columns):
 
 def apart(a, b):
     return np.abs((np.asarray(a, float) - b + 180) % 360 - 180)
+
+
+def test_a_video_that_grows_compiles_nothing_for_its_length(caplog):
+    def said(count):
+        table = walk(np.arange(count))
+        caplog.clear()
+        with jax.log_compiles():
+            found = smoothing.with_density(table, np.ones((count, 72)) / 6)
+        assert len(found.kappa) == count
+        return [record for record in caplog.records if "ompil" in record.getMessage()]
+
+    said(65)
+    assert said(66) == said(67) == []
+    assert said(200)  # the next length that there is
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from carjax import circular, errors, files, scoring
+from carjax import errors, files, scoring
 from carjax.attributes import VIEWS, Attribute, Categorical
 from carjax.datasets import photos
 from carjax.datasets.photos import Photos
@@ -297,9 +297,6 @@ def _class_columns(attribute: Categorical, scored: Scored) -> dict[str, list[Any
 
 
 def _direction_columns(scored: Scored, rows: Directed, known: np.ndarray) -> dict[str, list[Any]]:
-    assert scored.scores.azimuth is not None
-    density = circular.main_peak(scored.scores.azimuth)
-
     def of_known(values: np.ndarray) -> list[Any]:
         """Spreads the values of labelled photos over all; the others stay blank."""
         column: list[Any] = [""] * len(scored.photos)
@@ -309,9 +306,9 @@ def _direction_columns(scored: Scored, rows: Directed, known: np.ndarray) -> dic
 
     return {
         "azimuth_deg_true": of_known(rows.azimuth_deg),
-        "azimuth_deg": _digits(np.asarray(circular.azimuth_deg(density))),
-        "kappa": _digits(np.asarray(circular.main_kappa(density))),
-        "azimuth_floor": _digits(np.asarray(density.floor)),
+        "azimuth_deg": _digits(scored.scores.azimuth_deg),
+        "kappa": _digits(scored.scores.kappa),
+        "azimuth_floor": _digits(scored.scores.azimuth_floor),
         "azimuth_entropy": _digits(scored.scores.azimuth_entropy),
         "azimuth_error_deg": of_known(rows.error_deg),
         "azimuth_loglik": of_known(rows.loglik),

@@ -119,11 +119,8 @@ def scores_frame(scores: FrameScores, schema: Schema | None) -> pandas.DataFrame
     pd = _pandas()
     rows = np.flatnonzero(np.asarray(scores.mask))
     direction = None
-    azimuth = _azimuth_deg(scores)
-    if azimuth is not None and scores.azimuth is not None:
-        from carjax import circular
-
-        direction = azimuth[rows], np.asarray(circular.main_kappa(scores.azimuth))[rows]
+    if scores.azimuth is not None:
+        direction = np.asarray(scores.azimuth_deg)[rows], np.asarray(scores.kappa)[rows]
     columns = _columns(scores, rows, schema or (), direction)
     return pd.DataFrame(columns, index=pd.Index(rows, name="frame"))
 
@@ -191,11 +188,7 @@ def scores_figure(scores: FrameScores, time_s: np.ndarray | None) -> Figure:
 
 
 def _azimuth_deg(scores: FrameScores) -> np.ndarray | None:
-    if scores.azimuth is None:
-        return None
-    from carjax import circular
-
-    return np.asarray(circular.azimuth_deg(scores.azimuth))
+    return None if scores.azimuth is None else np.asarray(scores.azimuth_deg)
 
 
 # --- selections ---------------------------------------------------------------------------------
