@@ -22,7 +22,7 @@ from web_server import ROOT, SAMPLE, serving
 from carjax import selection, video
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
-from carjax.web import app, results
+from carjax.web import guard, results
 
 
 @pytest.fixture(scope="module")
@@ -446,7 +446,7 @@ def test_a_download_that_broke_off_goes_on(server, job):
     ],
 )
 def test_a_site_s_usual_port_may_be_left_out(origin, host, same):
-    assert app._same_site(origin, host) is same
+    assert guard.same_site(origin, host) is same
 
 
 def test_a_browser_that_has_a_file_is_not_sent_it_again(server):

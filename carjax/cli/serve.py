@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     with needing("web", "the page"):
         import uvicorn
 
-        from carjax.web import app, jobs
+        from carjax.web import app, guard, jobs
 
     reasons: list[str] = []
 
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
     with _listening(values.host, values.port) as listener:
         host, port = listener.getsockname()[:2]
         config = uvicorn.Config(
-            app.create_app(queue, local=app.is_local(host)),
+            app.create_app(queue, local=guard.is_local(host)),
             log_config=None,  # its own would close the handlers of whoever calls this function
             log_level="warning",
             access_log=False,  # a job's id is its password

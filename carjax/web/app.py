@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import functools
 import importlib.resources
-import ipaddress
 import os
 import pathlib
-import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import fastapi_offline
@@ -29,6 +27,7 @@ from carjax.errors import CarjaxError, UsageError, is_full
 from carjax.listing import known as statements
 from carjax.web import answers, upload
 from carjax.web.bodies import SmallBodies
+from carjax.web.guard import API_POLICY, guard
 from carjax.web.jobs import Busy, Job, Jobs, Missing, Outdated
 from carjax.web.limits import NO_ROOM
 from carjax.web.process import Fault, NoCar, NoRoom, TaskDied, TaskOverrun, Unavailable
@@ -42,22 +41,6 @@ _FILES = {
     **{name: _PACKAGE / "report" / name for name in ("style.css", "components.js")},
 }
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-}
-# Swagger UI sets styles from its script.
-_API_POLICY = _HEADERS["Content-Security-Policy"].replace(
-    "style-src 'self'", "style-src 'self' 'unsafe-inline'"
-)
 _STATUS = {
     Missing: 404,
     upload.TooLarge: 413,
@@ -142,7 +125,7 @@ def create_app(jobs: Jobs, *, local: bool = False) -> FastAPI:
         lifespan=lifespan,
     )
     app.add_middleware(SmallBodies, idle_seconds=jobs.limits.idle_seconds)
-    app.middleware("http")(functools.partial(_guard, local))
+    app.middleware("http")(functools.partial(guard, local))
     app.exception_handler(CarjaxError)(_refuse)
     app.exception_handler(RequestValidationError)(_refuse_words)
     app.exception_handler(ClientDisconnect)(_answer_nobody)
@@ -152,55 +135,6 @@ def create_app(jobs: Jobs, *, local: bool = False) -> FastAPI:
     _add_results(app, jobs)
     _add_edits(app, jobs)
     return app
-
-
-def is_local(host: str) -> bool:
-    """Whether a name or an address is one by which a computer calls itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-async def _guard(
-    local: bool, request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """Headers for every answer; and no other site may send a visitor's browser here."""
-    host = request.headers.get("host", "")
-    if local and not is_local(_host(host)):
-        words = "this server answers to http://localhost alone; --host opens it to others"
-        return JSONResponse({"detail": words}, 403, _HEADERS)
-    foreign = request.headers.get("sec-fetch-site") == "cross-site"
-    origin = request.headers.get("origin")
-    where = ""
-    if origin is not None and not _same_site(origin, host):
-        foreign = True
-        where = f": this one comes from {origin}, and is for {host}"
-    if foreign and request.method not in ("GET", "HEAD"):
-        words = f"requests from other sites are refused{where}"
-        return JSONResponse({"detail": words}, 403, _HEADERS)
-    response = await call_next(request)
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
-
-
-def _same_site(origin: str, host: str) -> bool:
-    """Whether an Origin and a Host header mean one site; its usual port may be left out."""
-    scheme, _, site = origin.lower().partition("://")
-    usual = {"http": ":80", "https": ":443"}.get(scheme, "")
-    return site.removesuffix(usual) == host.lower().removesuffix(usual)
-
-
-def _host(given: str) -> str:
-    """The name in a Host header, without the port."""
-    try:
-        return urllib.parse.urlsplit(f"//{given}").hostname or ""
-    except ValueError:
-        return ""
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
@@ -237,7 +171,7 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/docs", include_in_schema=False)
     @app.head("/docs", include_in_schema=False)
     async def docs() -> FileResponse:
-        return FileResponse(_STATIC / "api.html", headers={"Content-Security-Policy": _API_POLICY})
+        return FileResponse(_STATIC / "api.html", headers={"Content-Security-Policy": API_POLICY})
 
     kept = StaticFiles(directory=_STATIC)  # knows what a browser has already
 
