@@ -75,15 +75,20 @@ def losses(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cache", ["true", "false"], ids=["cached", "live"])
-def test_devices_and_processes_change_nothing(root, tmp_path, cache):
-    flag = f"--cache={cache}"
+@pytest.mark.parametrize(
+    ("cache", "batch"),
+    # Six rows are shared evenly by two processes, and by their four devices not.
+    [("true", 8), ("false", 8), ("false", 6)],
+    ids=["cached", "live", "live, not for every device the same"],
+)
+def test_devices_and_processes_change_nothing(root, tmp_path, cache, batch):
+    flags = (f"--cache={cache}", f"--batch={batch}")
     one, eight, two = (tmp_path / name for name in ("one", "eight", "two"))
-    finish(start(root, one, 1, flag))
+    finish(start(root, one, 1, *flags))
     port = free_port()
     finish(
-        start(root, eight, 8, flag),
-        *(start(root, two, 2, 2, i, port, flag) for i in range(2)),
+        start(root, eight, 8, *flags),
+        *(start(root, two, 2, 2, i, port, *flags) for i in range(2)),
     )
     for other in (eight, two):
         same(head(one), head(other))

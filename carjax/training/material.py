@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import CarjaxError
 from carjax.features import Features
 from carjax.prefetch import prefetch
 from carjax.training import config as configs
@@ -128,12 +128,13 @@ class PhotoMaterial(_FromPhotos):
 
     def _make_live_run(self, setup: Setup) -> RunChunk:
         adamw, mesh, backbone, frozen = setup
-        size, processes = self.config.batch, jax.process_count()
-        if size % processes:
-            raise UsageError(f"config.batch: {size} cannot be shared by {processes} processes")
-        own = size // processes
-        rows = slice(own * jax.process_index(), own * (jax.process_index() + 1))
-        spread = NamedSharding(mesh, PartitionSpec("data" if size % mesh.size == 0 else None))
+        size = self.config.batch
+        if size % mesh.size:  # no equal share for every device: each of them has the whole batch
+            rows, spread = slice(None), NamedSharding(mesh, PartitionSpec())
+        else:
+            own = size // jax.process_count()
+            rows = slice(own * jax.process_index(), own * (jax.process_index() + 1))
+            spread = NamedSharding(mesh, PartitionSpec("data"))
         live_step = steps.make_live_step(self.config, self.task, adamw, mesh, backbone)
 
         def run(state: steps.TrainState, first: int, length: int) -> tuple[steps.TrainState, Any]:
