@@ -37,7 +37,8 @@ from carjax.temporal import consensus, sequence_model
 from carjax.temporal.motion import Motion
 from carjax.temporal.sequence_heads import SequenceHead, SequenceSpec, example_frames
 from carjax.training import loop, recording_data, sequences
-from carjax.training.recording_data import Recordings
+from carjax.training.material import RecordingMaterial
+from carjax.training.recording_data import Recordings, Split
 
 PAGE = (recorded_clips.ROOT / "docs" / "temporal.md").read_text()
 SECTION = PAGE.split("## Your own recordings")[1].split("\n## ")[0]
@@ -306,6 +307,16 @@ def test_a_window_is_of_one_recording_and_holds_a_known_azimuth(lengths, frames,
     assert seen.any(1).all()
     rows = held_out.features.features.pooled[..., 0][seen]
     assert rows.tolist() == np.flatnonzero(~np.isnan(material.azimuth_deg)).tolist()
+
+
+def test_a_run_knows_the_features_of_its_recordings():
+    one = recorded([4, 3], 7)
+    other = one._replace(features=jax.tree.map(lambda x: x + 1, one.features))
+    told = {
+        RecordingMaterial(None, None, Split(train, held_out)).features_fingerprint("weights")
+        for train, held_out in ((one, None), (other, None), (one, one), (one, other))
+    }
+    assert len(told) == 4
 
 
 def test_every_window_around_a_frame_is_drawn():

@@ -442,6 +442,22 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(tiny, root, monkeypatch)
     assert run(config, root)["held_out_photos"] == {"stanford_cars": 4}
 
 
+def test_a_run_goes_on_with_the_features_that_it_began_with(tiny, root, monkeypatch):
+    config = settings(root)
+    with tiny_run.killed(monkeypatch, step=4):
+        run(config, root)
+    other = jax.tree.map(lambda x: 0.1 - 0.5 * x, tiny)
+    module = registry.create("tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(backbones, "load_pretrained", lambda *args, **rest: (module, other))
+        with pytest.raises(CarjaxError, match=r"run: began with other features .*: give another"):
+            run(config, root)
+    # A run of a version that noted none goes on.
+    noted = root / "run" / "data.sha256"
+    noted.write_text(noted.read_text().splitlines()[0] + "\n")
+    run(config, root)
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_says_so_and_goes_on_where_it_stood(tiny, root, monkeypatch, capsys):
     config = settings(root, fold=-1)

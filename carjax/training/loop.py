@@ -111,7 +111,7 @@ def train_and_evaluate(
                 config, task, root, backbone, backbone_params, weights_sha256,
                 cache_dir=cache_dir, on_progress=functools.partial(show, "features"),
             )  # fmt: skip
-    folder.claim_data(material.fingerprint())
+    folder.claim_data(material.fingerprint(), material.features_fingerprint(weights_sha256))
     started = time.monotonic()
     held_out = material.held_out()
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))

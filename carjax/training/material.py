@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from carjax.backbones import registry
 from carjax.errors import CarjaxError
 from carjax.features import Features
 from carjax.prefetch import prefetch
@@ -59,6 +60,13 @@ class Material(Protocol):
     def fingerprint(self) -> str:
         """A SHA-256 that is another one with any other photo, label, window, fold or recording."""
 
+    def features_fingerprint(self, weights_sha256: str) -> str:
+        """A SHA-256 that is another one with any other features of the same photos or frames.
+
+        Args:
+            weights_sha256: `model.weights_hash` of the backbone.
+        """
+
     def trained_on(self) -> tuple[dict[str, list[str]], frozenset[str]]:
         """What a head's card tells of it, and the SHA-256 of every photo.
 
@@ -79,6 +87,7 @@ class Material(Protocol):
 class _FromPhotos:
     """What is told of photos, whatever is learnt from them."""
 
+    config: ml_collections.ConfigDict
     sources: Sequence[data.Source]
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -95,6 +104,11 @@ class _FromPhotos:
             # Windows are told where there are any, so that other data keep their fingerprint.
             numbers += [] if s.photos.crop is None else [s.photos.crop]
             _tell(told, words, numbers)
+        return told.hexdigest()
+
+    def features_fingerprint(self, weights_sha256: str) -> str:
+        told = hashlib.sha256()
+        _tell(told, (weights_sha256, registry.code_of(self.config.backbone)), ())
         return told.hexdigest()
 
     def trained_on(self) -> tuple[dict[str, list[str]], frozenset[str]]:
@@ -207,6 +221,13 @@ class RecordingMaterial:
             _tell(told, part.sources, (part.starts, part.azimuth_deg, part.time_s, part.frame))
         return told.hexdigest()
 
+    def features_fingerprint(self, weights_sha256: str) -> str:
+        """See `Material`: of the features as they were scored, whoever computed them."""
+        told = hashlib.sha256()
+        for part in filter(None, self.split):
+            _tell(told, (), jax.tree.leaves(part.features))
+        return told.hexdigest()
+
     def trained_on(self) -> tuple[dict[str, list[str]], frozenset[str]]:
         """No car model, and no photo."""
         return {"models": [], "recordings": list(self.split.train.sources)}, frozenset()
@@ -291,4 +312,4 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 def _tell(told: Any, words: Iterable[str], columns: Iterable[np.ndarray]) -> None:
     told.update("\n".join(words).encode())
     for column in columns:
-        told.update(np.ascontiguousarray(column).tobytes())
+        told.update(np.ascontiguousarray(column))

@@ -68,21 +68,35 @@ class RunFolder:
                 "give another --workdir, or delete it"
             )
 
-    def claim_data(self, fingerprint: str) -> None:
+    def claim_data(self, data: str, features: str) -> None:
         """Notes what the run learns from, or checks that it is what it began with.
+
+        Args:
+            data: `Material.fingerprint`.
+            features: `Material.features_fingerprint`.
 
         Raises:
             CarjaxError: it is not.
         """
-        path = self.path / DATA_FILE
-        if self._begun() and path.exists():
-            if self._read(DATA_FILE, str.strip) != fingerprint:
-                raise CarjaxError(
-                    f"{self.path}: began with other photos, labels, folds or recordings: give "
-                    "another --workdir, or delete it"
-                )
+        mine = (data, features)
+        if not (self._begun() and (self.path / DATA_FILE).exists()):
+            self.write(DATA_FILE, "".join(f"{line}\n" for line in mine).encode())
             return
-        self.write(DATA_FILE, f"{fingerprint}\n".encode())
+        # Earlier versions noted no features.
+        theirs = self._read(DATA_FILE, str.split)[:2]
+        for line, own, what in zip(
+            theirs,
+            mine,
+            (
+                "photos, labels, folds or recordings",
+                "features (the backbone's weights or code, or scores of recordings)",
+            ),
+            strict=False,
+        ):
+            if line != own:
+                raise CarjaxError(
+                    f"{self.path}: began with other {what}: give another --workdir, or delete it"
+                )
 
     def _begun(self) -> bool:
         return any((self.path / n).exists() for n in (METRICS_FILE, HEAD_FILE, CHECKPOINTS))
