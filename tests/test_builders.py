@@ -1,6 +1,7 @@
 """The builders read the published formats, and lose nothing in silence."""
 
 import csv
+import dataclasses
 import fcntl
 import json
 import math
@@ -481,8 +482,12 @@ def test_a_prepared_photo_is_read_cut_to_its_box_in_stored_pixels(published, tmp
     assert hashes[at["images/whole.jpg"]] == plain_hashes[at["images/whole.jpg"]]
     assert (
         hashes[at["images/boxed.jpg"]]
-        == f"{plain_hashes[at['images/boxed.jpg']]} 0.0 0.0 16.0 48.0"
+        == f"{plain_hashes[at['images/boxed.jpg']]} as stored 0.0 0.0 16.0 48.0"
     )
+    # The same photos without boxes are other pixels.
+    unboxed = dataclasses.replace(uncut, box=np.full_like(uncut.box, np.nan))
+    boxed_at = at["images/boxed.jpg"]
+    assert photos.content_hashes(unboxed)[boxed_at] != photos.content_hashes(uncut)[boxed_at]
     np.testing.assert_array_equal(uncut.labels.keys(), found.take([0]).labels.keys() - {"heading"})
 
 

@@ -85,13 +85,17 @@ class Photos:
             self.unheard_of,
         )
 
+    def reads_as_stored(self, i: int) -> bool:
+        """Whether a photo is read without the orientation that its EXIF asks for."""
+        return self.as_stored and not np.isnan(self.box[i]).any()
+
     def read(self, i: int) -> np.ndarray:
         """Reads one photo, cut to its crop, as uint8 [H, W, 3] RGB; safe in threads.
 
         Raises:
             CarjaxError: it is missing or cannot be decoded, or the crop lies outside.
         """
-        image = decode(self.paths[i], as_stored=self.as_stored and not np.isnan(self.box[i]).any())
+        image = decode(self.paths[i], as_stored=self.reads_as_stored(i))
         if self.crop is None or np.isnan(self.crop[i]).any():
             return image
         left, top = np.floor(self.crop[i, :2]).astype(int).clip(0)
@@ -340,15 +344,16 @@ def hashed(photos: Photos) -> Photos:
 
 
 def content_hashes(photos: Photos) -> list[str]:
-    """Returns what the pixels of every photo depend on: its SHA-256, and its crop if it has one.
+    """Returns what the pixels of every photo depend on.
+
+    That is its SHA-256, whether it is read as stored, and its crop if it has one.
 
     Raises:
         CarjaxError: a photo is missing or cannot be read.
     """
     hashes = hashed(photos).sha256 or ()
-    if photos.crop is None:
-        return list(hashes)
-    return [
-        h if np.isnan(crop).any() else f"{h} {' '.join(map(str, crop.tolist()))}"
-        for h, crop in zip(hashes, photos.crop, strict=True)
-    ]
+    told = [[h] + ["as stored"] * photos.reads_as_stored(i) for i, h in enumerate(hashes)]
+    if photos.crop is not None:
+        for words, crop in zip(told, photos.crop, strict=True):
+            words += [] if np.isnan(crop).any() else map(str, crop.tolist())
+    return [" ".join(words) for words in told]
