@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import struct
 import sys
 
@@ -457,7 +458,8 @@ def test_records_keep_the_very_bytes_and_tfds_reads_them(published, tmp_path):
     assert source[0]["image"].shape == (48, 64, 3)
 
 
-def test_a_prepared_photo_is_read_cut_to_its_box_in_stored_pixels(published, tmp_path):
+def turned(published, tmp_path, box):
+    """A folder of a photo of 64 by 48 pixels, plain and, boxed or not, turned to 48 by 64."""
     root = tmp_path / "turned"
     published.photo(root / "images/a.jpg", box=(0, 0, 16, 48), colour=(0, 0, 250))
     jpeg = (root / "images/a.jpg").read_bytes()
@@ -465,10 +467,35 @@ def test_a_prepared_photo_is_read_cut_to_its_box_in_stored_pixels(published, tmp
         (root / f"images/{name}.jpg").write_bytes(published.with_exif(jpeg, orientation=6))
     (root / "labels.csv").write_text(
         "file,heading,left,top,right,bottom\n"
-        "boxed.jpg,1,0,0,16,48\nwhole.jpg,2,,,,\na.jpg,3,-3,0.5,16.2,99\n"
+        f"boxed.jpg,1,{box}\nwhole.jpg,2,,,,\na.jpg,3,-3,0.5,16.2,99\n"
     )
     (root / "schema.json").write_text('[{"name": "heading"}]')
+    return root
+
+
+def test_a_box_of_ones_own_photo_counts_upright_pixels_prepared_or_not(published, tmp_path):
+    root = turned(published, tmp_path, "0,0,48,16")  # the left of the stored photo is its top
     folder = prepare("labelled_folder", root, tmp_path)
+    found = prepared.read(folder, (Angular("heading"),), cropped=True).photos
+    plain = photos.read_labels(root, (Angular("heading"),))
+    for known, name in ((found, "images/boxed.jpg"), (plain, "boxed.jpg")):
+        boxed = known.read(known.names.index(name))
+        assert boxed.shape == (16, 48, 3)
+        assert boxed[..., 0].mean() > 240
+    # A box that reaches beyond the photo as stored, not as shown, is no fault.
+    root = turned(published, tmp_path, "8,50,40,64")
+    shutil.rmtree(folder.parents[1])
+    found = prepared.read(prepare("labelled_folder", root, tmp_path), (), cropped=True).photos
+    assert found.read(found.names.index("images/boxed.jpg")).shape == (14, 32, 3)
+
+
+def test_a_photo_prepared_as_stored_is_read_cut_to_its_box_in_those_pixels(published, tmp_path):
+    root = turned(published, tmp_path, "0,0,16,48")
+    folder = prepare("labelled_folder", root, tmp_path)
+    # As published data sets are, and folders were that an earlier version prepared.
+    metadata = json.loads((folder / prepared.METADATA).read_text())
+    assert metadata.pop(prepared.UPRIGHT)
+    (folder / prepared.METADATA).write_text(json.dumps(metadata))
     found = prepared.read(folder, (Angular("heading"),), cropped=True).photos
     at = {name: i for i, name in enumerate(found.names)}
     boxed, whole, plain = (found.read(at[f"images/{n}.jpg"]) for n in ("boxed", "whole", "a"))
@@ -583,10 +610,10 @@ def test_a_stopped_run_leaves_nothing_and_a_killed_one_is_cleared(published, tmp
     words = ["prepare", "labelled_folder", f"--source={tmp_path / 'fruit'}", f"--data_dir={out}"]
     load = encoded.load
 
-    def interrupted(path):
+    def interrupted(path, **options):
         if path.name == "02.png":
             raise KeyboardInterrupt
-        return load(path)
+        return load(path, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(encoded, "load", interrupted)
@@ -662,7 +689,10 @@ def test_missing_packages_are_one_line(published, tmp_path, monkeypatch):
 def test_metadata_is_what_the_reader_needs(published, tmp_path):
     published.fruit(tmp_path / "fruit", photos=1)
     folder = prepare("labelled_folder", tmp_path / "fruit", tmp_path)
-    assert set(prepared.read_metadata(folder)) == {"schema", "notes", "counts", "skipped"}
+    assert set(prepared.read_metadata(folder)) == {
+        *("schema", "notes", "counts", "skipped"),
+        prepared.UPRIGHT,
+    }
     (folder / "metadata.json").write_text(json.dumps([])[:1])
     with pytest.raises(CarjaxError, match=r"metadata\.json: cannot be read"):
         prepared.read_schema(folder)

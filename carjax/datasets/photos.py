@@ -50,8 +50,8 @@ class Photos:
         box: float32 [N, 4]; left, top, right, bottom of the car in pixels (NaN: none or unknown).
         crop: float32 [N, 4]; what `read` cuts out of each photo (NaN: nothing, the photo is
             whole); None: all photos are whole.
-        as_stored: boxes count pixels as they are stored, so that a photo with a box is read
-            without the orientation that its EXIF asks for.
+        as_stored: boxes count pixels as they are stored, as those of published data sets do, so
+            that a photo with a box is read without the orientation that its EXIF asks for.
         sha256: of each photo's bytes, where that is known beforehand.
         unheard_of: attribute → labels that are none of its classes, with their counts; of all that
             were read, also in a part of them.

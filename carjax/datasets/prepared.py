@@ -26,6 +26,8 @@ from carjax.datasets.label_columns import encode_labels, foreign_classes
 from carjax.errors import CarjaxError, needing
 
 INDEX, METADATA = "index.parquet", "metadata.json"
+# What a builder notes of boxes that count pixels of the photos as they are shown, not as stored.
+UPRIGHT = "upright"
 # Threads that read records for the index: it is bound by the disk.
 _READERS = 8
 
@@ -118,7 +120,7 @@ def _default_config(folder: pathlib.Path) -> str:
 
 
 def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns what the builder noted: schema, notes, counts and skipped.
+    """Returns what the builder noted: schema, notes, counts and skipped, and `UPRIGHT` if it is so.
 
     Raises:
         CarjaxError: it is missing or broken: no builder of carjax wrote this data set.
@@ -186,7 +188,7 @@ def read(folder: pathlib.Path, schema: Schema, *, cropped: bool) -> PreparedSet:
             group=np.array(table.column("model").to_pylist(), str),
             box=box,
             crop=box if cropped else None,
-            as_stored=True,
+            as_stored=not read_metadata(folder).get(UPRIGHT, False),
             sha256=tuple(column["sha256"]),
             unheard_of=unheard_of,
         ),

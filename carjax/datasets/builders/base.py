@@ -63,8 +63,8 @@ class Example:
         file: its path below the source.
         number: which object of the photo, from 0.
         model: what a split by model keeps together; empty: unknown.
-        box: left, top, right, bottom in pixels of the photo as stored, edges at 0 and the width or
-            height; None: not annotated.
+        box: left, top, right, bottom in pixels of the photo as it was loaded, as stored or
+            upright; edges at 0 and the width or height; None: not annotated.
         labels: attribute → class name, or degrees; '' and NaN are unknown.
         more: further features of this data set.
     """

@@ -22,7 +22,7 @@ class Photo:
     Attributes:
         encoded: the file's bytes.
         sha256: of them, in hexadecimal.
-        width: in pixels as stored (an orientation in EXIF is not applied).
+        width: in pixels; as stored, or as shown: see `load`.
         height: the same.
     """
 
@@ -32,8 +32,12 @@ class Photo:
     height: int
 
 
-def load(path: pathlib.Path) -> Photo:
+def load(path: pathlib.Path, *, upright: bool = False) -> Photo:
     """Reads a photo and makes sure that all of it is there.
+
+    Args:
+        path: of its file.
+        upright: its size is that of the photo turned as its EXIF asks for.
 
     Raises:
         Fault: it is missing, not an image, or cut short.
@@ -46,7 +50,7 @@ def load(path: pathlib.Path) -> Photo:
         raise Fault("an empty file")
     if not pictures.is_whole(encoded):
         raise Fault("cut short: the end of the image is missing")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     image = pictures.decoded(encoded, flags)
     if image is None:
         raise Fault("not an image that OpenCV can decode")

@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from carjax.attributes import Angular, Attribute, Schema, class_name
-from carjax.datasets import csv_table, schema_file
+from carjax.datasets import csv_table, prepared, schema_file
 from carjax.datasets.builders import base, encoded
 from carjax.datasets.builders.encoded import Fault
 from carjax.datasets.label_columns import column_of, foreign_classes, model_column
@@ -41,8 +41,8 @@ class LabelledFolder(base.PhotoBuilder):
     """Photos with a table of labels and a schema.
 
     An empty label is unknown; one that the schema does not list is unknown and counted. Without a
-    column `split` every photo is in `train`. A photo with a box is read as stored, one without is
-    turned upright as its EXIF says.
+    column `split` every photo is in `train`. Boxes count pixels of the photos turned upright as
+    their EXIF says, which is how they are shown, and read where they are not prepared.
     """
 
     TREE = (
@@ -73,6 +73,7 @@ class LabelledFolder(base.PhotoBuilder):
     def plan(self, source: pathlib.Path) -> tuple[Schema, dict[str, list[str]]]:
         """An item is a photo: 'images/001.jpg'."""
         self.source = source
+        self.metadata[prepared.UPRIGHT] = True
         try:
             table = csv_table.read(source / LABEL_TABLE, ["file"])
         except CarjaxError as error:
@@ -100,7 +101,7 @@ class LabelledFolder(base.PhotoBuilder):
     def examples(self, split: str, item: str) -> Iterator[base.Example]:
         """The one object of a photo."""
         row = self.rows[item]
-        photo = encoded.load(self.source / item)
+        photo = encoded.load(self.source / item, upright=True)
         yield base.Example(
             photo=photo,
             file=item,
