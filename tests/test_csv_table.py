@@ -67,6 +67,7 @@ def test_a_photo_has_one_row(tmp_path):
     # Windows of one photo are photos of their own.
     path.write_text("file,doors,left,top,right,bottom\na.jpg,2,0,0,9,9\na.jpg,4,9,0,20,9\n")
     assert photos.read_labels(tmp_path, schema).labels["doors"].tolist() == [0, 1]
+    assert labels.read(path, tmp_path, schema).photos.labels["doors"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("side", ["x", "inf", "1,5"])

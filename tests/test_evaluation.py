@@ -27,6 +27,7 @@ from carjax import model as models
 from carjax.attributes import CAR, TYPES, VIEWS, Categorical
 from carjax.cli import evaluate as evaluate_command
 from carjax.cli.main import main as command_line
+from carjax.datasets import photos as photo_sets
 from carjax.errors import CarjaxError
 from carjax.evaluation import labels, metrics, page, run
 
@@ -238,6 +239,32 @@ def test_a_label_table(tmp_path):
     assert got.photos.labels["seats"].tolist() == [3, -1, 0]
     np.testing.assert_array_equal(got.photos.labels["orientation"], [359.5, np.nan, -10])
     assert got.photos.group.tolist() == ["A4", "", "Rio"]
+
+
+def test_windows_are_scored_as_training_reads_them(shipped, tmp_path):
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[:, 45:] = 255
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), image)
+    table = write_table(
+        tmp_path / "labels.csv",
+        "file,type,left,top,right,bottom",
+        "a.png,sedan,0,0,45,60",
+        "a.png,SUV,45,0,90,50.5",
+        "a.png,SUV,,,,",
+    )
+    got = labels.read(table, tmp_path / "images", CAR).photos
+    trained_on = photo_sets.read_labels(tmp_path, CAR[:1])
+    for i, shape in enumerate([(60, 45, 3), (51, 45, 3), (60, 90, 3)]):
+        assert got.read(i).shape == shape
+        np.testing.assert_array_equal(got.read(i), trained_on.read(i))
+    scored = run.score_photos(shipped, got)
+    dark, bright, _ = scored.scores.probs["type"]
+    assert not np.allclose(dark, bright, atol=1e-3)
+    run._write_predictions(tmp_path / "p.csv", [], scored, {})
+    with (tmp_path / "p.csv").open() as f:
+        rows = [[row[s] for s in ("file", *photo_sets.SIDES)] for row in csv.DictReader(f)]
+    assert rows[1:] == [["a.png", "45", "0", "90", "50.5"], ["a.png", "", "", "", ""]]
 
 
 def test_a_split_table(tmp_path):

@@ -147,24 +147,44 @@ def read_labels(
     root = pathlib.Path(folder)
     path = pathlib.Path(table or root / LABEL_TABLE)
     read = csv_table.read(path, ["file"])
-    header, rows = read.columns, read.rows
-    csv_table.require(path, header, [column_of(attribute, header) for attribute in schema])
+    csv_table.require(
+        path, read.columns, [column_of(attribute, read.columns) for attribute in schema]
+    )
+    return of_table(read, root / "images", schema)
+
+
+def of_table(table: csv_table.Table, images: pathlib.Path, schema: Schema) -> Photos:
+    """Returns the photos of a table of labels, a row each; see `read_labels`.
+
+    Args:
+        table: has a column `file` and one for each attribute.
+        images: the folder that `file` is relative to.
+        schema: the attributes that are read.
+
+    Raises:
+        CarjaxError: a row names no file, has a value that is not a number, or is of the same photo
+            (or window) as another one.
+    """
+    rows, header = table.rows, table.columns
+    names = tuple(row["file"] for row in rows)
+    if "" in names:
+        raise table.fault(names.index(""), "names no file")
     windows = {*SIDES} <= {*header}
-    read.check_unique(["file", *SIDES] if windows else ["file"])
+    table.check_unique(["file", *SIDES] if windows else ["file"])
     labels: dict[str, np.ndarray] = {}
     unheard_of: dict[str, collections.Counter[str]] = {}
     for attribute in schema:
-        labels[attribute.name], foreign = read_column(read, attribute)
+        labels[attribute.name], foreign = read_column(table, attribute)
         if foreign:
             unheard_of[attribute.name] = foreign
     model = model_column(header)
     return Photos(
-        tuple(root / "images" / row["file"] for row in rows),
-        tuple(row["file"] for row in rows),
+        tuple(images / name for name in names),
+        names,
         labels,
         np.array([row[model] if model else "" for row in rows]),
         np.full((len(rows), 4), np.nan, np.float32),
-        crop=_sides(read, range(len(rows))) if windows else None,
+        crop=_sides(table, range(len(rows))) if windows else None,
         unheard_of=unheard_of,
     )
 

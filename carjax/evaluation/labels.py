@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from carjax.attributes import Schema
-from carjax.datasets import csv_table
-from carjax.datasets.label_columns import column_of, model_column, read_column
+from carjax.datasets import csv_table, photos
+from carjax.datasets.label_columns import column_of
 from carjax.datasets.photos import Photos
 from carjax.errors import CarjaxError
 
@@ -36,7 +36,8 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
 
     A blank field is unknown, and so is a class that the schema does not have; the latter is
     counted. A column has the attribute's own name; those of brand
-    and orientation may be `make` and `azimuth_deg`.
+    and orientation may be `make` and `azimuth_deg`. Where the table has the columns `left`, `top`,
+    `right` and `bottom`, that window of each photo is scored, as training reads it.
 
     Args:
         path: a CSV file with a header, UTF-8.
@@ -45,11 +46,11 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
 
     Raises:
         CarjaxError: no such file or folder, not a table, no row, no column to evaluate, a photo
-            with two rows, or an azimuth that is not a number.
+            (or window) with two rows, or an azimuth or side that is not a number.
     """
     table, folder = pathlib.Path(path), pathlib.Path(images)
     given = _read(table)
-    columns, rows = given.columns, given.rows
+    columns = given.columns
     if not folder.is_dir():
         raise CarjaxError(f"{folder}: no such folder of images: give --images=DIR")
     wanted = {a.name: column_of(a, columns) for a in schema}
@@ -58,26 +59,9 @@ def read(path: str | os.PathLike[str], images: str | os.PathLike[str], schema: S
         raise CarjaxError(
             f"{table}: no column to evaluate; expected some of {', '.join(wanted.values())}"
         )
-    labels, unknown = {}, {}
-    for attribute in schema:
-        if attribute.name in missing:
-            continue
-        labels[attribute.name], foreign = read_column(given, attribute)
-        if foreign:
-            unknown[attribute.name] = dict(sorted(foreign.items()))
-    model = model_column(columns)
-    names = tuple(row["file"] for row in rows)
-    if "" in names:
-        raise given.fault(names.index(""), "names no file")
-    given.check_unique(["file"])
-    photos = Photos(
-        paths=tuple(folder / name for name in names),
-        names=names,
-        labels=labels,
-        group=np.array([row[model] if model else "" for row in rows]),
-        box=np.full((len(rows), 4), np.nan, np.float32),
-    )
-    return Labels(photos, missing, unknown)
+    labelled = photos.of_table(given, folder, tuple(a for a in schema if a.name not in missing))
+    unknown = {name: dict(sorted(n.items())) for name, n in labelled.unheard_of.items()}
+    return Labels(labelled, missing, unknown)
 
 
 def read_split(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:

@@ -263,11 +263,12 @@ def _write_predictions(
     scored: Scored,
     reduced: Mapping[str, tuple[Classified | Directed, np.ndarray]],
 ) -> None:
-    """Writes a row per photo: what is true, what is predicted, and how surely."""
-    columns: dict[str, list[Any]] = {
-        "file": list(scored.photos.names),
-        "seen": scored.seen.astype(int).tolist(),
-    }
+    """Writes a row per photo (or window): what is true, what is predicted, and how surely."""
+    columns: dict[str, list[Any]] = {"file": list(scored.photos.names)}
+    if scored.photos.crop is not None:
+        sides = zip(photos.SIDES, scored.photos.crop.T, strict=True)
+        columns |= {name: ["" if np.isnan(x) else f"{x:g}" for x in side] for name, side in sides}
+    columns["seen"] = scored.seen.astype(int).tolist()
     for attribute in attributes:
         rows, known = reduced[attribute.name]
         if isinstance(attribute, Categorical):
