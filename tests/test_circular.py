@@ -623,6 +623,17 @@ def test_hdr_mass_of_one_component_is_the_mass_between_mirror_images(kappa):
     np.testing.assert_array_less(np.abs(got - want), np.where(want > 0.2, 3e-3, 0.025))
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.1, 0.3, 0.9])
+@pytest.mark.parametrize("kappa", [0.3, 20.0, 200.0, 1000.0])
+def test_hdr_mass_above_a_floor_is_right_far_from_the_peak(kappa, floor):
+    offset = np.linspace(0.0, 3.14, 200)
+    got = circular.hdr_mass(circular.from_single(jnp.full(200, 3.0), kappa, floor), 3.0 + offset)
+    peak = 1.0 - 2.0 * scipy.stats.vonmises.sf(offset, kappa)
+    want = (1.0 - floor) * peak + floor * offset / np.pi
+    bound = np.where(want > 0.2, 5e-3 if floor < 0.9 else 0.015, 0.025)
+    np.testing.assert_array_less(np.abs(got - want), bound)
+
+
 def test_hdr_mass_of_mixtures_is_the_mass_above_the_density_of_the_angle():
     rng = np.random.default_rng(0)
     density = Density(
