@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from carjax import certainty, circular
 from carjax import model as models
-from carjax.attributes import CAR, TYPES, VIEWS, Categorical
+from carjax.attributes import CAR, TYPES, VIEWS, Angular, Categorical
 from carjax.cli import evaluate as evaluate_command
 from carjax.cli.main import main as command_line
 from carjax.datasets import photos as photo_sets
@@ -470,6 +470,23 @@ def test_the_page_needs_no_network(evaluated):
     for title in ("Confusion", "Reliability", "Risk and coverage", "Azimuth error", "Error per"):
         assert title in text
     assert text.count("plotly-graph-div") == 4 * 3 + 5
+
+
+def test_a_class_may_be_called_orientation_beside_an_angle_of_another_name():
+    upright = Categorical("orientation", ("upright", "lying"))
+    rows = {
+        "orientation": metrics.classified([[0.9, 0.1], [0.2, 0.8]], [0, 1]),
+        "heading": metrics.directed(circular.from_single(jnp.zeros(2), 50.0), [3.0, 4.0]),
+    }
+    content = {
+        "model": {"bundle": "b", "backbone": "x"},
+        **dict(n=2, seen=0, unreadable=0, localise=False),
+        "attributes": {"orientation": run.report(upright, rows["orientation"], 10)},
+        "orientation": {"name": "heading", **run.report(Angular("heading"), rows["heading"], 10)},
+    }
+    told = page.render(content, rows)
+    assert told.index("<h2>orientation") < told.index("balanced_accuracy")
+    assert told.index("balanced_accuracy") < told.index("<h2>heading") < told.index("mederr_deg")
 
 
 def test_without_plotly_one_line(monkeypatch):

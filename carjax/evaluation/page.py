@@ -58,12 +58,11 @@ def render(content: Mapping[str, Any], rows: Mapping[str, Classified | Directed]
     ]
     if content["seen"] == content["n"]:
         body.append("<p><strong>Every photo was trained on: the charts show those.</strong></p>")
-    figures = dict(content["attributes"])
-    if "orientation" in content:
-        figures["orientation"] = content["orientation"]
     for name, own in rows.items():
-        # metrics.json calls the direction so, whatever the schema's own name for it.
-        own_figures = figures["orientation" if isinstance(own, Directed) else name]
+        # metrics.json calls the direction `orientation`, whatever the schema's own name for it; a
+        # class of that name is among the attributes.
+        directed = isinstance(own, Directed)
+        own_figures = content["orientation"] if directed else content["attributes"][name]
         body.append(f"<h2>{html.escape(name)}</h2>")
         body.append(_table(own_figures))
         if not len(own[0]):
