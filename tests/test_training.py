@@ -1035,9 +1035,20 @@ def test_a_folder_of_another_run_is_refused(tiny, root):
     (root / "run").mkdir()
     other = settings(root, lr=0.5).to_dict()
     (root / "run" / "config.json").write_text(json.dumps(other))
-    (root / "run" / "checkpoints").mkdir()
+    (root / "run" / "metrics.csv").touch()
     with pytest.raises(CarjaxError, match=r"other settings \(lr\)"):
         run(settings(root), root)
+
+
+def test_a_loss_that_is_no_number_says_what_to_do_and_that_helps(tiny, root, monkeypatch):
+    fast = dict(lr=1e25, weight_decay=1e10)
+    with pytest.raises(CarjaxError, match=r"the loss is nan at step \d: lower --config\.lr$"):
+        run(settings(root, **fast), root)
+    with tiny_run.killed(monkeypatch, step=4):  # as advised, in the same folder
+        run(settings(root), root)
+    (root / "run" / "config.json").write_text(json.dumps(settings(root, **fast).to_dict()))
+    with pytest.raises(CarjaxError, match=r"lower --config\.lr and give another --workdir$"):
+        run(settings(root, **fast), root)
 
 
 def test_a_missing_photo_is_one_line(tiny, root):

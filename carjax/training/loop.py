@@ -156,7 +156,10 @@ def train_and_evaluate(
             step += length
             row = {"step": step, "loss": float(np.asarray(losses, np.float64).mean())}
             if not np.isfinite(row["loss"]):
-                raise CarjaxError(f"the loss is {row['loss']} at step {step}: lower --config.lr")
+                elsewhere = " and give another --workdir" if folder.begun() else ""
+                raise CarjaxError(
+                    f"the loss is {row['loss']} at step {step}: lower --config.lr{elsewhere}"
+                )
             if held_out is not None:
                 figures = task.metrics(
                     predict_rows(held_out.features, _head(state, config)), held_out.targets

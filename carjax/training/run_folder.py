@@ -43,7 +43,8 @@ class RunFolder:
     def claim(self, config: ml_collections.ConfigDict) -> None:
         """Makes the folder for this run, or checks that it is this run's.
 
-        A run that ended before its first step, for want of data say, leaves the folder to the next.
+        A run that ended before its first line of metrics, for want of data or by its learning rate
+        say, leaves the folder to the next.
 
         Raises:
             CarjaxError: it holds another run, or cannot be one.
@@ -52,7 +53,7 @@ class RunFolder:
         mine = json.loads(json.dumps(config.to_dict()))
         wanted = flatten_dict(mine, sep=".")
         try:
-            if not (path.exists() and self._begun()):
+            if not (path.exists() and self.begun()):
                 if self._writes:
                     self.path.mkdir(parents=True, exist_ok=True)
                     self.write(CONFIG_FILE, json.dumps(mine, indent=1).encode() + b"\n")
@@ -79,7 +80,7 @@ class RunFolder:
             CarjaxError: it is not.
         """
         mine = (data, features)
-        if not (self._begun() and (self.path / DATA_FILE).exists()):
+        if not (self.begun() and (self.path / DATA_FILE).exists()):
             self.write(DATA_FILE, "".join(f"{line}\n" for line in mine).encode())
             return
         # Earlier versions noted no features.
@@ -98,8 +99,9 @@ class RunFolder:
                     f"{self.path}: began with other {what}: give another --workdir, or delete it"
                 )
 
-    def _begun(self) -> bool:
-        return any((self.path / n).exists() for n in (METRICS_FILE, HEAD_FILE, CHECKPOINTS))
+    def begun(self) -> bool:
+        """Whether a chunk of steps is behind the run: its metrics precede its checkpoint."""
+        return any((self.path / name).exists() for name in (METRICS_FILE, HEAD_FILE))
 
     def finished(self) -> dict[str, Any] | None:
         """Returns the content of `result.json` once the head is there."""
