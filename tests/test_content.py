@@ -179,3 +179,24 @@ def test_a_broken_table_is_one_line(tmp_path):
     path.write_text("dataset,file\n")
     with pytest.raises(CarjaxError, match="no column left"):
         photos.read_content(path, tmp_path / "x")
+
+
+def test_misspelt_content_and_windows_of_two_rows_are_told(tmp_path, caplog):
+    path = tmp_path / "labels.csv"
+    rows = ["x,a.jpg,,,,,whole", "x,a.jpg,,,,,part", "x,a.jpg,0,0,9,9,Part", "y,a.jpg,,,,,none"]
+    path.write_text("\n".join(["dataset,file,left,top,right,bottom,content", *rows]))
+    read = photos.read_content(path, tmp_path / "x")
+    assert read.labels["content"].tolist() == [0, 1, -1]
+    assert read.unheard_of == {"content": {"Part": 1}}
+    assert "labels.csv: 1 windows have more than one row, the first of x/a.jpg" in caplog.text
+    caplog.clear()
+    assert not photos.read_content(path, tmp_path / "y").unheard_of
+    assert not caplog.messages
+
+
+def test_the_shipped_table_has_one_photo_of_which_two_rows_differ(caplog):
+    read = photos.read_content(TABLE, "phone_photos")
+    assert (read.labels["content"] >= 0).all()
+    assert "1 windows have more than one row, the first of phone_photos/3589.jpg" in caplog.text
+    photos.read_content(TABLE, "car_boxes")
+    assert len(caplog.messages) == 1

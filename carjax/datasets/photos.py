@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -255,22 +256,32 @@ def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         folder: has the photos in `images/`.
 
     Returns:
-        A photo per row, cropped to its window; one file may have several.
+        A photo per row, cropped to its window; one file may have several. Two rows of one window
+        are both kept, and a warning tells how many there are: what it shows may be open to doubt.
 
     Raises:
         CarjaxError: no such table, a missing column, a side that is not a number.
     """
     root = pathlib.Path(folder)
-    table = csv_table.read(path, ["dataset", "file", *SIDES, CONTENT.name])
-    which = [i for i, row in enumerate(table.rows) if row["dataset"] == root.name]
-    rows = [table.rows[i] for i in which]
+    read = csv_table.read(path, ["dataset", "file", *SIDES, CONTENT.name])
+    own = [i for i, row in enumerate(read.rows) if row["dataset"] == root.name]
+    rows = [read.rows[i] for i in own]
+    table = read._replace(rows=rows, lines=tuple(read.lines[i] for i in own))
+    windows = collections.Counter(tuple(row[name] for name in ("file", *SIDES)) for row in rows)
+    if twice := [window for window, count in windows.items() if count > 1]:
+        logging.getLogger(__name__).warning(
+            "%s: %d windows have more than one row, the first of %s/%s",
+            path, len(twice), root.name, twice[0][0],
+        )  # fmt: skip
+    labels, foreign = read_column(table, CONTENT)
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
-        {CONTENT.name: encode_labels(CONTENT, [row[CONTENT.name] for row in rows])},
+        {CONTENT.name: labels},
         np.array([""] * len(rows)),
         np.full((len(rows), 4), np.nan, np.float32),
-        crop=_sides(table, which),
+        crop=_sides(table, range(len(rows))),
+        unheard_of={CONTENT.name: foreign} if foreign else {},
     )
 
 
