@@ -124,6 +124,17 @@ def test_views_are_built_on_their_own(data, tiny, tmp_path):
         np.testing.assert_array_equal(some.load(view).features.grid, every.load(view).features.grid)
 
 
+def test_a_view_cut_short_is_made_again(data, tiny, tmp_path):
+    cache = build(data, tiny, tmp_path / "cache")
+    whole = np.array(cache.load(1).features.grid)
+    for size in (150, 20, 0):  # in the numbers, in the header, nothing at all
+        os.truncate(cache.path("grid", 1), size)
+        assert cache.has(0)
+        assert not cache.has(1)
+        build(data, tiny, tmp_path / "cache")
+        np.testing.assert_array_equal(cache.load(1).features.grid, whole)
+
+
 def test_a_broken_build_leaves_no_view(data, tiny, tmp_path):
     os.truncate(data.paths[4], 10)
     with pytest.raises(CarjaxError, match=r"4\.png"):

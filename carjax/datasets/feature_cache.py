@@ -118,8 +118,12 @@ class FeatureCache:
         return self.folder / f"{level}_{view:02d}.npy"
 
     def has(self, view: int) -> bool:
-        """Whether a view is complete."""
-        return all(self.path(level, view).is_file() for level in _LEVELS)
+        """Whether a view is there and whole: a file cut short or emptied is as none."""
+        try:
+            self.load(view)
+        except (OSError, ValueError, EOFError):
+            return False
+        return True
 
     def load(self, view: int) -> CachedView:
         """Maps a view into memory, read-only."""
