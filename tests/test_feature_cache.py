@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from carjax import files
+from carjax import crops, files, pictures, precision
+from carjax.backbones import efficientnet_lite, layers
 from carjax.datasets import augment, feature_cache, photos
 from carjax.errors import CarjaxError
 from carjax.features import Features
@@ -133,6 +134,23 @@ def test_a_view_cut_short_is_made_again(data, tiny, tmp_path):
         assert not cache.has(1)
         build(data, tiny, tmp_path / "cache")
         np.testing.assert_array_equal(cache.load(1).features.grid, whole)
+
+
+def test_other_code_of_carjax_has_features_of_its_own(data, monkeypatch):
+    source = feature_cache.inspect.getsource
+    digests = {key_of(data).digest()}
+    made_by = (augment, crops, pictures, photos.decode, precision, layers, efficientnet_lite)
+    for changed in made_by:
+        feature_cache.source_sha256.cache_clear()
+        monkeypatch.setattr(
+            feature_cache.inspect,
+            "getsource",
+            lambda x, changed=changed: source(x) + "# another line\n" * (x is changed),
+        )
+        digests.add(key_of(data).digest())
+    monkeypatch.undo()
+    feature_cache.source_sha256.cache_clear()
+    assert len(digests) == 1 + len(made_by)
 
 
 def test_a_broken_build_leaves_no_view(data, tiny, tmp_path):

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import os
 import pathlib
@@ -23,8 +24,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from carjax import files, pooling, precision
-from carjax.backbones import registry
+from carjax import crops, files, pictures, pooling, precision
+from carjax.backbones import (
+    bottleneck,
+    efficientnet_lite,
+    inception_resnet_v2,
+    layers,
+    registry,
+)
 from carjax.datasets import augment, photos
 from carjax.errors import writing
 from carjax.features import Features
@@ -72,15 +79,27 @@ class CacheKey:
     code: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the key as JSON-like data."""
-        key = {**dataclasses.asdict(self), "canvas": CANVAS}
-        # As it was before there were backbones of one's own: what is cached stays valid.
-        return key if self.code else {k: v for k, v in key.items() if k != "code"}
+        """Returns the key as JSON-like data, with the hash of carjax's own code."""
+        return {**dataclasses.asdict(self), "canvas": CANVAS, "carjax": source_sha256()}
 
     def digest(self) -> str:
         """Returns the folder's name: 20 hexadecimal digits."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@functools.cache
+def source_sha256() -> str:
+    """Returns the hash of carjax's own code between a photo's bytes and its features.
+
+    Another line of it may give other features.
+    """
+    made_by = (
+        *(photos.Photos.read, photos.decode, photos.to_canvas, pictures),
+        *(augment, crops, precision, pooling, make_extractor, _batches),
+        *(registry, layers, bottleneck, efficientnet_lite, inception_resnet_v2),
+    )
+    return hashlib.sha256("".join(map(inspect.getsource, made_by)).encode()).hexdigest()
 
 
 def content_sha256(names: Sequence[str], hashes: Sequence[str]) -> str:
