@@ -458,6 +458,23 @@ def test_records_keep_the_very_bytes_and_tfds_reads_them(published, tmp_path):
     assert source[0]["image"].shape == (48, 64, 3)
 
 
+def test_sets_that_disagree_whether_an_attribute_is_an_angle_are_one_line(published, tmp_path):
+    published.fruit(tmp_path / "fruit", photos=2)
+    folder = prepare("labelled_folder", tmp_path / "fruit", tmp_path)
+    for attribute, says in (
+        (
+            Angular("ripeness"),
+            "fruit/1.0.0: ripeness has classes in this data set, and is an angle",
+        ),
+        (
+            Categorical("heading", ("a", "b")),
+            "heading is an angle in this data set, and has classes",
+        ),
+    ):
+        with pytest.raises(CarjaxError, match=says):
+            prepared.read(folder, (attribute,), cropped=True)
+
+
 def turned(published, tmp_path, box):
     """A folder of a photo of 64 by 48 pixels, plain and, boxed or not, turned to 48 by 64."""
     root = tmp_path / "turned"

@@ -93,8 +93,11 @@ def foreign_classes(
     Example:
         >>> foreign_classes(Categorical("doors", ("2", "4")), ["4", "", "3", "3"])
         Counter({'3': 2})
+        >>> foreign_classes(Categorical("doors", ("2", "4")), [0.0])
+        Counter({'0.0': 1})
     """
     if not isinstance(attribute, Categorical):
         return collections.Counter()
     known = {*attribute.classes}
-    return collections.Counter(str(v) for v in values if v and class_name(v, known) not in known)
+    given = (value for value in values if value != "")
+    return collections.Counter(str(v) for v in given if class_name(v, known) not in known)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carjax import files
-from carjax.attributes import Schema, attribute_from_json
+from carjax.attributes import Angular, Schema, attribute_from_json
 from carjax.datasets import photos
 from carjax.datasets.label_columns import encode_labels, foreign_classes
 from carjax.errors import CarjaxError, needing
@@ -161,7 +161,8 @@ def read(folder: pathlib.Path, schema: Schema, *, cropped: bool) -> PreparedSet:
         cropped: cut each photo to its box, where it has one.
 
     Raises:
-        CarjaxError: the files are broken.
+        CarjaxError: the files are broken, or an attribute is an angle where it should have classes,
+            or the other way round.
     """
     table = read_index(folder)
     sources = open_splits(folder)
@@ -172,6 +173,12 @@ def read(folder: pathlib.Path, schema: Schema, *, cropped: bool) -> PreparedSet:
     unheard_of: dict[str, collections.Counter[str]] = {}
     for attribute in schema:
         known = attribute.name in table.column_names
+        angular = isinstance(attribute, Angular)
+        if known and pa.types.is_floating(table.schema.field(attribute.name).type) != angular:
+            here, there = ("is an angle", "has classes")[:: 1 if angular else -1]
+            raise CarjaxError(
+                f"{folder}: {attribute.name} {there} in this data set, and {here} in this run"
+            )
         values = table.column(attribute.name).to_pylist() if known else [""] * n
         labels[attribute.name] = encode_labels(attribute, values)
         if foreign := foreign_classes(attribute, values):
