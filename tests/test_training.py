@@ -1004,12 +1004,20 @@ def test_a_run_of_before_a_setting_existed_goes_on(root):
     folder.claim(config)
     (root / "run" / "metrics.csv").touch()
     old = json.loads(path.read_text())
-    del old["mirror"], old["head"]["module"]
+    del old["mirror"], old["latent_samples"], old["head"]["module"]
     path.write_text(json.dumps(old))
     folder.claim(config)
     config.mirror, config.head.module, config.head.hidden = False, "mine", 3
     with pytest.raises(CarjaxError, match=r"settings \(head.hidden, head.module, mirror\)"):
         folder.claim(config)
+
+
+def test_an_angle_may_be_called_as_one_of_the_car_s_classes(tiny, root):
+    config = settings(root, "type", schema="data", parts=False)
+    config_check.check(config)
+    task = tasks.create(config)  # the data set names no classes
+    assert isinstance(task, tasks.AngularTask)
+    assert task.latent_samples == 1
 
 
 def test_what_is_corrected_is_a_label(root):

@@ -91,6 +91,9 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
             # Whether every other view is mirrored, where an angle a becomes −a and a class stays.
             "mirror": True,
             "augmentation": dataclasses.asdict(Augmentation()),
+            # Draws of a CVAE's latent variable: 1 trains on the ELBO, more on the tighter
+            # importance-weighted bound. Nothing else has any.
+            "latent_samples": 1,
             # The loss.
             "mixup": 0.4,
             "label_smoothing": 0.05,
@@ -116,10 +119,6 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
     if attribute == CONTENT.name:
         # The table of windows of photos and what each shows; `datasets` have the photos.
         config.labels = "data/content_labels.csv"
-    if is_direction(attribute):
-        # Draws of a CVAE's latent variable: 1 trains on the ELBO, more on the tighter
-        # importance-weighted bound. Other densities have none.
-        config.latent_samples = 1
     return config
 
 

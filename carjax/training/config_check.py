@@ -58,6 +58,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_ignored(config)
     if configs.is_direction(config.attribute):
         _check_density(config)
+    elif config.latent_samples != 1:
+        raise UsageError("config.latent_samples: only a direction's cvae has them: leave it at 1")
     _check_split_names(config)
 
 
