@@ -94,7 +94,7 @@ def source_sha256() -> str:
 
     Another line of it may give other features.
     """
-    made_by = (
+    made_by: tuple[Any, ...] = (
         *(photos.Photos.read, photos.decode, photos.to_canvas, pictures),
         *(augment, crops, precision, pooling, make_extractor, _batches),
         *(registry, layers, bottleneck, efficientnet_lite, inception_resnet_v2),
