@@ -169,11 +169,22 @@ def test_summaries_hold_an_interval_around_every_value():
     for name in metrics.CATEGORICAL_METRICS:
         low, high = summary["ci95"][name]
         assert low < high
-        assert low <= summary[name] <= high or name == "ece"  # resampling adds to the ECE
+        assert low <= summary[name] <= high
     # The bootstrap of a share against the normal approximation.
     low, high = summary["ci95"]["accuracy"]
     share = summary["accuracy"]
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(share * (1 - share) / 400), rel=0.2)
+    # Four alike photos of each model say no more than one.
+    fourfold = metrics.take(rows, np.repeat(np.arange(len(label)), 4))
+    models = np.repeat([f"model {i}" for i in range(len(label))], 4)
+    whole = metrics.summarise(fourfold, metrics.CATEGORICAL_METRICS, models, samples=200)
+    apart = metrics.summarise(fourfold, metrics.CATEGORICAL_METRICS, samples=200)
+    width = [high - low for low, high in (s["ci95"]["accuracy"] for s in (summary, whole, apart))]
+    assert width[1] == pytest.approx(width[0], rel=0.2)
+    assert width[2] == pytest.approx(width[0] / 2, rel=0.2)
+    one = metrics.summarise(rows, metrics.CATEGORICAL_METRICS, np.full(len(label), "Golf"))
+    assert one["accuracy"] == summary["accuracy"]
+    assert set(one["ci95"].values()) == {None}
     none = metrics.summarise(metrics.take(rows, label < 0), metrics.CATEGORICAL_METRICS)
     assert none["n"] == 0
     assert none["accuracy"] is None
@@ -481,8 +492,11 @@ def test_a_class_may_be_called_orientation_beside_an_angle_of_another_name():
     content = {
         "model": {"bundle": "b", "backbone": "x"},
         **dict(n=2, seen=0, unreadable=0, localise=False),
-        "attributes": {"orientation": run.report(upright, rows["orientation"], 10)},
-        "orientation": {"name": "heading", **run.report(Angular("heading"), rows["heading"], 10)},
+        "attributes": {"orientation": run.report(upright, rows["orientation"], samples=10)},
+        "orientation": {
+            "name": "heading",
+            **run.report(Angular("heading"), rows["heading"], samples=10),
+        },
     }
     told = page.render(content, rows)
     assert told.index("<h2>orientation") < told.index("balanced_accuracy")

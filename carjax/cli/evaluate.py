@@ -140,6 +140,7 @@ def _line(figures: dict[str, Any], names: tuple[str, ...]) -> str:
         return "no photo"
     cells = []
     for name in names:
-        low, high = figures["ci95"][name]
-        cells.append(f"{name} {figures[name]:.3f} ({low:.3f} to {high:.3f})")
+        interval = figures["ci95"][name]
+        ends = "" if interval is None else " ({:.3f} to {:.3f})".format(*interval)
+        cells.append(f"{name} {figures[name]:.3f}{ends}")
     return "\n".join(cells)

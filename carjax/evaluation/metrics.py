@@ -190,17 +190,23 @@ def box_metrics(boxes: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 
 def summarise(
-    rows: Rows, metrics: Mapping[str, Callable[[Rows], float]], samples: int = 1000
+    rows: Rows,
+    metrics: Mapping[str, Callable[[Rows], float]],
+    models: npt.ArrayLike | None = None,
+    samples: int = 1000,
 ) -> dict[str, Any]:
-    """Every metric of some rows, with its 95% bootstrap interval over the images.
+    """Every metric of some rows, with its 95% bootstrap interval.
 
     Args:
         rows: N of them, N ≥ 0.
         metrics: `CATEGORICAL_METRICS` or `ANGULAR_METRICS`.
+        models: str [N]; the car model of each row: whole models are drawn, a row without a name by
+            itself. None: rows are independent.
         samples: resamples of the bootstrap.
 
     Returns:
-        {'n', metric …, 'ci95': {metric: [low, high] …}}; without a row every value is None.
+        {'n', metric …, 'ci95': {metric: [low, high] …}}; without a row every value is None, and of
+        one car model every interval is: how far others differ cannot be told.
     """
     n = len(rows[0])
     if not n:
@@ -210,12 +216,13 @@ def summarise(
         resampled = take(rows, index)
         return [metric(resampled) for metric in metrics.values()]
 
-    intervals = certainty.bootstrap_intervals(np.arange(n), values, samples=samples)
-    return {
-        "n": n,
-        **{name: metric(rows) for name, metric in metrics.items()},
-        "ci95": dict(zip(metrics, intervals.tolist(), strict=True)),
-    }
+    names = np.full(n, "") if models is None else np.asarray(models, str)
+    groups = np.where(names == "", np.char.add(" ", np.arange(n).astype(str)), names)
+    intervals: dict[str, Any] = dict.fromkeys(metrics)
+    if n == 1 or len(np.unique(groups)) > 1:
+        found = certainty.bootstrap_intervals(np.arange(n), values, groups, samples=samples)
+        intervals = dict(zip(metrics, found.tolist(), strict=True))
+    return {"n": n, **{name: metric(rows) for name, metric in metrics.items()}, "ci95": intervals}
 
 
 def confusion(rows: Classified, classes: int) -> np.ndarray:

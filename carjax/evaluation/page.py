@@ -54,7 +54,8 @@ def render(content: Mapping[str, Any], rows: Mapping[str, Classified | Directed]
         f"<p>{content['n']} photos, {content['seen']} of them in the model's training list and "
         f"reported apart; {content['unreadable']} could not be read. Backbone "
         f"{html.escape(str(model['backbone']))}; car box {'on' if content['localise'] else 'off'}. "
-        "Intervals: 95%, bootstrap over photos.</p>",
+        "Intervals: 95%, bootstrap over whole car models, or over photos whose model is not named "
+        "(column class_name).</p>",
     ]
     if content["seen"] == content["n"]:
         body.append("<p><strong>Every photo was trained on: the charts show those.</strong></p>")
@@ -91,11 +92,8 @@ def _table(figures: Mapping[str, Any]) -> str:
     lines = [f"<tr><th>metric</th><th>{figures['n']} photos</th><th>95% interval</th></tr>"]
     for name, interval in figures["ci95"].items():
         if figures[name] is not None:
-            low, high = interval
-            lines.append(
-                f"<tr><td>{name}</td><td>{figures[name]:.4f}</td>"
-                f"<td>{low:.4f} to {high:.4f}</td></tr>"
-            )
+            ends = "of one model" if interval is None else "{:.4f} to {:.4f}".format(*interval)
+            lines.append(f"<tr><td>{name}</td><td>{figures[name]:.4f}</td><td>{ends}</td></tr>")
     return f"<table>{''.join(lines)}</table>"
 
 

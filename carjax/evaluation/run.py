@@ -137,13 +137,16 @@ def reduce(attribute: Attribute, scored: Scored) -> tuple[Classified | Directed,
 
 
 def report(
-    attribute: Attribute, rows: Classified | Directed, samples: int = 1000
+    attribute: Attribute,
+    rows: Classified | Directed,
+    models: np.ndarray | None = None,
+    samples: int = 1000,
 ) -> dict[str, Any]:
     """Every metric of one attribute: with confusion for classes, and per view for a direction."""
     if isinstance(rows, Classified):
         assert isinstance(attribute, Categorical)
         return {
-            **metrics.summarise(rows, metrics.CATEGORICAL_METRICS, samples),
+            **metrics.summarise(rows, metrics.CATEGORICAL_METRICS, models, samples),
             "confusion": {
                 "classes": list(attribute.classes),
                 "counts": metrics.confusion(rows, len(attribute.classes)).tolist(),
@@ -151,9 +154,14 @@ def report(
         }
     bins = metrics.view_bin(rows.azimuth_deg)
     return {
-        **metrics.summarise(rows, metrics.ANGULAR_METRICS, samples),
+        **metrics.summarise(rows, metrics.ANGULAR_METRICS, models, samples),
         "bins": {
-            name: metrics.summarise(metrics.take(rows, bins == i), metrics.ANGULAR_METRICS, samples)
+            name: metrics.summarise(
+                metrics.take(rows, bins == i),
+                metrics.ANGULAR_METRICS,
+                None if models is None else models[bins == i],
+                samples,
+            )
             for i, name in enumerate(VIEWS)
         },
     }
@@ -224,7 +232,8 @@ def evaluate(
         found: dict[str, Any] = {"attributes": {}}
         for attribute in attributes:
             rows, known = reduced[attribute.name]
-            figures = report(attribute, metrics.take(rows, mask[known]), samples)
+            models = scored.photos.group[known][mask[known]]
+            figures = report(attribute, metrics.take(rows, mask[known]), models, samples)
             if isinstance(attribute, Categorical):
                 found["attributes"][attribute.name] = figures
             else:

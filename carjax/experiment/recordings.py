@@ -197,7 +197,10 @@ def _footage(
         offset_deg=np.zeros(len(table)),
         spoilt=spoilt,
         speaks=speaks,
-        density=jax.tree.map(np.asarray, selection.density_of(table, speaks)),
+        # A frame that does not speak still says something when it is asked alone.
+        density=jax.tree.map(
+            np.asarray, selection.density_of(table, selection.sound_directions(table))
+        ),
         probs={a.name: np.asarray(table.probs[a.name], np.float64) for a in table.categorical},
         labels={
             a.name: a.classes.index(truth[a.name])
