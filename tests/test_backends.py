@@ -175,6 +175,8 @@ def untrue(kind, folder):
     if kind == "mpeg":
         tick = Fraction(1, 25)
         return write(folder / "v.mpg", range(12), codec="mpeg2video", rate=25, tick=tick)
+    if kind == "interlaced":
+        return write(folder / "v.mp4", steady(12), options={"x264-params": "tff=1"})
     if kind == "joined":
         return joined(folder / "v.ts", folder)
     return two_streams(folder / "v.mkv")
@@ -188,6 +190,7 @@ def untrue(kind, folder):
         ("mpeg", "a wrong time for frame"),
         ("joined", "a wrong time for frame 12"),
         ("two streams", "first video stream"),
+        ("interlaced", "interlaced"),
     ],
 )
 def test_opencv_refuses_what_it_would_time_or_read_wrongly(tmp_path, kind, reason):

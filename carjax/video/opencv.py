@@ -49,8 +49,9 @@ class OpenCVDecoder:
     Indices are counted, times are OpenCV's (`CAP_PROP_POS_MSEC`) from the first frame's on, and
     turning and square pixels follow the file's header. The same files are refused as by `Decoder`,
     and so are those of which OpenCV tells no true times (they do not increase: raw streams, MPEG
-    programme streams, AVI with B-frames, recordings whose clock jumps back) or reads another
-    stream. Pictures that are damaged are not left out: OpenCV does not tell which they are.
+    programme streams, AVI with B-frames, recordings whose clock jumps back), that are interlaced,
+    as the first frame tells, or of which it reads another stream. Pictures that are damaged are not
+    left out: OpenCV does not tell which they are.
 
     Args:
         path: a local video file.
@@ -121,6 +122,9 @@ def _read_header(name: str) -> _Header:
             raise CarjaxError(f"{name}: OpenCV reads only its first video stream; {_OTHERWISE}")
         if first.pts is None or not stream.time_base:
             raise CarjaxError(f"{name}: has no timestamps that OpenCV tells; {_OTHERWISE}")
+        if first.interlaced_frame:
+            # It would hand on memory that nothing was written to, and call it a picture.
+            raise CarjaxError(f"{name}: is interlaced, which OpenCV cannot show; {_OTHERWISE}")
         aspect = pixel_aspect(stream)
         return _Header(
             rate=stated_rate(stream),
