@@ -867,9 +867,10 @@ def test_a_picture_that_ends_a_little_early_is_not_cut(end_s, stated_s, said):
             "2023-05-01T14:00:00+02:00",
         ),
         ({"creation_time": "1904-01-01T00:00:00.000000Z"}, None),
+        ({"com.apple.quicktime.creationdate": "9999-12-31T23:59:59+0000"}, None),
         ({}, None),
     ],
-    ids=["utc", "local", "never set", "not said"],
+    ids=["utc", "local", "never set", "no more to come", "not said"],
 )
 def test_when_it_was_recorded(tmp_path, tags, moment):
     path = tmp_path / "when.mov"

@@ -143,7 +143,8 @@ def recorded_at(path: Path) -> datetime.datetime | None:
     """Returns when the recording started, with its zone; None if the file does not say.
 
     A camera's local time comes first (QuickTime's `creationdate`), else the container's, in UTC.
-    A time before 1980 is a clock that was never set.
+    A time before 1980 is a clock that was never set, and one of the year 9999 no time either: what
+    is taken after it could not be dated.
 
     Raises:
         CarjaxError: as `probe`.
@@ -156,7 +157,7 @@ def recorded_at(path: Path) -> datetime.datetime | None:
     for text in filter(None, stated):
         with contextlib.suppress(ValueError):
             moment = datetime.datetime.fromisoformat(text)
-            if moment.year >= 1980:
+            if 1980 <= moment.year < datetime.MAXYEAR:
                 return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     return None
 
