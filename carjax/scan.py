@@ -142,7 +142,8 @@ def _refine(
             frames = refine.next_frames(
                 scan.table(),
                 reader.time_s,
-                min(scan.batch_size, limit - tried),
+                # Not the scorer's batch, which grows with the devices: they change no choice.
+                min(BATCH_SIZE, limit - tried),
                 waiting=waiting,
                 lost=sorted(reader.damaged),
                 attributes=attributes,

@@ -5,9 +5,11 @@ import pathlib
 
 import numpy as np
 import pytest
+import walk
 
 from carjax import scan, scoring, video
 from carjax.errors import UsageError
+from carjax.stopwatch import Stopwatch
 from carjax.video import reader
 from carjax.web import tasks
 
@@ -74,6 +76,37 @@ def test_a_frame_that_is_damaged_is_asked_for_once(tiny_model, monkeypatch):
     table, _ = scan.score_video(tiny_model, SAMPLE)
     assert len(asked) == len(set(asked))
     assert len(table) < len(asked)
+
+
+class Scored:
+    """What `_Scan` is to `_refine`, with scores made up; the last frames asked for wait."""
+
+    def __init__(self, batch_size, every, first):
+        self.batch_size, self.watch = batch_size, Stopwatch()
+        self.every, self.known, self.rounds = every, first, [first]
+
+    def table(self):
+        return self.every.take(sorted(self.known))
+
+    def start(self, frames):
+        self.finish()
+        self.rounds.append([frame.index for frame in frames])
+
+    def finish(self):
+        self.known = sorted({*self.known, *self.rounds[-1]})
+
+
+def test_the_number_of_devices_does_not_change_which_frames_are_scored():
+    rounds = []
+    for devices in (1, 2, 7):
+        batch_size = -(-scan.BATCH_SIZE // devices) * devices
+        with video.Reader(SAMPLE, max_side=16) as reader:
+            first = [frame.index for frame in reader.sample(1.6)]
+            scored = Scored(batch_size, walk.table(180, 12.0), first)
+            scan._refine(scored, reader, None, 8)
+            rounds.append(scored.rounds)
+    assert len(rounds[0]) > 3
+    assert rounds[0] == rounds[1] == rounds[2]
 
 
 def test_what_cannot_be_asked_for_is_refused_before_anything_is_decoded(tiny_model):
