@@ -498,12 +498,26 @@ def silent_tone(path):
         container.mux(stream.encode())
 
 
+def unknown_colours(path):
+    """Y'CgCo, matrix 8 of ITU-T H.273, which FFmpeg decodes and does not convert."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options=X264)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.colorspace = 8
+        frame = av.VideoFrame(64, 48, "yuv420p")
+        frame.colorspace = 8
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
 def make_bad(kind, path, good):
     data = good.read_bytes()
     if kind == "folder":
         path.mkdir()
     elif kind == "audio":
         silent_tone(path)
+    elif kind == "colours":
+        unknown_colours(path)
     elif kind == "device":
         os.mkfifo(path)
     elif kind != "missing":
@@ -537,6 +551,7 @@ BAD_FILES = [
     ("no index", "cut short or damaged"),
     ("no frames", "no frame can be decoded"),
     ("codec", "codec is not supported|no frame can be decoded"),
+    ("colours", r"its colours \(yuv420p, matrix 8\) cannot be converted; convert"),
 ]
 
 

@@ -86,7 +86,8 @@ def probe(path: Path) -> VideoInfo:
         Size, length and number of frames.
 
     Raises:
-        CarjaxError: the file is missing, unreadable, not a video, or has no decodable frame.
+        CarjaxError: the file is missing, unreadable, not a video, has no decodable frame, or has
+            colours that FFmpeg does not know.
 
     Example:
         >>> info = probe("data/prius_walkaround.mp4")
@@ -97,7 +98,8 @@ def probe(path: Path) -> VideoInfo:
         first = next(decoded(container, stream, Losses()), None)
         if first is None:
             raise CarjaxError(f"{os.fspath(path)}: no frame can be decoded; the file is damaged")
-        renderer = Renderer(pixel_aspect(stream))
+        renderer = Renderer(os.fspath(path), pixel_aspect(stream))
+        renderer.render(first, SCORED_SIDE)  # or the file fails at once
         upright = renderer.orientation(first)
         width, height = renderer.size(first)
         rate = stated_rate(stream)
@@ -240,7 +242,7 @@ class Decoder(Closing):
         """Every decoded frame, with its index and time, before conversion to RGB."""
         losses = Losses()
         with opened(self._path) as (container, stream):
-            renderer = Renderer(pixel_aspect(stream))
+            renderer = Renderer(self.info.path, pixel_aspect(stream))
             clock = Clock(float(stream.time_base or 1e-3), 1 / self.info.average_rate)
             count = 0
             end_s = 0.0

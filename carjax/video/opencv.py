@@ -24,7 +24,7 @@ from carjax.video.container import (
     stated_duration,
     stated_rate,
 )
-from carjax.video.decoder import Frame, damage
+from carjax.video.decoder import SCORED_SIDE, Frame, damage
 from carjax.video.picture import Orientation, Renderer, shown_size, upright
 from carjax.video.timing import Fps, parse_fps, sampler
 
@@ -126,11 +126,13 @@ def _read_header(name: str) -> _Header:
             # It would hand on memory that nothing was written to, and call it a picture.
             raise CarjaxError(f"{name}: is interlaced, which OpenCV cannot show; {_OTHERWISE}")
         aspect = pixel_aspect(stream)
+        renderer = Renderer(name, aspect)
+        renderer.render(first, SCORED_SIDE)  # OpenCV would not tell that it cannot
         return _Header(
             rate=stated_rate(stream),
             tick_s=float(stream.time_base),
             aspect=aspect,
-            orientation=Renderer(aspect).orientation(first),
+            orientation=renderer.orientation(first),
             index=index_count(container, stream, os.path.getsize(name)),
             stated_s=stated_duration(container, stream),
         )

@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from carjax.errors import CarjaxError
 from carjax.video import hdr
 
 
@@ -48,9 +49,15 @@ def shown_size(width: int, height: int, aspect: float, max_side: int | None) -> 
 
 
 class Renderer:
-    """Turns the decoded frames of one pass into upright RGB images with square pixels."""
+    """Turns the decoded frames of one pass into upright RGB images with square pixels.
 
-    def __init__(self, aspect: float) -> None:
+    Args:
+        name: the path, with which an error's line begins.
+        aspect: a stored pixel's width over its height.
+    """
+
+    def __init__(self, name: str, aspect: float) -> None:
+        self._name = name
         self._aspect = aspect
         self._reformatter = VideoReformatter()  # keeps its tables from frame to frame
         self._turned: tuple[int, Orientation] | None = None
@@ -71,18 +78,30 @@ class Renderer:
         return shown_size(raw.width, raw.height, self._aspect, None)
 
     def render(self, raw: av.VideoFrame, max_side: int | None) -> np.ndarray:
-        """The upright image, uint8 [H, W, 3]."""
+        """The upright image, uint8 [H, W, 3].
+
+        Raises:
+            CarjaxError: FFmpeg does not know the colours.
+        """
         width, height = shown_size(raw.width, raw.height, self._aspect, max_side)
         smaller = width * height < raw.width * raw.height
         transfer = int(raw.color_trc)
         bright = transfer in (hdr.PQ, hdr.HLG)
-        rgb = self._reformatter.reformat(
-            raw,
-            width=width,
-            height=height,
-            format="rgb48le" if bright else "rgb24",
-            interpolation="AREA" if smaller else "BILINEAR",
-        ).to_ndarray()
+        try:
+            rgb = self._reformatter.reformat(
+                raw,
+                width=width,
+                height=height,
+                format="rgb48le" if bright else "rgb24",
+                interpolation="AREA" if smaller else "BILINEAR",
+            ).to_ndarray()
+        except av.FFmpegError as error:
+            # Swscale knows a part of the matrices of ITU-T H.273.
+            colours = f"{raw.format.name}, matrix {int(raw.colorspace)}"
+            raise CarjaxError(
+                f"{self._name}: its colours ({colours}) cannot be converted; "
+                "convert the video to BT.709"
+            ) from error
         return upright(hdr.to_srgb(rgb, transfer) if bright else rgb, self.orientation(raw))
 
 

@@ -272,7 +272,7 @@ class _Stretches:
         self._closing = contextlib.ExitStack()
         self._container, self._stream = self._closing.enter_context(opened(path))
         self._stream.codec_context.thread_count = threads
-        self._renderer = Renderer(pixel_aspect(self._stream))
+        self._renderer = Renderer(self._name, pixel_aspect(self._stream))
         # Frames that none is predicted from are decoded only where they are asked for; other
         # decoders read this setting once or never.
         self._skips = self._stream.codec_context.codec.canonical_name in ("h264", "hevc")
