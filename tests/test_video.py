@@ -453,35 +453,55 @@ def test_one_frame(tmp_path):
     assert video.probe(path).frames == 1
 
 
-@pytest.mark.parametrize(("matrix", "full_range"), [(5, False), (5, True), (1, False), (1, True)])
-def test_colour_matrix_and_range_of_the_file_are_used(tmp_path, matrix, full_range):
+def write_colour(path, rgb, matrix, full_range=False, size=(64, 48), stated=True):
     """A known colour, encoded by the definition of Y'CbCr (ITU-R BT.601 and BT.709)."""
-    if matrix == 1 and int(av.__version__.split(".")[0]) < 17:
-        pytest.skip("PyAV before 17 decodes BT.709 as BT.601")
-    red, green, blue = 200, 60, 40
+    red, green, blue = rgb
     kr, kb = {5: (0.299, 0.114), 1: (0.2126, 0.0722)}[matrix]
     y = kr * red + (1 - kr - kb) * green + kb * blue
     cb, cr = (blue - y) / (1 - kb) / 2, (red - y) / (1 - kr) / 2
     if not full_range:
         y, cb, cr = 16 + y * 219 / 255, cb * 224 / 255, cr * 224 / 255
     pix_fmt = "yuvj420p" if full_range else "yuv420p"
-    path = tmp_path / "colour.mp4"
+    width, height = size
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options=X264)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.color_range = 2 if full_range else 1
-        stream.codec_context.colorspace = matrix
-        planes = [np.full(64 * 48 // n, round(v), np.uint8) for v, n in [(y, 1), (128 + cb, 4)]]
-        planes.append(np.full(64 * 48 // 4, round(128 + cr), np.uint8))
-        yuv = np.concatenate(planes).reshape(72, 64)
+        if stated:
+            stream.codec_context.colorspace = matrix
+        planes = [np.full(width * height, round(y), np.uint8)]
+        planes += [np.full(width * height // 4, round(128 + c), np.uint8) for c in (cb, cr)]
+        yuv = np.concatenate(planes).reshape(height * 3 // 2, width)
         for i in range(2):
             frame = av.VideoFrame.from_ndarray(yuv, pix_fmt)
-            frame.colorspace, frame.color_range = matrix, 2 if full_range else 1
+            frame.color_range = 2 if full_range else 1
+            if stated:
+                frame.colorspace = matrix
             frame.pts = i
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(("matrix", "full_range"), [(5, False), (5, True), (1, False), (1, True)])
+def test_colour_matrix_and_range_of_the_file_are_used(tmp_path, matrix, full_range):
+    if matrix == 1 and int(av.__version__.split(".")[0]) < 17:
+        pytest.skip("PyAV before 17 decodes BT.709 as BT.601")
+    colour = (200, 60, 40)
+    path = write_colour(tmp_path / "colour.mp4", colour, matrix, full_range)
     image = next(video.frames(path)).image
-    np.testing.assert_allclose(image[20, 20].astype(int), (red, green, blue), atol=4)
+    np.testing.assert_allclose(image[20, 20].astype(int), colour, atol=4)
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((96, 718), 5), ((96, 720), 1)])
+@pytest.mark.parametrize("max_side", [None, 64])
+def test_an_unstated_colour_matrix_is_that_of_players(tmp_path, size, matrix, max_side):
+    colour = (200, 60, 40)
+    path = write_colour(tmp_path / "colour.mp4", colour, matrix, size=size, stated=False)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).colorspace == 2  # unspecified
+    image = next(video.frames(path, max_side=max_side)).image
+    np.testing.assert_allclose(image[20, 4].astype(int), colour, atol=4)
 
 
 # ── Failures ──────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from carjax.errors import CarjaxError
 from carjax.video import hdr
@@ -22,6 +22,9 @@ class Orientation(NamedTuple):
     rotation: int
 
 
+# Of ITU-T H.273's matrix coefficients.
+_UNSPECIFIED = 2
+_HD_LINES = 720
 _UPRIGHT = Orientation(transpose=False, flip_x=False, flip_y=False, rotation=0)
 
 
@@ -94,6 +97,7 @@ class Renderer:
                 height=height,
                 format="rgb48le" if bright else "rgb24",
                 interpolation="AREA" if smaller else "BILINEAR",
+                src_colorspace=_matrix(raw),
             ).to_ndarray()
         except av.FFmpegError as error:
             # Swscale knows a part of the matrices of ITU-T H.273.
@@ -103,6 +107,16 @@ class Renderer:
                 "convert the video to BT.709"
             ) from error
         return upright(hdr.to_srgb(rgb, transfer) if bright else rgb, self.orientation(raw))
+
+
+def _matrix(raw: av.VideoFrame) -> Colorspace | None:
+    """The matrix of a frame's colours where the file states none; None: what the file says.
+
+    FFmpeg takes BT.601 at any size. From 720 lines on it is BT.709 instead, as Chromium plays such
+    videos (media/ffmpeg/ffmpeg_common.cc, AVStreamToVideoDecoderConfig).
+    """
+    unstated = int(raw.colorspace) == _UNSPECIFIED and raw.height >= _HD_LINES
+    return Colorspace.ITU709 if unstated and not raw.format.is_rgb else None
 
 
 def _orientation(raw: av.VideoFrame) -> Orientation:
