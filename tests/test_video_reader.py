@@ -4,6 +4,7 @@ import collections
 import gc
 import shutil
 import subprocess
+import time
 import weakref
 from fractions import Fraction
 
@@ -13,6 +14,8 @@ import pytest
 
 from carjax import video
 from carjax.errors import CarjaxError
+from carjax.video import reader as reader_module
+from carjax.video.picture import Renderer
 from carjax.video.timeline import read_timeline
 
 COUNT, RATE = 75, 25
@@ -204,6 +207,47 @@ def test_a_reader_may_be_left_in_the_middle(folder):
         assert next(frames).index == 0
         frames.close()
         assert next(reader.read({30})).index == 30
+
+
+def test_frames_of_a_long_stretch_come_one_by_one(folder, monkeypatch):
+    monkeypatch.setattr("carjax.video.reader._MANY", 8)
+    rendered = []
+    render = Renderer.render
+    monkeypatch.setattr(
+        Renderer, "render", lambda self, *words: rendered.append(1) or render(self, *words)
+    )
+    path = written(folder, "one_key.mp4", **VIDEOS["one_key.mp4"])
+    with video.Reader(path) as reader:
+        rendered.clear()  # that of `probe`
+        frames = reader.read(range(COUNT))
+        for i in range(10):
+            assert next(frames).index == i
+            assert len(rendered) <= i + 1 + 8
+        # Another call does not wait for this one.
+        assert [frame.index for frame in reader.read({3, 70})] == [3, 70]
+        assert [frame.index for frame in frames] == list(range(10, COUNT))
+
+
+@pytest.mark.parametrize(("name", "cores", "most"), [("one_key.mp4", 2, 40), ("closed.mp4", 1, 19)])
+def test_decoding_stops_in_the_middle_of_a_stretch(folder, monkeypatch, name, cores, most):
+    """Of one long stretch, and of one of many: closed.mp4 has a key frame for each 12 frames."""
+    packets, checked = [], reader_module._Stretches._checked
+
+    def slowly(self, packet):
+        packets.append(packet)
+        time.sleep(0.03)
+        return checked(self, packet)
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(reader_module._Stretches, "_checked", slowly)
+    path = written(folder, name, **VIDEOS[name])
+    with video.Reader(path) as reader:
+        frames = reader.read({0, *range(11, COUNT, 12)})
+        assert next(frames).index == 0
+        frames.close()
+        assert len(packets) < most
+        monkeypatch.undo()
+        assert [frame.index for frame in reader.read({5, 70})] == [5, 70]
 
 
 def test_interlaced_frames_are_not_believed(folder):

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import os
 import queue
+import threading
 import weakref
 from collections.abc import Collection, Generator, Iterator, Mapping
 
@@ -17,10 +18,15 @@ import numpy as np
 from carjax import runtime
 from carjax.closing import Closing
 from carjax.errors import CarjaxError
+from carjax.prefetch import Prefetch, prefetch
 from carjax.video.container import Losses, Path, opened, pixel_aspect
 from carjax.video.decoder import Decoder, Frame, VideoInfo, damage
 from carjax.video.picture import Renderer
 from carjax.video.timeline import Timeline, read_timeline
+
+# Of a stretch with more frames than these, or of one of few, frames are handed on as they come, and
+# no more than these wait: 44 MB as they are scored.
+_MANY = 64
 
 
 class UnprovenIndexError(CarjaxError):
@@ -32,7 +38,9 @@ class Reader(Closing):
 
     Where the file tells when each frame is shown (`read_timeline`), a frame is decoded from the key
     frame before it, several key frames' stretches at a time, one per core. Otherwise, or with
-    `seek=False`, every call decodes from the start of the file. Both give the same pixels.
+    `seek=False`, every call decodes from the start of the file. Both give the same pixels. Frames
+    of a long stretch are handed on as they are decoded; what is not wanted any more is not decoded
+    to its end.
 
     Args:
         path: a local video file.
@@ -192,33 +200,48 @@ class Reader(Closing):
         threads = max(1, self._cores // len(stretches))
         # Frames shown before their key frame belong to the stretch before, so this is their order.
         todo = iter(sorted(stretches.items()))
-        running: collections.deque[concurrent.futures.Future[list[Frame]]] = collections.deque()
+        running: collections.deque[_Whole | Prefetch[Frame]] = collections.deque()
+        stop = threading.Event()
         try:
             while True:
                 while len(running) < 2 * self._cores and (item := next(todo, None)):
-                    running.append(self._pool.submit(self._stretch, *item, sides, threads))
+                    frames = self._stretch(*item, sides, threads, stop)
+                    # A long stretch has a thread of its own, which may wait for its frames to be
+                    # taken; those of the pool never wait, so that calls do not wait for each other.
+                    if len(item[1]) > _MANY or len(stretches) <= self._cores:
+                        running.append(prefetch(frames, depth=_MANY))
+                    else:
+                        running.append(_Whole(self._pool.submit(list, frames)))
                 if not running:
                     return
-                yield from running.popleft().result()
+                yield from running[0]
+                running.popleft()
         finally:
-            for future in running:
-                future.cancel()
-            concurrent.futures.wait(running)
+            stop.set()
+            for unread in running:
+                unread.close()
 
     def _stretch(
-        self, row: int, wanted: list[int], sides: Mapping[int, int | None], threads: int
-    ) -> list[Frame]:
-        """The frames of one stretch; runs in a thread of the pool."""
+        self,
+        row: int,
+        wanted: list[int],
+        sides: Mapping[int, int | None],
+        threads: int,
+        stop: threading.Event,
+    ) -> Generator[Frame, None, None]:
+        """The intact frames of one stretch, in order; runs in a thread of its own or the pool's."""
         assert self._timeline is not None
         stretches = None
         with contextlib.suppress(queue.Empty):
             stretches = self._idle[threads].get_nowait()
         # Not while the exception is handled: the open file would keep it, and so this reader.
         stretches = stretches or _Stretches(self._path, self._timeline, threads)
-        frames, damaged = stretches.read(row, wanted, sides)
-        self._damaged |= damaged
+        for index, frame in stretches.read(row, wanted, sides, stop):
+            if frame is None:
+                self._damaged.add(index)
+            else:
+                yield frame
         self._idle[threads].put(stretches)
-        return frames
 
     def _sample_all(self, fps: float) -> Generator[Frame, None, None]:
         times: list[float] = []
@@ -263,6 +286,21 @@ def _slots(time_s: np.ndarray, fps: float) -> np.ndarray:
     return np.floor((time_s + 1e-3) * fps).astype(np.int64)
 
 
+class _Whole:
+    """The frames of a stretch once all of them are decoded."""
+
+    def __init__(self, future: concurrent.futures.Future[list[Frame]]) -> None:
+        self._future = future
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self._future.result())
+
+    def close(self) -> None:
+        """Waits for the thread; it has been told to stop."""
+        self._future.cancel()
+        concurrent.futures.wait([self._future])
+
+
 class _Stretches:
     """One open file, in which stretches from a key frame on are decoded."""
 
@@ -281,32 +319,39 @@ class _Stretches:
         self._closing.close()
 
     def read(
-        self, row: int, wanted: list[int], sides: Mapping[int, int | None]
-    ) -> tuple[list[Frame], set[int]]:
-        """Decodes the frames of these indices from one key frame on.
+        self,
+        row: int,
+        wanted: list[int],
+        sides: Mapping[int, int | None],
+        stop: threading.Event,
+    ) -> Iterator[tuple[int, Frame | None]]:
+        """Decodes the frames of these indices from one key frame on, in order.
 
-        Returns:
-            (the intact ones in order, the indices of the damaged ones).
+        Yields:
+            (index, the frame; None where it is damaged), until `stop` is set.
         """
         timeline = self._timeline
         targets = {int(timeline.pts[index]): index for index in wanted}
-        frames: list[Frame] = []
-        damaged: set[int] = set()
-        for raw in self._decode(row, targets, int(timeline.position[wanted].max())):
+        due = collections.deque(wanted)
+        done: dict[int, Frame | None] = {}  # before its turn
+        for raw in self._decode(row, targets, int(timeline.position[wanted].max()), stop):
             index = targets.pop(int(raw.pts or 0), -1)
             if index < 0:
                 continue
-            if raw.is_corrupt:
-                damaged.add(index)
-            else:
+            done[index] = None
+            if not raw.is_corrupt:
                 image = self._renderer.render(raw, sides[index])
-                frames.append(Frame(index, float(timeline.time_s[index]), image))
-        if targets:
+                done[index] = Frame(index, float(timeline.time_s[index]), image)
+            while due and due[0] in done:
+                index = due.popleft()
+                yield index, done.pop(index)
+        if targets and not stop.is_set():
             raise self._unproven("a frame that it lists cannot be decoded")
-        return sorted(frames, key=lambda frame: frame.index), damaged
 
-    def _decode(self, row: int, targets: Collection[int], last: int) -> Iterator[av.VideoFrame]:
-        """Decoded frames from a key frame to the packet at position `last`."""
+    def _decode(
+        self, row: int, targets: Collection[int], last: int, stop: threading.Event
+    ) -> Iterator[av.VideoFrame]:
+        """Decoded frames from a key frame to the packet at position `last`, or until a stop."""
         timeline = self._timeline
         key = int(timeline.key_index[row])
         start, key_pts = int(timeline.position[key]), int(timeline.pts[key])
@@ -317,6 +362,8 @@ class _Stretches:
             self._container.seek(int(timeline.key_dts[row]), stream=self._stream, backward=True)
             position = -1
             for packet in self._container.demux(self._stream):
+                if stop.is_set():
+                    return
                 if packet.pts is None:
                     break
                 if packet.pts == key_pts:
