@@ -6,8 +6,10 @@ import json
 import shutil
 import types
 
+import av
 import numpy as np
 import pytest
+import test_video
 import walk
 from test_listing import exif_of, tags
 
@@ -21,6 +23,7 @@ from carjax.web import results
 FRAMES, RATE = 32, 4
 PHOTO, SMALL = "out/photos/doors.jpg", "small/doors.jpg"
 SIZE = (1280, 720)
+EVERY = {"g": "1"}  # frame is a key frame
 # Around the dots of the video, left of the middle; each side is a whole number of pixels.
 BOX = (0.225, 0.45, 0.05, 0.1)
 
@@ -105,6 +108,31 @@ def test_a_frame_that_no_photo_shows_is_not_blurred(job):
 def test_small_pictures_of_a_large_frame_are_960_wide(job):
     assert picture(job).shape == (720, 1280, 3)
     assert picture(job, SMALL).shape == (540, 960, 3)
+
+
+@pytest.mark.parametrize("seek", [True, False])
+def test_frames_are_those_that_were_scored_where_packets_are_lost(tmp_path, monkeypatch, seek):
+    """A reader that seeks counts the lost packet, one that decodes from the start does not."""
+    (tmp_path / "video").mkdir()
+    path = test_video.write(tmp_path / "video" / "walk.mp4", test_video.steady(24), options=EVERY)
+    with av.open(str(path)) as container:
+        lost = [packet for packet in container.demux(video=0) if packet.size][8]
+    data = bytearray(path.read_bytes())
+    data[lost.pos + 4 : lost.pos + lost.size] = bytes(lost.size - 4)
+    path.write_bytes(data)
+    wanted = [0, 5, 16, 20]
+    with video.Reader(path, seek=seek) as reader:
+        scored = {frame.index: frame for frame in reader.read(wanted)}
+        assert reader.seeks is seek
+    assert scored[20].time_s == pytest.approx(2.0 if seek else 2.1)
+    table = dataclasses.replace(
+        walk.table(24).take(wanted), time_s=np.array([scored[i].time_s for i in wanted])
+    )
+    monkeypatch.setattr(results, "_read", lambda folder: ({}, table))
+    results.small_frames(tmp_path)
+    for index, frame in scored.items():
+        shown = pictures.decoded((tmp_path / "frames" / f"{index}.jpg").read_bytes())
+        np.testing.assert_allclose(shown, frame.image, atol=3)
 
 
 @pytest.mark.parametrize("edit", ["blur", "swap"])

@@ -5,7 +5,9 @@ a bad path fails at once.
 
 Every frame has one identity: its 0-based index in presentation order at the video's own rate,
 whatever is sampled. Frames are counted as `ffprobe -count_frames` counts them: what an edit list
-hides is no frame.
+hides is no frame, nor is what cannot be decoded. Only a `Reader` that seeks counts packets: where
+some of a damaged file are lost, later frames have greater indices than in a pass from the start,
+and the same times.
 """
 
 from carjax.video.backends import Backend, Frames, load_backend

@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,8 +72,10 @@ def swap_photo(folder: pathlib.Path, photo: str, frame: int) -> None:
     content = swap.swapped(table, content, photo, frame)
     original = _original(folder, frame)
     if not original.exists():
-        image = video.grab(_video(folder), {frame})[frame]
-        files.write(original, _encoded(folder, table, frame, image))
+        taken = next(_video_frames(folder, table, [frame]), None)
+        if taken is None:
+            raise CarjaxError(f"frame {frame} of the video cannot be decoded")
+        files.write(original, _encoded(folder, table, frame, taken.image))
     _publish(folder, content, table, Edits(folder))
 
 
@@ -108,17 +110,13 @@ def crop(folder: pathlib.Path, shape: str) -> None:
 
 
 def small_frames(folder: pathlib.Path) -> None:
-    """Writes every scored frame at a limited size, for the timeline, in one pass in order."""
+    """Writes every scored frame at a limited size, for the timeline, in order."""
     _, table = _read(folder)
-    wanted = set(table.frame.tolist())
     target = folder / "frames"
     target.mkdir(exist_ok=True)
-    for frame in video.frames(_video(folder), fps="all", max_side=640):
-        path = target / f"{frame.index}.jpg"
-        if frame.index in wanted and not path.exists():
-            files.write(path, pictures.jpeg(frame.image, 75))
-        if frame.index >= max(wanted):
-            return
+    missing = [i for i in table.frame.tolist() if not (target / f"{i}.jpg").exists()]
+    for frame in _video_frames(folder, table, missing, max_side=640):
+        files.write(target / f"{frame.index}.jpg", pictures.jpeg(frame.image, 75))
 
 
 def _publish(
@@ -220,6 +218,36 @@ def _frames(content: Mapping[str, Any]) -> dict[str, int]:
 
 def _video(folder: pathlib.Path) -> pathlib.Path:
     return next((folder / "video").iterdir())
+
+
+def _video_frames(
+    folder: pathlib.Path,
+    table: ScoreTable,
+    indices: Sequence[int],
+    *,
+    max_side: int | None = None,
+) -> Iterator[video.Frame]:
+    """Frames of the video by the indices of its scores, in order; anew if an index was wrong.
+
+    Where packets are lost, a reader that seeks counts on, and one that decodes from the start does
+    not: the times of the frames tell which of them scored the video.
+    """
+    for seek in (True, False):
+        with video.Reader(_video(folder), max_side=max_side, seek=seek) as reader:
+            if reader.seeks and not _numbers(reader, table):
+                continue
+            try:
+                yield from reader.read(indices)
+                return
+            except video.UnprovenIndexError:
+                continue
+
+
+def _numbers(reader: video.Reader, table: ScoreTable) -> bool:
+    """Whether the frames of the scores are those of a reader that seeks."""
+    if table.frame.max() >= len(reader.time_s):
+        return False
+    return np.allclose(reader.time_s[table.frame], table.time_s, rtol=0, atol=1e-6)
 
 
 def _encoded(folder: pathlib.Path, table: ScoreTable, frame: int, image: np.ndarray) -> bytes:
