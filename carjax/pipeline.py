@@ -335,8 +335,16 @@ def _annotate(
     )
 
 
-def expected_frames(info: video.VideoInfo, fps: video.Fps) -> int:
-    """Estimates how many frames will be scored, for a progress bar."""
+def expected_frames(info: video.VideoInfo, fps: video.Fps, *, seeks: bool = True) -> int:
+    """Estimates how many frames will be scored, for a progress bar.
+
+    Args:
+        info: of `video.probe`.
+        fps: as in `score_video`.
+        seeks: whether 'auto' can jump to frames (`video.Reader.seeks`).
+    """
+    if fps == "auto" and not seeks:
+        fps = video.AUTO_FPS
     if fps == "auto":
         coarse = round(info.duration_s * refine.coarse_rate(info.duration_s))
         return max(1, min(info.frames, refine.budget(info.duration_s, coarse)))

@@ -1,6 +1,8 @@
 """Scores the frames of a video: all, so many a second, or coarse to fine.
 
-Decoding runs ahead in a thread while the devices score.
+Decoding runs ahead in a thread while the devices score. Coarse to fine takes a video whose frames
+can be jumped to; another one would be decoded from its start for every round, and is read in one
+pass, `video.AUTO_FPS` frames a second.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ class Ahead:
         self.source: video.Decoder | video.Reader
         if fps == "auto":
             reader = video.Reader(path, max_side=video.SCORED_SIDE, seek=seek)
-            frames = reader.sample(refine.coarse_rate(reader.info.duration_s))
+            coarse = refine.coarse_rate(reader.info.duration_s)
+            frames = reader.sample(coarse if reader.seeks else video.AUTO_FPS)
             self.source = reader
         else:
             self.source = video.Decoder(path, fps=fps, max_side=video.SCORED_SIDE)
@@ -92,7 +95,8 @@ def score_video(
     Args:
         model: from `carjax.load_model`.
         path: a video file.
-        fps: 'all'; so many frames a second; or 'auto': coarse to fine, see `refine`.
+        fps: 'all'; so many frames a second; or 'auto': coarse to fine, see `refine`; in one
+            pass where `video.Reader` cannot jump to frames.
         ahead: the same video at the same `fps`, where its decoding has begun already.
         attributes: what 'auto' looks for; None means all that the model has.
         views: views around the object that 'auto' looks for, 8 or 4.
@@ -119,7 +123,7 @@ def score_video(
                 scan = _Scan(model, progress, watch, features)
                 scan.start(frames)
                 scan.finish()
-                if isinstance(source, video.Reader):
+                if isinstance(source, video.Reader) and source.seeks:
                     _refine(scan, source, attributes, views)
                 return scan.table(), source
             except video.UnprovenIndexError:

@@ -655,4 +655,6 @@ def test_as_many_frames_are_expected_as_there_are_and_as_are_asked_for():
     assert pipeline.expected_frames(info(300, 10.0), "all") == 300
     assert pipeline.expected_frames(info(10, 60.0), 2.0) == 10
     assert pipeline.expected_frames(info(10, 60.0), "auto") == 10
+    assert pipeline.expected_frames(info(1800, 60.0), "auto") == 132
+    assert pipeline.expected_frames(info(1800, 60.0), "auto", seeks=False) == 480
     assert pipeline.expected_frames(info(1, 0.04), 2.0) == 1

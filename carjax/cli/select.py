@@ -145,7 +145,8 @@ def main(argv: list[str]) -> int:
         pipeline.check_options(model, options)
         model = common.localised(model, values.localise)
     with progress.bars(console=console) as bar:
-        expected = pipeline.expected_frames(info, options.fps)
+        seeks = getattr(ahead.source, "seeks", True)
+        expected = pipeline.expected_frames(info, options.fps, seeks=seeks)
         scored = 0
 
         def on_scored(frames: int) -> None:
