@@ -173,8 +173,8 @@ class Decoder(Closing):
     Args:
         path: a local video file.
         fps: 'all'; a number N: the first frame at or after each multiple of 1/N seconds, by
-            timestamp; or 'auto': N = `AUTO_FPS`. A video whose own rate is N or less is taken
-            whole.
+            timestamp; or 'auto': N = `AUTO_FPS`. A video whose own rate, as the file states it,
+            is N or less is taken whole.
         max_side: scale larger frames down so that neither side exceeds this number of pixels;
             None keeps the full size.
 

@@ -74,7 +74,11 @@ class Clock:
 
 
 def sampler(fps: Fps, own_rate: float) -> Callable[[float, float], bool]:
-    """Decides which frames to take, from their times and the file's clock tick, in order."""
+    """Decides which frames to take, from their times and the file's clock tick, in order.
+
+    All of a video whose own average rate, as the file states it, is no more than is asked for: also
+    those that come close upon each other where the rate is uneven.
+    """
     rate = AUTO_FPS if fps == "auto" else fps
     # A stated rate such as 8.0001 is the rate 8.
     if rate == "all" or own_rate <= rate * (1 + 1e-3):
