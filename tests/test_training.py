@@ -964,6 +964,60 @@ def test_a_bad_config_is_one_line_before_any_data(tiny, root, monkeypatch, chang
 
 
 @pytest.mark.parametrize(
+    ("attribute", "changes", "message"),
+    [
+        ("localise", {"parts": True}, "config.parts: only class heads have them"),
+        ("orientation", {"parts": True}, "config.parts: only class heads have them"),
+        ("localise", {"balance": 0.7}, "config.balance: the car box draws all photos alike"),
+        ("doors", {"head.grid": 0, "cells": 0, "head.queries": 3}, "config.head.queries: they re"),
+        ("doors", {"latent_samples": 2}, "config.latent_samples: only a direction"),
+        # Of one's own attributes the kind is known once the data set is.
+        ("ripeness", {"head.density": "mixture"}, "config.head.density: only directions have it"),
+        ("ripeness", {"latent_samples": 2}, "config.latent_samples: only a direction"),
+        ("heading", {"head.members": 2}, "config.head.members: only class heads have them"),
+        ("heading", {"mixup": 0.2}, "config.mixup: only class heads"),
+        ("heading", {"parts": True}, "config.parts: only class heads have them"),
+        ("heading", {"head.density": "none"}, "'none'"),
+    ],
+)
+def test_what_a_kind_of_head_does_not_read_is_refused(tiny, root, attribute, changes, message):
+    schema = [{"name": "ripeness", "classes": ["green", "ripe"]}, {"name": "heading"}]
+    (root / "stanford_cars" / "schema.json").write_text(json.dumps(schema))
+    config = settings(root, attribute)
+    config.mixup = 0.4  # as in `default_config`: nobody has asked for it
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UsageError, match=message):  # noqa: PT012
+        config_check.check(config)
+        config_check.check_resolved(configs.resolve(config, root))
+
+
+def test_classes_of_ones_own_may_have_members(tiny, root):
+    schema = [{"name": "ripeness", "classes": ["green", "ripe"]}, {"name": "heading"}]
+    (root / "stanford_cars" / "schema.json").write_text(json.dumps(schema))
+    for attribute, changes in (("ripeness", {"members": 2}), ("heading", {"density": "mixture"})):
+        config = settings(root, attribute)
+        config.head.update(changes)
+        config_check.check(config)
+        resolved = configs.resolve(config, root)
+        config_check.check_resolved(resolved)
+        spec = tasks.create(resolved).spec
+        assert (spec.members, spec.density) == (
+            changes.get("members", 1),
+            changes.get("density", "vonmises"),
+        )
+
+
+def test_the_best_chunk_needs_a_label_that_is_held_out(tiny, root):
+    table = root / "stanford_cars" / "labels.csv"
+    rows = list(csv.reader(table.read_text().splitlines()))
+    for row in rows[5:9]:  # fold 1
+        row[4] = ""
+    table.write_text("".join(",".join(row) + "\n" for row in rows))
+    with pytest.raises(UsageError, match=r"keep_best: nothing that is held out has a label"):
+        run(settings(root, keep_best="accuracy"), root)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("config.json", "[]", "other settings|cannot be the run's folder"),

@@ -27,10 +27,10 @@ KNOWN: dict[str, Attribute] = {a.name: a for a in (*CAR, CONTENT)}
 # Where an attribute's classes come from, and the split of a prepared data set by car model.
 CAR_SCHEMA, DATA_SCHEMA = "car", "data"
 BY_MODEL = "by_model"
-# Fields of a HeadSpec that follow from the attribute and the data, and those of directions.
+# Fields of a HeadSpec that follow from the attribute and the data, and those of one kind of head.
 _NOT_SET = ("attribute", "parts", "calibration")
-_OF_DIRECTIONS = ("density", "module", "components", "kappa")
-_OF_CLASSES = ("members",)
+OF_DIRECTIONS = ("density", "module", "components", "kappa")
+OF_CLASSES = ("members",)
 
 
 # A dataclass that a section of a config makes up.
@@ -122,16 +122,18 @@ def default_config(attribute: str) -> ml_collections.ConfigDict:
     return config
 
 
-def is_direction(attribute: str) -> bool:
-    """Returns whether an attribute is an angle, or may be one: the data set will tell."""
-    return attribute != LOCALISE and not isinstance(KNOWN.get(attribute), Categorical)
-
-
 def head_fields(attribute: str) -> set[str]:
-    """Returns the names of the fields of `config.head`, given the attribute's name."""
-    kind = LocaliseSpec if attribute == LOCALISE else HeadSpec
-    hidden = (*_NOT_SET, *(_OF_CLASSES if is_direction(attribute) else _OF_DIRECTIONS))
-    return {f.name for f in dataclasses.fields(kind)} - set(hidden)
+    """Returns the names of the fields of `config.head`, given the attribute's name.
+
+    Of an attribute of one's own they are those of classes and of directions: the data set will tell
+    which it is.
+    """
+    if attribute == LOCALISE:
+        return {f.name for f in dataclasses.fields(LocaliseSpec)}
+    hidden = set(_NOT_SET)
+    if attribute in KNOWN:
+        hidden |= {*(OF_DIRECTIONS if isinstance(KNOWN[attribute], Categorical) else OF_CLASSES)}
+    return {f.name for f in dataclasses.fields(HeadSpec)} - hidden
 
 
 def input_size(config: ml_collections.ConfigDict) -> int:

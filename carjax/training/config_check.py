@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -55,11 +56,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UsageError("config.datasets: name at least one data set")
     _check_grid(config)
     _check_fields(config)
-    _check_ignored(config)
-    if configs.is_direction(config.attribute):
-        _check_density(config)
-    elif config.latent_samples != 1:
-        raise UsageError("config.latent_samples: only a direction's cvae has them: leave it at 1")
+    if config.schema == configs.CAR_SCHEMA:
+        _check_kind(config)
     _check_split_names(config)
 
 
@@ -119,17 +117,40 @@ def _check_sizes(head: ml_collections.ConfigDict) -> None:
             raise UsageError(
                 f"config.head.{name}: must be at least {least[name]}, not {head[name]}"
             )
+    if head.get("queries", 0) and not head.grid:
+        raise UsageError("config.head.queries: they read the grid, and config.head.grid is 0")
+
+
+def _check_kind(config: ml_collections.ConfigDict) -> None:
+    """What one kind of head does not read is left as it is; of an own attribute once resolved."""
+    attribute = None if config.attribute == configs.LOCALISE else configs.attribute_of(config)
+    if not isinstance(attribute, Categorical):
+        _check_ignored(config)
+    if isinstance(attribute, Angular):
+        _check_density(config, attribute)
+        return
+    if attribute is None and config.balance:
+        raise UsageError("config.balance: the car box draws all photos alike: leave it at 0")
+    default = dataclasses.asdict(HeadSpec(Angular("")))
+    for name in configs.OF_DIRECTIONS:
+        if config.head.get(name, default[name]) != default[name]:
+            raise UsageError(
+                f"config.head.{name}: only directions have it: leave it at {default[name]!r}"
+            )
+    if config.latent_samples != 1:
+        raise UsageError("config.latent_samples: only a direction's cvae has them: leave it at 1")
 
 
 def _check_ignored(config: ml_collections.ConfigDict) -> None:
     """What only heads of classes read is left as it is elsewhere."""
-    known = configs.KNOWN.get(config.attribute)
-    if config.attribute != configs.LOCALISE and not isinstance(known, Angular):
-        return
     default = configs.default_config(config.attribute)
     for name in ("mixup", "label_smoothing", "model_cap"):
         if config[name] not in (0, default[name]):
             raise UsageError(f"config.{name}: only class heads use it: leave it at 0")
+    if config.parts:
+        raise UsageError("config.parts: only class heads have them: leave it False")
+    if config.head.get("members", 1) != 1:
+        raise UsageError("config.head.members: only class heads have them: leave it at 1")
 
 
 def _check_split_names(config: ml_collections.ConfigDict) -> None:
@@ -148,10 +169,10 @@ def _check_split_names(config: ml_collections.ConfigDict) -> None:
         raise UsageError(f"config.eval_split: {config.eval_split} is trained on as well")
 
 
-def _check_density(config: ml_collections.ConfigDict) -> None:
+def _check_density(config: ml_collections.ConfigDict, attribute: Angular) -> None:
     """A direction's density is one that there is, with the settings that it reads."""
-    head = config.head
-    find_density(HeadSpec(Angular(config.attribute), **head))
+    head = HeadSpec(attribute, **config.head)
+    find_density(head)
     if head.components < 1 or config.latent_samples < 1 or head.kappa < 0:
         raise UsageError(
             "config.head.components and config.latent_samples must be at least 1, "
@@ -212,6 +233,7 @@ def check_resolved(config: ml_collections.ConfigDict) -> None:
     """
     if config.schema == configs.DATA_SCHEMA:
         _check_keep_best(config, configs.attribute_of(config))
+        _check_kind(config)
 
 
 def _check_photos(config: ml_collections.ConfigDict, root: pathlib.Path, name: str) -> None:

@@ -23,7 +23,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from carjax import backbones, model, pooling, progress
 from carjax.backbones import registry
 from carjax.datasets import photos
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 from carjax.evaluation import metrics
 from carjax.temporal import sequence_heads
 from carjax.training import config as configs
@@ -114,6 +114,8 @@ def train_and_evaluate(
     folder.claim_data(material.fingerprint(), material.features_fingerprint(weights_sha256))
     started = time.monotonic()
     held_out = material.held_out()
+    if config.keep_best and held_out is None:
+        raise UsageError("config.keep_best: nothing that is held out has a label to measure")
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
 
     # --- Parameters: one head trains, all else stays. ---------------------------------------------
@@ -171,7 +173,7 @@ def train_and_evaluate(
             show("steps", step, config.steps, _told(row))
 
     # --- Evaluate exactly what is written, float16 weights included. ------------------------------
-    final = state.best if config.keep_best and held_out is not None else None
+    final = state.best if config.keep_best else None
     head = _head(state, config) if final is None else steps.subtree(final, config.attribute)
     head = jax.tree.map(lambda x: np.asarray(x).astype(np.float16).astype(np.float32), head)
     measured: dict[str, float] = {}

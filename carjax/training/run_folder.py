@@ -25,7 +25,7 @@ CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 DATA_FILE = "data.sha256"
 # What earlier versions had no choice of, as it was then.
-_AS_IT_WAS = {"mirror": True, "head.module": "", "latent_samples": 1}
+_AS_IT_WAS = {"mirror": True, "head.module": "", "head.members": 1, "latent_samples": 1}
 
 
 class RunFolder:
