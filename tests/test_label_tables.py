@@ -98,6 +98,36 @@ def test_a_fold_may_be_that_of_one_data_set(tree):
         config_check.check_data(config, root)
 
 
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ("10,5,40,", "line 3: no bottom: all four sides are given, or none"),
+        (",,40,30", "line 3: no left, top: all four"),
+        ("40,30,10,5", "line 3: left, top, right, bottom are 40, 30, 10, 5: no area"),
+        ("10,5,40,5", "line 3: left, top, right, bottom are 10, 5, 40, 5: no area"),
+    ],
+)
+def test_sides_that_are_no_window_are_one_line(tmp_path, sides, message):
+    boxes, labels, content = (tmp_path / f"{n}.csv" for n in ("boxes", "labels", "content"))
+    boxes.write_text(f"file,left,top,right,bottom\na.png,,,,\nb.png,{sides}\n")
+    with pytest.raises(CarjaxError, match=f"boxes.csv: {message}"):
+        photos.read_boxes(tmp_path)
+    labels.write_text(f"file,doors,left,top,right,bottom\na.png,2,,,,\nb.png,2,{sides}\n")
+    with pytest.raises(CarjaxError, match=f"labels.csv: {message}"):
+        photos.read_labels(tmp_path, (find(CAR, "doors"),))
+    header = "dataset,file,content,left,top,right,bottom"
+    content.write_text(f"{header}\nother,a.png,none,,,,\n{tmp_path.name},b.png,none,{sides}\n")
+    with pytest.raises(CarjaxError, match=f"content.csv: {message}"):
+        photos.read_content(content, tmp_path)
+
+
+def test_a_photo_has_one_box(tmp_path):
+    table = "file,left,top,right,bottom\na.png,1,2,3,4\nb.png,,,,\na.png,0,0,5,5\n"
+    (tmp_path / "boxes.csv").write_text(table)
+    with pytest.raises(CarjaxError, match=r"line 4: 'a\.png' has a row already, in line 2"):
+        photos.read_boxes(tmp_path)
+
+
 def test_a_window_outside_the_photo_is_one_line(tree):
     config, root = tree
     for window in ("-50,-50,-10,-10", "90,5,99,15"):

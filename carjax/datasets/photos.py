@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import cv2
@@ -142,8 +142,8 @@ def read_labels(
             `right` and `bottom`, photos are cropped to that window, in pixels.
 
     Raises:
-        CarjaxError: no such file, a missing column, a value that is not a number, or two rows of
-            one photo (or window).
+        CarjaxError: no such file, a missing column, a value that is not a number, a window that
+            lacks a side or has no area, or two rows of one photo (or window).
     """
     root = pathlib.Path(folder)
     path = pathlib.Path(table or root / LABEL_TABLE)
@@ -185,14 +185,27 @@ def of_table(table: csv_table.Table, images: pathlib.Path, schema: Schema) -> Ph
         labels,
         np.array([row[model] if model else "" for row in rows]),
         np.full((len(rows), 4), np.nan, np.float32),
-        crop=_sides(table, range(len(rows))) if windows else None,
+        crop=_sides(table) if windows else None,
         unheard_of=unheard_of,
     )
 
 
-def _sides(table: csv_table.Table, which: Iterable[int]) -> np.ndarray:
-    """Returns the four sides in N rows, by their indices, float32 [N, 4]; empty is NaN."""
-    sides = [[table.number_or_nan(i, side) for side in SIDES] for i in which]
+def _sides(table: csv_table.Table) -> np.ndarray:
+    """Returns the four sides in every row, float32 [N, 4]; NaN where all four are empty.
+
+    Raises:
+        CarjaxError: some of them are empty, one is no number, or they hold no area.
+    """
+    sides = [[table.number_or_nan(i, side) for side in SIDES] for i in range(len(table.rows))]
+    for i, own in enumerate(sides):
+        empty = np.isnan(own)
+        if empty.any() and not empty.all():
+            missing = ", ".join(np.array(SIDES)[empty])
+            raise table.fault(i, f"no {missing}: all four sides are given, or none")
+        left, top, right, bottom = own
+        if left >= right or top >= bottom:  # never of NaN
+            told = ", ".join(f"{side:g}" for side in own)
+            raise table.fault(i, f"left, top, right, bottom are {told}: no area")
     return np.array(sides, np.float32).reshape(-1, 4)
 
 
@@ -232,17 +245,19 @@ def read_boxes(folder: str | os.PathLike[str]) -> Photos:
     """Reads `boxes.csv` and `images/` of a folder; an empty box stays NaN.
 
     Raises:
-        CarjaxError: no such file, a missing column, a side that is not a number.
+        CarjaxError: no such file, a missing column, a side that is missing or not a number, a box
+            without area, or a photo with two rows.
     """
     root = pathlib.Path(folder)
     table = csv_table.read(root / BOX_TABLE, ["file", *SIDES])
+    table.check_unique(["file"])
     rows = table.rows
     return Photos(
         tuple(root / "images" / row["file"] for row in rows),
         tuple(row["file"] for row in rows),
         {},
         np.array([""] * len(rows)),
-        _sides(table, range(len(rows))),
+        _sides(table),
     )
 
 
@@ -260,7 +275,8 @@ def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         are both kept, and a warning tells how many there are: what it shows may be open to doubt.
 
     Raises:
-        CarjaxError: no such table, a missing column, a side that is not a number.
+        CarjaxError: no such table, a missing column, a side that is missing or not a number, or a
+            window without area.
     """
     root = pathlib.Path(folder)
     read = csv_table.read(path, ["dataset", "file", *SIDES, CONTENT.name])
@@ -280,7 +296,7 @@ def read_content(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         {CONTENT.name: labels},
         np.array([""] * len(rows)),
         np.full((len(rows), 4), np.nan, np.float32),
-        crop=_sides(table, range(len(rows))),
+        crop=_sides(table),
         unheard_of={CONTENT.name: foreign} if foreign else {},
     )
 
