@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import pathlib
+import types
 
 import jax
 import numpy as np
 import pytest
 
 import carjax
-from carjax import parquet, pipeline
+from carjax import parquet, pipeline, selection
 from carjax.attributes import Angular
 from carjax.cli import select as command
 from carjax.errors import CarjaxError, UsageError
@@ -26,6 +27,20 @@ def test_the_filter_is_the_default_but_for_the_first_frame_that_passes():
     assert Options().resolved_temporal == "filter"
     assert Options(view_policy="first").resolved_temporal == "none"
     assert Options(view_policy="first", temporal="filter").resolved_temporal == "filter"
+
+
+def test_the_schema_says_which_classes_are_a_consensus():
+    def consensual(temporal, **unknown_above):
+        model = types.SimpleNamespace(spec=types.SimpleNamespace(unknown_above=unknown_above))
+        return set(pipeline._repetition(model, Options(temporal=temporal)))
+
+    assert consensual("filter") == {"type", "doors", "seats", "brand"}
+    assert consensual("filter", brand=0.5) == {"type", "doors", "seats"}
+    assert consensual("none") == set()
+    definitions = selection.schema()["$defs"]
+    for kind in ("choice", "unknown"):
+        said = definitions[kind]["properties"]["video_probability"]["description"]
+        assert "type, doors and seats, and for brand where the model cannot tell unknown" in said
 
 
 def test_a_model_and_its_file_go_together(tmp_path):
