@@ -298,7 +298,7 @@ def _repetition(model: Model, options: Options) -> dict[str, consensus.Repetitio
         return {}
     # Where a class may be none that the head knows, how sure a video may be was measured on the
     # mean of its frames.
-    unknown = model.spec.unknown_above or {}
+    unknown = model.spec.unknown_above
     return {name: numbers for name, numbers in consensus.FITTED.items() if name not in unknown}
 
 

@@ -238,7 +238,7 @@ def shell():
     from types import SimpleNamespace
 
     origin = {"backbone": "none", "bundle": "none", "version": "0"}
-    return SimpleNamespace(spec=SimpleNamespace(unknown_above=None, schema=CAR), origin=origin)
+    return SimpleNamespace(spec=SimpleNamespace(unknown_above={}, schema=CAR), origin=origin)
 
 
 def test_with_causal_policies_the_last_state_is_the_selection(tmp_path, monkeypatch, shell):

@@ -313,7 +313,7 @@ def exported(tmp_path_factory):
     walk.write(source, 40, metadata=walk.PRIVATE)
     table = walk.table(40, seed=3)
     origin = {"backbone": "none", "bundle": "none", "version": "0"}
-    shell = SimpleNamespace(spec=SimpleNamespace(unknown_above=None, schema=CAR), origin=origin)
+    shell = SimpleNamespace(spec=SimpleNamespace(unknown_above={}, schema=CAR), origin=origin)
     options = pipeline.Options(
         annotate="all",
         strip_paths=True,

@@ -42,7 +42,7 @@ def finished(table, tmp_path_factory):
     walk.write(source, FRAMES, SIZE, RATE, metadata=walk.PRIVATE)
     origin = {"backbone": "none", "bundle": "none", "version": "0"}
     shell = types.SimpleNamespace(
-        spec=types.SimpleNamespace(unknown_above=None, schema=CAR), origin=origin
+        spec=types.SimpleNamespace(unknown_above={}, schema=CAR), origin=origin
     )
     with pytest.MonkeyPatch.context() as patch:
         decoder = video.Decoder(source, fps="all")

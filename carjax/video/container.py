@@ -18,7 +18,7 @@ Path = str | os.PathLike[str]
 # Demuxers that read one local file and nothing else: playlists (hls, dash, concat) could open
 # other files and addresses. Audio formats are listed so that they can be named as such.
 _FORMATS = (
-    "mov,matroska,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,asf,ogg,mxf,dv,nut,"
+    "mov,matroska,avi,gif,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,asf,ogg,mxf,dv,nut,"
     "yuv4mpegpipe,wav,mp3,flac,aac,aiff,amr"
 )
 _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
