@@ -16,8 +16,9 @@ from carjax.errors import CarjaxError, UsageError
 
 SYNOPSIS = """usage: carjax evaluate --labels=FILE.csv --images=DIR --out=DIR
 
-Scores the photos that the table names (columns file,make,type,doors,seats,azimuth_deg; blank =
-unknown, others ignored) and writes DIR/metrics.json, DIR/predictions.csv, DIR/evaluation.html.
+Scores the photos that the table names (columns file,make,type,doors,seats,azimuth_deg, and
+left,top,right,bottom for a window of each; blank = unknown, others ignored) and writes
+DIR/metrics.json, DIR/predictions.csv, DIR/evaluation.html.
 Photos that the model was trained on are reported apart. Example:
 
   carjax evaluate --labels=spins/labels.csv --images=spins --out=out/spins"""
