@@ -288,10 +288,12 @@ def test_a_commit_without_parts_can_be_replaced(tmp_path):
     bad, good = (
         Record("a.tar", fingerprint, rows, "a") for fingerprint, rows in (("1", 0), ("2", 3))
     )
-    manifest.write_commit(place, name, Commit("commit-0", (), (bad,)))
-    new = Commit("commit-1", (("part-1", 3),), (good,), replaces=("commit-0",))
+    old = "commit-00000-000000"
+    manifest.write_commit(place, name, Commit(old, (), (bad,)))
+    part = "part-00000-000001.parquet"
+    new = Commit("commit-00000-000001", ((part, 3),), (good,), replaces=(old,))
     manifest.write_commit(place, name, new)
-    place.write(f"{name}/part-1", b"rows")
+    place.write(f"{name}/{part}", b"rows")
     commits = manifest.read_commits(place, name, name)
     assert manifest.current(commits, one_writer=False) == {"a.tar": good}
 
@@ -325,6 +327,52 @@ def test_what_another_run_is_writing_is_not_overwritten(tmp_path, part_rows):
         assert (scratch / "rows").exists()
     again.clear()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_carjax_wrote_is_overwritten(tmp_path):
+    target = run_files.Target(str(tmp_path / "x"), part_rows=5)
+    begun(tmp_path / "x", "a", part_rows=5)
+    mine = ("notes.txt", "part-00000-mine.parquet", "photos/part-00000-000000.parquet")
+    for name in mine:
+        (tmp_path / "x" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "x" / name).write_text("mine")
+    with pytest.raises(CarjaxError, match=r"holds more, such as notes\.txt"):
+        run_files.RunFiles(run_files.Target(str(tmp_path / "x"), overwrite=True))
+    run_files.RunFiles(dataclasses.replace(target, overwrite=True)).clear()
+    left = (tmp_path / "x").rglob("*")
+    assert {str(p.relative_to(tmp_path / "x")) for p in left if p.is_file()} == {*mine}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("part_rows", [None, 5])
+def test_a_folder_of_others_is_refused_whatever_lies_in_it(tmp_path, part_rows, overwrite):
+    for folder in ("x/2024", "y.run"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.jpg").write_bytes(b"mine")
+    for name, says in (("x", "did not write"), ("y", "taken by")):
+        target = run_files.Target(str(tmp_path / name), part_rows=part_rows, overwrite=overwrite)
+        with pytest.raises(CarjaxError, match=says):
+            run_files.RunFiles(target)
+
+
+def test_sources_do_not_lie_in_the_output(tmp_path):
+    (tmp_path / "photos" / "2024").mkdir(parents=True)
+    (tmp_path / "elsewhere.jpg").write_bytes(b"1")
+    (tmp_path / "photos" / "2024" / "a.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (tmp_path / "link").symlink_to("photos")
+    sources, _ = expand.expand([str(tmp_path / "link")])
+    assert len(sources) == 1
+    for out in ("photos", "link", "photos/../link/2024"):
+        for url in ("", "file://"):
+            with pytest.raises(CarjaxError, match="holds a source"):
+                run_files.check_apart(f"{url}{tmp_path}/{out}", sources)
+    run_files.check_apart(str(tmp_path / "photos" / "x.parquet"), sources)
+    run_files.check_apart(str(tmp_path / "phot"), sources)
+    remote = [expand.source("gs://bucket/photos/a.jpg")]
+    for out in ("gs://bucket/photos", "gcs://bucket/photos/"):
+        with pytest.raises(CarjaxError, match="holds a source"):
+            run_files.check_apart(out, remote)
+    run_files.check_apart("gs://bucket/photos.parquet", remote)
 
 
 def test_what_a_bucket_raises_is_one_line(tmp_path):
@@ -410,9 +458,9 @@ def test_leftovers_are_removed_by_the_process_that_looks_after_them(tmp_path):
 SETTINGS = {"model": "1"}
 
 
-def begun(out, *names):
+def begun(out, *names, part_rows=None):
     """A run that has committed a row for each of these sources, and how to go on inside of it."""
-    run = run_files.RunFiles(run_files.Target(str(out)))
+    run = run_files.RunFiles(run_files.Target(str(out), part_rows=part_rows))
     with run.writing() as scratch:
         run.keep_settings(SETTINGS)
         parts = run.output(scratch, SCHEMA)

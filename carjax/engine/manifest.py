@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,12 @@ from carjax.engine.store import Store
 from carjax.errors import CarjaxError
 
 FORMAT = 1
+# What a run calls its parts and commits: PROCESS-NUMBER, and a word of its own, which the earliest
+# ones lack.
+_NAME = re.compile(
+    r"(?P<kind>part|commit)-(?P<process>\d{5,})-(?P<number>\d{6,})(-[0-9a-f]{8})?\.(parquet|json)"
+)
+_ENDINGS = {"part": ".parquet", "commit": ".json"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +71,24 @@ class Commit:
     replaces: tuple[str, ...] = ()
 
 
+def numbers(name: str, kind: str) -> tuple[int, int] | None:
+    """Returns the process and the number in the name of a 'part' or 'commit'; None: it is none."""
+    found = _NAME.fullmatch(name)
+    if found is None or found["kind"] != kind or not name.endswith(_ENDINGS[kind]):
+        return None
+    return int(found["process"]), int(found["number"])
+
+
+def is_part(name: str) -> bool:
+    """Whether a run of carjax gave a file that name, as a part."""
+    return numbers(name, "part") is not None
+
+
+def is_commit(name: str) -> bool:
+    """Whether a run of carjax gave a file that name, as a commit."""
+    return numbers(name, "commit") is not None
+
+
 def write_commit(store: Store, folder: str, commit: Commit) -> None:
     """Writes a commit; from then on its parts count."""
     content = {
@@ -77,7 +102,7 @@ def write_commit(store: Store, folder: str, commit: Commit) -> None:
 
 def commit_files(store: Store, state: str) -> list[str]:
     """Returns the names of the files of all commits."""
-    return [n for n in store.names(state) if n.startswith("commit-") and n.endswith(".json")]
+    return [name for name in store.names(state) if is_commit(name)]
 
 
 def read_commits(store: Store, state: str, folder: str) -> list[Commit]:

@@ -7,26 +7,34 @@ import dataclasses
 import json
 import os
 import pathlib
+import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from carjax import errors
 from carjax.engine import manifest
 from carjax.engine.join import rows_of
-from carjax.engine.manifest import Commit, Record
+from carjax.engine.manifest import Commit, Record, is_commit, is_part
 from carjax.engine.output import Output, PartWriter, Share, remove_leftovers
 from carjax.engine.store import open_store
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import is_remote
 from carjax.sources.base import Problem, Source
-from carjax.sources.local import LocalFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Folder of the state of a run, in the folder of its parts.
+_STATE = "_carjax"
 # Rows of a part: as many as they come where they stay parts; few where they become one file.
 PART_ROWS, _JOINED_ROWS = 100_000, 2_000
 CHECKPOINT_S = 60.0
+# What lies in the folder of a run that makes one file, beside parts and commits: the last one is
+# a name of `files.unique`.
+_OTHERS = re.compile(
+    r"settings\.json|joined\.(parquet|jsonl)|scratch-\d{5,}|(?P<hidden>\..+\.[0-9a-f]{16}\.part)"
+)
 # What reading a file of JSON meets that was cut or changed.
 _DAMAGED = (ValueError, KeyError, TypeError)
 
@@ -72,7 +80,8 @@ class RunFiles:
                 or (not target.overwrite and self.store.is_folder(self.name))
             )
             self.folder = self.name if self.rolling else self._joining
-            self.state = f"{self.name}/_carjax" if self.rolling else self._joining
+            self._parts_state = f"{self.name}/{_STATE}"
+            self.state = self._parts_state if self.rolling else self._joining
             self._settings = f"{self.state}/settings.json"
             self._scratch = f"{self.state}/scratch-{target.share.process:05d}"
             self.base: Commit | None = None
@@ -87,25 +96,59 @@ class RunFiles:
             raise CarjaxError(
                 f"{self.target.out}: several processes cannot overwrite one folder: remove it first"
             )
-        if self.store.is_folder(self.name) and not self._is_ours():
-            raise CarjaxError(
-                f"{self.target.out}: is a folder that carjax did not write: give another --out"
-            )
+        others = self._others()
+        if others and not (self._is_ours() and self.rolling):
+            self._refuse(others)
+        self._check_joining()
 
     def clear(self) -> None:
-        """Removes what is to be overwritten.
+        """Removes what is to be overwritten, and nothing that carjax did not write.
 
         Raises:
             CarjaxError: another run is writing there.
         """
-        names = (self._joining, self.manifest_name, self.errors_name, self.name)
-        self.store.remove_idle(names, (self._joining, f"{self.name}/_carjax"))
+        with self.store.idle((self._joining, self._parts_state)):
+            kept = self._others()
+            if self.store.size(self.name) is not None:
+                self.store.remove(self.name)
+            # The state last: if this is stopped, it tells whose the rest is.
+            for entry in self.store.entries(self.name):
+                if entry not in (*kept, _STATE):
+                    self.store.remove(f"{self.name}/{entry}")
+            self.store.remove(self._parts_state)
+            if not kept:
+                self.store.remove(self.name)
+            for name in (self._joining, self.manifest_name, self.errors_name):
+                self.store.remove(name)
 
     def _is_ours(self) -> bool:
-        return self.store.size(f"{self.name}/_carjax/settings.json") is not None
+        return self.store.size(f"{self._parts_state}/settings.json") is not None
+
+    def _others(self) -> list[str]:
+        """What lies in a folder of parts, or where one is to be, that carjax did not write."""
+        entries = (name for name in self.store.entries(self.name) if name != _STATE)
+        ours = self._is_ours()
+        return [name for name in entries if not (_is_hidden(name) or (ours and is_part(name)))]
+
+    def _refuse(self, others: Sequence[str]) -> None:
+        raise CarjaxError(
+            f"{self.target.out}: is a folder that carjax did not write, or holds more, such as "
+            f"{others[0]}: give another --out"
+        )
+
+    def _check_joining(self) -> None:
+        """The folder of a run that makes one file is removed at its end: it must be carjax's."""
+        found = self.store.entries(self._joining)
+        others = [n for n in found if not (is_part(n) or is_commit(n) or _OTHERS.fullmatch(n))]
+        if others or self.store.size(self._joining) is not None:
+            raise CarjaxError(
+                f"{self.target.out}: its run needs the name {self._joining}, which is taken by "
+                "what carjax did not write: give another --out"
+            )
 
     def _check(self) -> None:
         out = self.target.out
+        self._check_joining()
         if self.rolling:
             if self.store.size(self.name) is not None:
                 raise CarjaxError(
@@ -117,12 +160,9 @@ class RunFiles:
                     f"{out}: was begun as one file: go on without --part_rows and --processes, "
                     "give another --out, or --overwrite"
                 )
-            if self.store.is_folder(self.name) and not self._is_ours():
-                files = self.store.names(self.name)
-                if files and not self.store.is_folder(self.state):
-                    raise CarjaxError(
-                        f"{out}: is a folder that carjax did not write: give another --out"
-                    )
+            others = self._others()
+            if others and not self._is_ours() and not self.store.is_folder(self.state):
+                self._refuse(others)
             return
         if self.store.size(f"{self._joining}/joined.jsonl") is not None:
             with self.store.scratch(self._scratch):  # alone: another run may be ending it
@@ -282,9 +322,31 @@ def only_errors(out: str, problems: Sequence[Problem]) -> None:
 
 
 def check_apart(out: str, sources: Sequence[Source]) -> None:
-    """Raises a UsageError if the output would take the place of a source."""
-    here = out if is_remote(out) else os.path.realpath(out)
+    """Raises a UsageError if the output would take the place of a source, or of its folder."""
+    here = _place(out)
+    real: dict[str, str] = {}
     for source in sources:
-        there = os.path.realpath(source.path) if isinstance(source, LocalFile) else source.name
-        if here == there:
+        there = {_place(source.path)}
+        if not is_remote(source.path):  # a link is told by where it lies, too
+            folder, name = os.path.split(source.path)
+            if folder not in real:
+                real[folder] = os.path.realpath(folder)
+            there.add(os.path.join(real[folder], name))
+        if here in there:
             raise UsageError(f"--out={out} is a source itself: give another --out")
+        if any(place.startswith(f"{here.rstrip('/')}/") for place in there):
+            raise UsageError(f"--out={out} holds a source, {source.name}: give another --out")
+
+
+def _place(path: str) -> str:
+    """Where something lies, told alike for all its names."""
+    scheme, _, rest = path.partition("://") if is_remote(path) else ("file", "", path)
+    if scheme in ("file", "local"):
+        return os.path.realpath(rest)
+    # A kind of bucket may have two names, as gs and gcs, and a bucket's may begin with "/".
+    return f"://{posixpath.normpath(rest).strip('/')}"
+
+
+def _is_hidden(name: str) -> bool:
+    found = _OTHERS.fullmatch(name)
+    return found is not None and found["hidden"] is not None

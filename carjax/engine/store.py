@@ -39,17 +39,20 @@ class Store(Protocol):
     def names(self, folder: str) -> list[str]:
         """Names of the files right in a folder, sorted; none if there is no such folder."""
 
+    def entries(self, folder: str) -> list[str]:
+        """Names of the files and folders right in a folder; none if there is no such folder."""
+
     def move(self, name: str, target: str) -> None:
         """Renames a file, replacing what is there."""
 
     def remove(self, name: str) -> None:
         """Removes a file, or a folder with all that is in it, if it is there."""
 
-    def remove_idle(self, names: Sequence[str], states: Sequence[str]) -> None:
-        """Removes files and folders, unless a folder right in one of `states` is a live scratch.
+    def idle(self, states: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+        """While the block lasts, no folder right in one of `states` becomes a live scratch.
 
         Raises:
-            CarjaxError: it is.
+            CarjaxError: one is.
         """
 
     def scratch(self, folder: str) -> contextlib.AbstractContextManager[pathlib.Path]:
@@ -104,6 +107,11 @@ class LocalStore:
         path = self._root / folder
         return sorted(p.name for p in path.iterdir() if p.is_file()) if path.is_dir() else []
 
+    def entries(self, folder: str) -> list[str]:
+        """See `Store`."""
+        path = self._root / folder
+        return sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+
     def move(self, name: str, target: str) -> None:
         """See `Store`."""
         os.replace(self._root / name, self._root / target)
@@ -122,13 +130,13 @@ class LocalStore:
         os.replace(path, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
-    def remove_idle(self, names: Sequence[str], states: Sequence[str]) -> None:
+    @contextlib.contextmanager
+    def idle(self, states: Sequence[str]) -> Iterator[None]:
         """See `Store`."""
         with self._alone():
             for path in (p for state in states for p in (self._root / state).glob("*/")):
                 os.close(_lock(path))
-            for name in names:
-                self.remove(name)
+            yield
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -204,12 +212,24 @@ class RemoteStore:
     @remote.telling()
     def names(self, folder: str) -> list[str]:
         """See `Store`."""
+        return sorted(name for name, kind in self._listed(folder) if kind == "file")
+
+    @remote.telling()
+    def entries(self, folder: str) -> list[str]:
+        """See `Store`."""
+        return sorted(name for name, _ in self._listed(folder))
+
+    def _listed(self, folder: str) -> list[tuple[str, str]]:
+        """(name, 'file' or 'directory') of what is right in a folder."""
         self._files.invalidate_cache()
+        path = self._path(folder)
         try:
-            found = self._files.ls(self._path(folder), detail=True)
-        except FileNotFoundError:
+            found = self._files.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(posixpath.basename(f["name"]) for f in found if f["type"] == "file")
+        # Some list a folder's own marker in it, and of a file the file.
+        inside = [f for f in found if f["name"].strip("/") != path.strip("/")]
+        return [(posixpath.basename(f["name"].rstrip("/")), f["type"]) for f in inside]
 
     @remote.telling()
     def move(self, name: str, target: str) -> None:
@@ -222,11 +242,9 @@ class RemoteStore:
         with contextlib.suppress(FileNotFoundError):
             self._files.rm(self._path(name), recursive=True)
 
-    @remote.telling()
-    def remove_idle(self, names: Sequence[str], states: Sequence[str]) -> None:
+    def idle(self, states: Sequence[str]) -> contextlib.AbstractContextManager[None]:
         """See `Store`; no scratch lies in a bucket, so none is seen to be live."""
-        for name in names:
-            self.remove(name)
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def scratch(self, folder: str) -> Iterator[pathlib.Path]:
