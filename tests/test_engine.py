@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from carjax.channel import Channel
 from carjax.engine import join, manifest, output, rows, run, run_files, store
 from carjax.engine.batching import Buffers, batches
-from carjax.engine.feed import Decoded, End, Feed
+from carjax.engine.feed import Decoded, End, Feed, fingerprint_of
 from carjax.engine.manifest import Commit, Record
 from carjax.errors import CarjaxError
 from carjax.sources import expand
@@ -212,7 +212,8 @@ def test_what_could_not_be_written_is_not_said_to_be_done(tmp_path, monkeypatch)
     add("b")
     assert [record.source for record in out.commit().records] == ["b"]
     (commit,) = manifest.read_commits(place, "run", "run")
-    assert commit.parts == (("part-00000-000000.parquet", 2),)
+    ((part, count),) = commit.parts
+    assert (manifest.numbers(part, "part"), count) == ((0, 0), 2)
 
 
 def test_rows_that_do_not_arrive_are_told(tmp_path):
@@ -447,12 +448,13 @@ def test_what_waits_for_longer_than_a_checkpoint_is_written(tmp_path):
 
 def test_leftovers_are_removed_by_the_process_that_looks_after_them(tmp_path):
     place = store.LocalStore(tmp_path)
-    parts = [f"part-0000{i}-000000.parquet" for i in range(4)]
-    for name in parts:
+    parts = [f"part-0000{i}-000000{run}.parquet" for run in ("", "-0a1b2c3d") for i in range(4)]
+    others = ["part-00001-mine.parquet", "part-1.parquet", "part-x-1.parquet"]
+    for name in (*parts, *others):
         place.write(f"run/{name}", b"1")
     kept = Commit("commit", ((parts[1], 1),), ())
     output.remove_leftovers(place, "run", "run", [kept], output.Share(1, 2))
-    assert place.names("run") == parts[:3]
+    assert place.names("run") == sorted([*parts[:3], parts[4], parts[6], *others])
 
 
 SETTINGS = {"model": "1"}
@@ -470,6 +472,84 @@ def begun(out, *names, part_rows=None):
             parts.add(Record(name, "", 1, name), unit)
             parts.commit()
     return run
+
+
+class PlainEngine:
+    """A row for each file, the size of which is its frame; an empty one fails."""
+
+    def run(self, sources, scratch, finish, progress=lambda rows: None):
+        for i, source in enumerate(sources):
+            unit = rows.UnitRows(scratch / f"rows-{i}")
+            size = pathlib.Path(source.path).stat().st_size
+            if size:
+                unit.add(0, table(source.name, size))
+            failure = None if size else "the file is empty"
+            finish(End(i, unit.count, fingerprint_of(source), (), failure), unit)
+
+
+def scored(out, names, share=None, **target):
+    """Scores files of the folder of `out` as that process; returns the summary."""
+    sources, _ = expand.expand([str(out.parent / name) for name in names])
+    files = run_files.RunFiles(run_files.Target(str(out), share or output.Share(), **target))
+    return run.score_sources(sources, [], files, SETTINGS, SCHEMA, PlainEngine)
+
+
+def frames_in(out):
+    """Name → the frame in its one row, of a folder of parts."""
+    listed = [row for part in out.glob("part-*") for row in pq.read_table(part).to_pylist()]
+    found = {pathlib.Path(row["source"]).name: row["frame"] for row in listed}
+    assert len(found) == len(listed), "a row twice"
+    return found
+
+
+def test_a_source_that_was_bad_and_is_mended_is_in_the_output(tmp_path):
+    """Its first part was replaced: what is said of that one must not be said of the next."""
+    for size in (1, 0, 4):
+        (tmp_path / "a.jpg").write_bytes(b"1" * size)
+        assert scored(tmp_path / "x", ["a.jpg"], part_rows=5).rows == bool(size)
+    assert frames_in(tmp_path / "x") == {"a.jpg": 4}
+
+
+def test_what_one_process_replaced_does_not_hide_what_others_score_later(tmp_path):
+    names = [f"{name}.jpg" for name in "abcdefgh"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"1")
+    out, shares = tmp_path / "x", [output.Share(i, 2) for i in range(2)]
+    for share in shares:
+        scored(out, names[:4], share)
+    for name in names[:4]:
+        (tmp_path / name).write_bytes(b"22")
+    with pytest.raises(CarjaxError, match="with one process first"):
+        scored(out, names[:4], shares[0])
+    scored(out, names[:4])
+    for share in (*shares, *shares):  # the second time there is nothing left to do
+        done = scored(out, names, share).done
+    assert done == len(names)
+    assert frames_in(out) == dict.fromkeys(names[:4], 2) | dict.fromkeys(names[4:], 1)
+
+
+def test_a_folder_whose_names_have_no_word_of_their_run_is_gone_on_with(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"1")
+    out = tmp_path / "x"
+    scored(out, ["a.jpg"], part_rows=5)
+    (part,), (commit,) = out.glob("part-*"), (out / "_carjax").glob("commit-*")
+    earlier = "part-00000-000000.parquet"
+    part.rename(out / earlier)
+    text = commit.read_text().replace(part.name, earlier)
+    (out / "_carjax" / "commit-00000-000000.json").write_text(text)
+    commit.unlink()
+    assert scored(out, ["a.jpg", "b.jpg"], part_rows=5).skipped == 1
+    (tmp_path / "a.jpg").write_bytes(b"22")
+    assert scored(out, ["a.jpg", "b.jpg"], part_rows=5).skipped == 1
+    assert frames_in(out) == {"a.jpg": 2, "b.jpg": 1}
+
+
+def test_what_was_scored_and_is_not_in_the_output_is_told(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    monkeypatch.setattr(output.Output, "add", lambda *_: [])
+    with pytest.raises(CarjaxError, match="lacks 1 sources that were scored"):
+        scored(tmp_path / "x", ["a.jpg"])
 
 
 def ended(run):
@@ -503,9 +583,9 @@ def test_a_stop_while_the_run_s_folder_is_removed_is_made_good_by_the_next_run(
 
 def test_what_a_lost_part_held_counts_as_not_scored(tmp_path):
     run = begun(tmp_path / "o.parquet", "a", "b")
-    (tmp_path / "o.parquet.run" / "part-00000-000001.parquet").unlink()
+    next((tmp_path / "o.parquet.run").glob("part-00000-000001-*.parquet")).unlink()
     assert list(run.current(run.commits())) == ["a"]
-    # The next part gets its name; what the old commit says of that name must not come back.
+    # What the old commit says of it must not come back.
     with run.writing() as scratch:
         run.remove_leftovers(run.commits())
         parts = run.output(scratch, SCHEMA)

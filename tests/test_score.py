@@ -413,7 +413,7 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_rows_of_an_unbroken_one(
         assert extra or not out.exists()
         done = {path.name: path.read_bytes() for path in state.glob("commit-*.json")}
         # A part that was not committed, as if the kill had come a moment later.
-        stray = (out if extra else state) / "part-00000-000999.parquet"
+        stray = (out if extra else state) / "part-00000-000999-0a1b2c3d.parquet"
         shutil.copy(next(stray.parent.glob("part-*.parquet")), stray)
         server.release.set()
         again = subprocess.run(

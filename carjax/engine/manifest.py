@@ -14,12 +14,11 @@ from carjax.engine.store import Store
 from carjax.errors import CarjaxError
 
 FORMAT = 1
-# What a run calls its parts and commits: PROCESS-NUMBER, and a word of its own, which the earliest
-# ones lack.
+# What a run calls its parts and commits: PROCESS-NUMBER-RUN; the earliest ones lack the RUN.
 _NAME = re.compile(
-    r"(?P<kind>part|commit)-(?P<process>\d{5,})-(?P<number>\d{6,})(-[0-9a-f]{8})?\.(parquet|json)"
+    r"(?P<kind>part|commit)-(?P<process>\d{5,})-(?P<number>\d{6,})(-[0-9a-f]{8})?\.(?P<ending>\w+)"
 )
-_ENDINGS = {"part": ".parquet", "commit": ".json"}
+_ENDINGS = {"part": "parquet", "commit": "json"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +70,24 @@ class Commit:
     replaces: tuple[str, ...] = ()
 
 
-def numbers(name: str, kind: str) -> tuple[int, int] | None:
-    """Returns the process and the number in the name of a 'part' or 'commit'; None: it is none."""
+def numbers(name: str, kind: str | None = None) -> tuple[int, int] | None:
+    """Returns the process and the number in a file's name.
+
+    Args:
+        name: of any file.
+        kind: 'part' or 'commit'; None: either.
+
+    Returns:
+        None where it is no name of that kind.
+
+    Example:
+        >>> numbers("part-00001-000023-0a1b2c3d.parquet")
+        (1, 23)
+    """
     found = _NAME.fullmatch(name)
-    if found is None or found["kind"] != kind or not name.endswith(_ENDINGS[kind]):
+    if found is None or found["ending"] != _ENDINGS[found["kind"]]:
+        return None
+    if kind not in (None, found["kind"]):
         return None
     return int(found["process"]), int(found["number"])
 

@@ -1,14 +1,17 @@
 """Finished sources become parts: sorted Parquet files of bounded size, each commit all or nothing.
 
-A run's folder holds `part-PROCESS-NUMBER.parquet` and, in its state folder, `settings.json` and
-`commit-PROCESS-NUMBER.json`, written after the parts that it names. A part that no commit names was
-left by a run that was killed, and is removed by the next one; so is a commit whose parts are gone.
+A run's folder holds `part-PROCESS-NUMBER-RUN.parquet` and, in its state folder, `settings.json` and
+`commit-PROCESS-NUMBER-RUN.json`, written after the parts that it names. RUN is a word by which no
+name comes twice: what is said of a file that is gone is said of no other. A part that no commit
+names was left by a run that was killed, and is removed by the next one; so is a commit whose parts
+are gone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +46,8 @@ class Share:
 
     def owns(self, name: str) -> bool:
         """Whether it looks after a file that some process, perhaps of an earlier run, named."""
-        return int(name.split("-")[1]) % self.processes == self.process
+        numbers = manifest.numbers(name)
+        return numbers is not None and numbers[0] % self.processes == self.process
 
 
 class PartWriter:
@@ -156,7 +160,8 @@ class Output:
         self._schema = schema
         self._part_rows = fitting(part_rows, schema, _PART_BYTES)
         self._checkpoint_s = checkpoint_s
-        self._prefix = f"{share.process:05d}"
+        self._process = share.process
+        self._run = secrets.token_hex(4)
         self._parts = self._next(folder, "part")
         self._commits = self._next(state, "commit")
         self._batch = _Batch()
@@ -164,8 +169,9 @@ class Output:
         self._last = time.monotonic()
 
     def _next(self, folder: str, kind: str) -> int:
-        mine = [n for n in self._store.names(folder) if n.startswith(f"{kind}-{self._prefix}-")]
-        return 1 + max((int(n.split("-")[2].split(".")[0]) for n in mine), default=-1)
+        found = (manifest.numbers(name, kind) for name in self._store.names(folder))
+        mine = [numbers[1] for numbers in found if numbers and numbers[0] == self._process]
+        return 1 + max(mine, default=-1)
 
     def add(self, record: Record, rows: UnitRows | None) -> list[Commit]:
         """Takes a source that is done or failed; returns what was committed on that occasion."""
@@ -209,7 +215,7 @@ class Output:
     def _record(
         self, parts: list[tuple[str, int]], records: tuple[Record, ...], replaces: tuple = ()
     ) -> Commit:
-        name = f"commit-{self._prefix}-{self._commits:06d}"
+        name = f"commit-{self._process:05d}-{self._commits:06d}-{self._run}"
         commit = Commit(name, tuple(parts), records, replaces)
         manifest.write_commit(self._store, self._state, commit)
         self._commits += 1
@@ -235,7 +241,7 @@ class Output:
 
     def _close(self, writer: PartWriter) -> tuple[str, int]:
         writer.close()
-        name = f"part-{self._prefix}-{self._parts:06d}.parquet"
+        name = f"part-{self._process:05d}-{self._parts:06d}-{self._run}.parquet"
         self._store.put(writer.path, f"{self._folder}/{name}")
         self._parts += 1
         return name, writer.rows
@@ -246,7 +252,7 @@ def remove_leftovers(
 ) -> None:
     """Removes commits that do not count, and parts that none names that does.
 
-    Of the processes that this one looks after. Its next parts may get the names of lost ones.
+    Of the processes that this one looks after; files of other names are left alone.
     """
     counting = {f"{commit.name}.json" for commit in commits}
     for file in manifest.commit_files(store, state):
@@ -254,5 +260,5 @@ def remove_leftovers(
             store.remove(f"{state}/{file}")
     named = {name for commit in commits for name, _ in commit.parts}
     for file in store.names(folder):
-        if file.startswith("part-") and file not in named and share.owns(file):
+        if manifest.is_part(file) and file not in named and share.owns(file):
             store.remove(f"{folder}/{file}")

@@ -106,7 +106,9 @@ def score_sources(
             run.write_errors(known, names)
             if todo:
                 _score(made or engine(), todo, scratch, output, progress)
-            done = {n: r for n, r in run.current(run.commits()).items() if not r.failed}
+            counting = run.current(run.commits())
+            _check_kept([s.name for s in todo], counting, run.target.out)
+            done = {n: r for n, r in counting.items() if not r.failed}
             told = run.write_errors(known, names)
             if not run.rolling:
                 run.end(settings, schema, scratch)
@@ -121,6 +123,16 @@ def _check_wanted(done: Mapping[str, Record], names: Sequence[str], out: str) ->
         raise CarjaxError(
             f"{out}: holds {len(others)} sources that were not named this time, such as "
             f"{others[0]}: name them too, give another --out, or --overwrite"
+        )
+
+
+def _check_kept(names: Sequence[str], counting: Mapping[str, Record], out: str) -> None:
+    """Whatever was scored is in the output, or is told."""
+    lost = sorted(set(names) - counting.keys())
+    if lost:
+        raise CarjaxError(
+            f"{out}: lacks {len(lost)} sources that were scored, such as {lost[0]}: something else "
+            "writes there or removes files: run the same command again"
         )
 
 
