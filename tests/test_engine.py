@@ -299,11 +299,17 @@ def test_a_commit_without_parts_can_be_replaced(tmp_path):
     assert manifest.current(commits, one_writer=False) == {"a.tar": good}
 
 
-def test_shares_are_disjoint_and_whole():
-    items = list(range(11))
-    shares = [output.Share(i, 3).of(items) for i in range(3)]
-    assert sorted(item for share in shares for item in share) == items
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_shares_are_disjoint_and_whole_and_go_by_the_name_alone():
+    sources = [expand.source(f"{i}.jpg") for i in range(300)]
+    shares = [output.Share(i, 3).of(sources) for i in range(3)]
+    assert sorted(s.name for share in shares for s in share) == sorted(s.name for s in sources)
+    assert all(70 < len(share) < 130 for share in shares)
+    for share, i in zip(shares, range(3), strict=True):
+        assert output.Share(i, 3).of(sources[1:]) == [s for s in share if s is not sources[0]]
+    # Machines of any kind agree, today and later.
+    assert [s.name for s in output.Share(0, 3).of(sources[:8])] == [
+        f"{i}.jpg" for i in (0, 2, 5, 7)
+    ]
 
 
 def test_one_run_at_a_time_writes_an_output(tmp_path):
@@ -487,11 +493,11 @@ class PlainEngine:
             finish(End(i, unit.count, fingerprint_of(source), (), failure), unit)
 
 
-def scored(out, names, share=None, **target):
+def scored(out, names, share=None, engine=PlainEngine, **target):
     """Scores files of the folder of `out` as that process; returns the summary."""
     sources, _ = expand.expand([str(out.parent / name) for name in names])
     files = run_files.RunFiles(run_files.Target(str(out), share or output.Share(), **target))
-    return run.score_sources(sources, [], files, SETTINGS, SCHEMA, PlainEngine)
+    return run.score_sources(sources, [], files, SETTINGS, SCHEMA, engine)
 
 
 def frames_in(out):
@@ -526,6 +532,23 @@ def test_what_one_process_replaced_does_not_hide_what_others_score_later(tmp_pat
         done = scored(out, names, share).done
     assert done == len(names)
     assert frames_in(out) == dict.fromkeys(names[:4], 2) | dict.fromkeys(names[4:], 1)
+
+
+def test_a_file_that_arrives_while_processes_score_ruins_nothing(tmp_path):
+    names = [f"{name}.jpg" for name in "bcdefgh"]
+    for name in ("a.jpg", *names):
+        (tmp_path / name).write_bytes(b"1")
+    out = tmp_path / "x"
+
+    class Slow(PlainEngine):
+        def run(self, *words):
+            scored(out, ["a.jpg", *names], output.Share(1, 2))
+            super().run(*words)
+
+    scored(out, names, output.Share(0, 2), Slow)
+    summary = scored(out, ["a.jpg", *names], output.Share(0, 2))
+    assert summary.done == 8
+    assert frames_in(out) == dict.fromkeys(["a.jpg", *names], 1)
 
 
 def test_a_folder_whose_names_have_no_word_of_their_run_is_gone_on_with(tmp_path):

@@ -10,12 +10,13 @@ are gone.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pathlib
 import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carjax import feature_columns
 from carjax.engine import manifest
@@ -26,6 +27,8 @@ from carjax.errors import CarjaxError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from carjax.sources.base import Source
 
 # Rows of a column lie together for this many rows: large enough to compress, small to hold.
 _GROUP_ROWS = 2048
@@ -40,9 +43,17 @@ class Share:
     process: int = 0
     processes: int = 1
 
-    def of(self, items: list[Any]) -> list[Any]:
-        """Its share of a list: the same for every process that has the same list."""
-        return items[self.process :: self.processes]
+    def of(self, sources: Sequence[Source]) -> list[Source]:
+        """Its share of the sources, by their names alone.
+
+        So that processes which see other files, as some arrived in between, have no source twice.
+        Of few sources one process may get more than another.
+        """
+        return [source for source in sources if self._takes(source.name)]
+
+    def _takes(self, name: str) -> bool:
+        digest = hashlib.sha256(name.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % self.processes == self.process
 
     def owns(self, name: str) -> bool:
         """Whether it looks after a file that some process, perhaps of an earlier run, named."""

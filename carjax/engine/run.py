@@ -90,7 +90,7 @@ def score_sources(
             run.clear()
         names = [source.name for source in sources]
         known = [(problem.source, problem.reason) for problem in problems]
-        mine: list[Source] = run.target.share.of(list(sources))
+        mine = run.target.share.of(sources)
         with run.writing() as scratch:
             run.check_settings(settings)
             commits = run.commits()
