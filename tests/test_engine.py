@@ -362,6 +362,12 @@ def test_a_folder_of_others_is_refused_whatever_lies_in_it(tmp_path, part_rows, 
             run_files.RunFiles(target)
 
 
+def test_several_processes_do_not_overwrite_each_other(tmp_path):
+    target = run_files.Target(str(tmp_path / "x"), output.Share(0, 2), overwrite=True)
+    with pytest.raises(CarjaxError, match="several processes cannot overwrite"):
+        run_files.RunFiles(target)
+
+
 def test_sources_do_not_lie_in_the_output(tmp_path):
     (tmp_path / "photos" / "2024").mkdir(parents=True)
     (tmp_path / "elsewhere.jpg").write_bytes(b"1")

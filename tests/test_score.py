@@ -598,6 +598,8 @@ def test_a_damaged_manifest_is_one_line(mixed, weights, tmp_path, capsys, manife
         (["a.mp4", "--out=x.parquet", "--decoder=no.such:x"], 2, "cannot import no.such"),
         (["a.mp4", "--out=x.parquet", "--processes=2"], 2, "--process_id"),
         (["a.mp4", "--out=x.parquet", "--processes=2", "--process_id=2"], 2, "0 to 1"),
+        (["a.mp4", "--out=x", "--processes=2", "--process_id=0", "--overwrite"], 2, "one process"),
+        (["a.mp4", "--out=x.parquet", "--distributed", "--overwrite"], 2, "one process"),
         (["a.mp4", "--out=x.parquet", "--part_rows=0"], 2, "part_rows"),
         (["none.mp4", "--out=x.parquet"], 1, "none.mp4: no such file"),
         (["*.nothing", "--out=x.parquet"], 1, "no video or image"),

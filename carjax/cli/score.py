@@ -114,6 +114,11 @@ def check_processes(values: flags.FlagValues) -> None:
         raise UsageError("--processes and --process_id go together")
     if processes is not None and process >= processes:
         raise UsageError(f"--process_id is {process}; of {processes} it is 0 to {processes - 1}")
+    if values.overwrite and (values.distributed or (processes or 1) > 1):
+        raise UsageError(
+            "--overwrite is for one process: of several, one would remove what others write: "
+            "remove the folder first"
+        )
     if values.engine == "ray" and (values.distributed or processes is not None):
         raise UsageError("--engine=ray is one process and spreads the work itself")
 

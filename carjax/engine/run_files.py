@@ -92,7 +92,7 @@ class RunFiles:
                 self._check()
 
     def _check_removable(self) -> None:
-        if self.target.share.processes > 1 and self.store.is_folder(self.name):
+        if self.target.share.processes > 1:
             raise CarjaxError(
                 f"{self.target.out}: several processes cannot overwrite one folder: remove it first"
             )
