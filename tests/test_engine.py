@@ -19,7 +19,7 @@ from carjax.engine import join, manifest, output, rows, run, run_files, store
 from carjax.engine.batching import Buffers, batches
 from carjax.engine.feed import Decoded, End, Feed, fingerprint_of
 from carjax.engine.manifest import Commit, Record
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 from carjax.sources import expand
 from carjax.sources.base import Problem, Sample
 
@@ -426,6 +426,22 @@ def test_a_bucket_holds_what_a_folder_holds(tmp_path):
         place.remove(name)
         assert not place.is_folder(name)
         place.remove(name)
+
+
+@pytest.mark.parametrize(
+    ("out", "example"),
+    [
+        ("gs://my-bucket", "gs://my-bucket/scores.parquet"),
+        ("s3://my-bucket/", "s3://my-bucket/scores.parquet"),
+        ("memory://x.parquet", "memory://x.parquet/scores.parquet"),
+        ("gs://", "gs://bucket/scores.parquet"),
+    ],
+)
+def test_a_bucket_without_a_file_s_name_is_refused(tmp_path, monkeypatch, out, example):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"name a file in the bucket, such as {example}$"):
+        run_files.RunFiles(run_files.Target(out))
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_too_many_wait_the_most_of_one_size_go_first():

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, Protocol
 
 from carjax import files
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, UsageError
 from carjax.files import is_remote
 from carjax.sources import remote
 
@@ -257,11 +257,16 @@ def open_store(out: str) -> tuple[Store, str]:
     """Returns the store of the folder that holds a path or URL, and the name in it.
 
     Raises:
+        UsageError: a URL that names no file, only a bucket.
         CarjaxError: a URL, without the packages for it.
     """
     if is_remote(out):
-        parent, _, name = out.rstrip("/").rpartition("/")
-        return RemoteStore(parent), name
+        scheme, _, inside = out.rstrip("/").partition("://")
+        bucket, _, name = inside.rpartition("/")
+        if not bucket:
+            example = f"{scheme.rstrip(':')}://{inside.strip('/') or 'bucket'}/scores.parquet"
+            raise UsageError(f"--out={out}: name a file in the bucket, such as {example}")
+        return RemoteStore(f"{scheme}://{bucket}"), name
     path = pathlib.Path(out)
     return LocalStore(path.parent), path.name
 
