@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +22,9 @@ from carjax import model as models
 from carjax import parquet, scan, scoring, video
 from carjax.backbones import pretrained
 from carjax.cli import main as command
-from carjax.engine import run_files
-from carjax.sources import stills
+from carjax.engine import local, run_files
+from carjax.engine import run as runs
+from carjax.sources import expand, stills
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "prius_walkaround.mp4"
@@ -435,6 +437,34 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_rows_of_an_unbroken_one(
     assert stuck | {"source": "photos/4.jpg"} == found["photos/4.jpg", 0]
     assert found == rows(whole)
     assert errors(out) == errors(whole)
+
+
+def test_a_source_that_does_not_answer_holds_up_no_interrupt(mixed, tiny_model, tmp_path):
+    def interrupt(rows, done, failed):
+        if rows and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+
+    photos, options = mixed / "photos", local.Options(batch=1, threads=2)
+    run = run_files.RunFiles(run_files.Target(str(tmp_path / "x"), checkpoint_s=1000))
+    with files.Server({"/stuck.jpg": files.picture(4)}, hold="/stuck.jpg") as server:
+        sources, _ = expand.expand([f"{photos}/*.jpg", f"{server.url}/stuck.jpg"])
+        late = threading.Timer(60, server.release.set)
+        late.start()
+        with pytest.raises(KeyboardInterrupt):
+            runs.score_sources(
+                sources,
+                [],
+                run,
+                {},
+                parquet.arrow_schema(tiny_model.spec.schema),
+                lambda: local.LocalEngine(tiny_model, options),
+                interrupt,
+            )
+        assert not server.release.is_set()
+        late.cancel()
+    kept = run.current(run.commits())  # what was finished is committed
+    assert kept
+    assert all(name.startswith(str(photos)) for name in kept)
 
 
 def test_a_join_that_was_killed_is_ended(mixed, weights, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 from carjax import video
@@ -15,6 +16,8 @@ from carjax.sources.base import Problem, Sample, Source
 
 # After so long without a frame, what waits for others of its size is scored.
 _IDLE_S = 2.0
+# A thread that waits for a server cannot be stopped; it ends with the process.
+_CLOSING_S = 2.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,10 +91,11 @@ class Feed(Closing):
         return self._channel.items(_IDLE_S)
 
     def close(self) -> None:
-        """Stops the threads, and waits for them."""
+        """Stops the threads, and waits for them, but not for a source that does not answer."""
         self._channel.shut()
+        latest = time.monotonic() + _CLOSING_S
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, latest - time.monotonic()))
 
     def _work(self) -> None:
         failure: BaseException | None = None

@@ -126,13 +126,13 @@ class LocalEngine:
             threads=threads(self._options),
             depth=_DECODED_BATCHES * size,
         )
-        with writer, feed:
-            stream = batches(feed, size, buffers, most_waiting=_GROUPED_BATCHES * size)
-            with prefetch(stream, depth=2) as items:
-                for scored in self._scored(items):
-                    writer.put(scored)
-                    if not isinstance(scored, End):
-                        progress(len(scored[1].frames))
+        stream = batches(feed, size, buffers, most_waiting=_GROUPED_BATCHES * size)
+        # The feed is left first: the threads behind it end once it gives them no more.
+        with writer, prefetch(stream, depth=2) as items, feed:
+            for scored in self._scored(items):
+                writer.put(scored)
+                if not isinstance(scored, End):
+                    progress(len(scored[1].frames))
 
     def _scored(self, items: Iterator[Batch | End]) -> Iterator[End | tuple[Any, Batch]]:
         """Sends batches to the devices, and yields what comes back."""
