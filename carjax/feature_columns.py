@@ -110,8 +110,12 @@ def matrix(rows: pa.Table, name: str, width: int) -> np.ndarray:
     Raises:
         CarjaxError: a row has no list, or one of another length.
     """
+    import pyarrow as pa
+
     lists = rows.column(name).combine_chunks()
-    if lists.null_count or not (lists.value_lengths().to_numpy() == width).all():
+    kind = lists.type
+    of_lists = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not of_lists or lists.null_count or not (lists.value_lengths().to_numpy() == width).all():
         raise CarjaxError(f"its column {name} does not hold {width} numbers in every row")
     return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), width)
 

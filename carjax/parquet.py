@@ -384,12 +384,15 @@ def errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _read_part(file: Any, features: bool, sources: Collection[str] | None) -> pa.Table:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     left_out, names = feature_columns.NAMES.values(), file.schema_arrow.names
     kept = names if features else [name for name in names if name not in left_out]
     rows = file.read() if kept == names else file.read(columns=kept)
-    return rows if sources is None else rows.filter(pc.field("source").isin(list(sources)))
+    if sources is None:
+        return rows
+    return rows.filter(pc.field("source").isin(pa.array(list(sources), pa.string())))
 
 
 def _describe(attribute: Attribute) -> dict[str, object]:

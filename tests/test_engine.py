@@ -694,6 +694,22 @@ def test_what_another_run_ended_with_while_this_one_waited_is_compared(tmp_path)
         run.score_sources([], [], early, {"model": "2"}, SCHEMA, lambda: None)
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "3", '{"parts": 1}', "{"])
+def test_a_damaged_state_is_one_line(tmp_path, content):
+    begun(tmp_path / "x", "a", part_rows=5)
+    state = tmp_path / "x" / "_carjax"
+    (commit,) = state.glob("commit-*")
+    files = run_files.RunFiles(run_files.Target(str(tmp_path / "x")))
+    whole = commit.read_text()
+    commit.write_text(content)
+    with pytest.raises(CarjaxError, match=rf"{commit.name}: is damaged: remove it"):
+        files.commits()
+    commit.write_text(whole)
+    (state / "settings.json").write_text(content)
+    with pytest.raises(CarjaxError, match=r"settings\.json is damaged|with another"):
+        files.check_settings(SETTINGS)
+
+
 def test_a_commit_that_goes_while_it_is_read_does_not_count(tmp_path):
     class Losing(store.LocalStore):
         def names(self, folder):

@@ -186,6 +186,22 @@ def test_one_source_may_be_named_by_its_name_or_its_path(tmp_path):
     assert (odd / "x.parquet").is_file()
 
 
+def test_of_no_source_there_are_no_rows(tmp_path):
+    parquet.write(make_table(), "a.mp4", tmp_path / "x.parquet")
+    table, names = parquet.read(tmp_path / "x.parquet", sources=[])
+    assert (len(table), names) == (0, [])
+
+
+@pytest.mark.parametrize("values", [[1.0] * 7, ["a"] * 7])
+def test_a_column_that_holds_no_lists_is_one_line(tmp_path, values):
+    parquet.write(make_table(), "a.mp4", tmp_path / "x.parquet")
+    rows = pq.read_table(tmp_path / "x.parquet")
+    other = rows.set_column(rows.column_names.index("doors_probs"), "doors_probs", [values])
+    pq.write_table(other, tmp_path / "x.parquet")
+    with pytest.raises(CarjaxError, match="its column doors_probs does not hold"):
+        parquet.read(tmp_path / "x.parquet")
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.parquet"
     parquet.write(make_table(), "old.mp4", path)

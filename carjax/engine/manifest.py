@@ -14,6 +14,8 @@ from carjax.engine.store import Store
 from carjax.errors import CarjaxError
 
 FORMAT = 1
+# What reading a file of JSON meets that was cut or changed.
+DAMAGED = (ValueError, KeyError, TypeError)
 # What a run calls its parts and commits: PROCESS-NUMBER-RUN; the earliest ones lack the RUN.
 _NAME = re.compile(
     r"(?P<kind>part|commit)-(?P<process>\d{5,})-(?P<number>\d{6,})(-[0-9a-f]{8})?\.(?P<ending>\w+)"
@@ -127,22 +129,30 @@ def read_commits(store: Store, state: str, folder: str) -> list[Commit]:
         store: where they lie.
         state: folder of the commits.
         folder: of the parts.
+
+    Raises:
+        CarjaxError: one cannot be read.
     """
     found = []
     for file in commit_files(store, state):
         try:
             with store.open(f"{state}/{file}") as opened:
                 content = json.loads(opened.read())
+            found.append(
+                Commit(
+                    name=file.removesuffix(".json"),
+                    parts=tuple((name, rows) for name, rows in content["parts"]),
+                    records=tuple(Record.from_json(row) for row in content["records"]),
+                    replaces=tuple(content["replaces"]),
+                )
+            )
         except FileNotFoundError:  # it did not count, and its process removed it just now
             continue
-        found.append(
-            Commit(
-                name=file.removesuffix(".json"),
-                parts=tuple((name, rows) for name, rows in content["parts"]),
-                records=tuple(Record.from_json(row) for row in content["records"]),
-                replaces=tuple(content["replaces"]),
-            )
-        )
+        except DAMAGED:
+            raise CarjaxError(
+                f"{state}/{file}: is damaged: remove it, and the sources that it named are scored "
+                "again"
+            ) from None
     # Listed after the commits were read: parts are written before them.
     there = set(store.names(folder)) if found else set()
     found = [c for c in found if there.issuperset(name for name, _ in c.parts)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from carjax import errors
 from carjax.engine import manifest
 from carjax.engine.join import rows_of
-from carjax.engine.manifest import Commit, Record, is_commit, is_part
+from carjax.engine.manifest import DAMAGED, Commit, Record, is_commit, is_part
 from carjax.engine.output import Output, PartWriter, Share, remove_leftovers
 from carjax.engine.store import open_store
 from carjax.errors import CarjaxError, UsageError
@@ -35,8 +35,6 @@ CHECKPOINT_S = 60.0
 _OTHERS = re.compile(
     r"settings\.json|joined\.(parquet|jsonl)|scratch-\d{5,}|(?P<hidden>\..+\.[0-9a-f]{16}\.part)"
 )
-# What reading a file of JSON meets that was cut or changed.
-_DAMAGED = (ValueError, KeyError, TypeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,12 +174,12 @@ class RunFiles:
         if size is None:
             return
         if self.store.size(self.manifest_name) is not None:
-            with self.store.open(self.manifest_name) as file, contextlib.suppress(*_DAMAGED):
+            with self.store.open(self.manifest_name) as file, contextlib.suppress(*DAMAGED):
                 described, *records = map(json.loads, file.read().splitlines())
                 if described["size"] == size:
                     known = tuple(Record.from_json(record) for record in records)
+                    self._base_settings = dict(described["settings"])
                     self.base = Commit("", ((self.name, described["rows"]),), known)
-                    self._base_settings = described["settings"]
                     return
         raise CarjaxError(
             f"{self.target.out}: exists, and no manifest tells what it holds: give another --out, "
@@ -230,13 +228,21 @@ class RunFiles:
         """Compares what the rows depend on with what earlier runs wrote.
 
         Raises:
-            CarjaxError: they differ.
+            CarjaxError: they differ, or cannot be read.
         """
         if self._base_settings is not None:
             manifest.compare_settings(self._base_settings, settings, self.target.out)
         if self.store.size(self._settings) is not None:
             with self.store.open(self._settings) as file:
-                manifest.compare_settings(json.loads(file.read()), settings, self.target.out)
+                written = file.read()
+            try:
+                begun = dict(json.loads(written))
+            except DAMAGED:
+                raise CarjaxError(
+                    f"{self.target.out}: {self._settings} is damaged, and tells no more what it "
+                    "was begun with: give another --out, or --overwrite"
+                ) from None
+            manifest.compare_settings(begun, settings, self.target.out)
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
         """Writes what the rows depend on, or compares it with what is written.
