@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+import sys
 import threading
 import weakref
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carjax.channel import Channel
-from carjax.engine import join, manifest, output, rows, run, run_files, store
+from carjax.engine import join, manifest, on_ray, output, rows, run, run_files, store
 from carjax.engine.batching import Buffers, batches
 from carjax.engine.feed import Decoded, End, Feed, fingerprint_of
 from carjax.engine.manifest import Commit, Record
@@ -595,6 +596,30 @@ def test_what_was_scored_and_is_not_in_the_output_is_told(tmp_path, monkeypatch)
     monkeypatch.setattr(output.Output, "add", lambda *_: [])
     with pytest.raises(CarjaxError, match="lacks 1 sources that were scored"):
         scored(tmp_path / "x", ["a.jpg"])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_engine_that_cannot_be_made_is_no_fault_of_the_output(tmp_path, overwrite):
+    def engine():
+        raise ConnectionError("no cluster")
+
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    with pytest.raises(CarjaxError, match=r"^scoring cannot begin: no cluster$"):
+        scored(tmp_path / "x", ["a.jpg"], engine=engine, overwrite=overwrite)
+
+
+def test_a_ray_cluster_that_is_not_there_is_one_line(monkeypatch):
+    class Ray:
+        is_initialized = staticmethod(lambda: False)
+
+        @staticmethod
+        def init(**_):
+            raise ConnectionError("Could not connect\nto GCS")
+
+    monkeypatch.setitem(sys.modules, "ray", Ray)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(CarjaxError, match=r"no cluster at RAY_ADDRESS=10\.0\.0\.1:6379: Could not"):
+        on_ray.RayEngine(None, None)
 
 
 def ended(run):

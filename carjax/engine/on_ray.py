@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from carjax.engine.feed import End
 from carjax.engine.rows import UnitRows
-from carjax.errors import needing
+from carjax.errors import CarjaxError, first_line, needing
 from carjax.sources import expand
 from carjax.sources.base import Problem, Source
 from carjax.sources.local import LocalFile
@@ -47,6 +47,9 @@ class RayEngine:
     """Scores sources on a Ray cluster: the one at `RAY_ADDRESS`, or this machine.
 
     Every worker must reach the sources by the names given.
+
+    Raises:
+        CarjaxError: Ray is not installed, or there is no cluster.
     """
 
     def __init__(self, model: Model, options: Options) -> None:
@@ -55,7 +58,14 @@ class RayEngine:
         self._options = options
         if not ray.is_initialized():
             before = signal.getsignal(signal.SIGTERM)
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            except OSError as error:
+                address = os.environ.get("RAY_ADDRESS")
+                there = f"at RAY_ADDRESS={address}" if address else "on this machine"
+                raise CarjaxError(
+                    f"--engine=ray: no cluster {there}: {first_line(error)}"
+                ) from error
             # Ray's own would end the process with a dump of its stacks.
             main = threading.current_thread() is threading.main_thread()
             if main and before is not None:

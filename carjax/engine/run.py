@@ -17,7 +17,7 @@ from carjax.engine.manifest import Commit, Record
 from carjax.engine.output import Output
 from carjax.engine.rows import UnitRows
 from carjax.engine.run_files import RunFiles
-from carjax.errors import CarjaxError
+from carjax.errors import CarjaxError, one_line
 from carjax.sources.base import Problem, Source
 
 if TYPE_CHECKING:
@@ -80,13 +80,14 @@ def score_sources(
         What the output holds now.
 
     Raises:
-        CarjaxError: the output cannot be written, or was begun with other settings or sources.
+        CarjaxError: the engine cannot be made, or the output cannot be written or was begun with
+            other settings or sources.
     """
     with errors.writing(run.target.out):
         made: Engine | None = None
         if run.target.overwrite:
             # Before anything is removed, so that an engine that cannot be made costs nothing.
-            made = engine()
+            made = _made(engine)
             run.clear()
         names = [source.name for source in sources]
         known = [(problem.source, problem.reason) for problem in problems]
@@ -105,7 +106,7 @@ def score_sources(
             todo = [s for s in mine if s.name not in done or s.name in stale]
             run.write_errors(known, names)
             if todo:
-                _score(made or engine(), todo, scratch, output, progress)
+                _score(made or _made(engine), todo, scratch, output, progress)
             counting = run.current(run.commits())
             _check_kept([s.name for s in todo], counting, run.target.out)
             done = {n: r for n, r in counting.items() if not r.failed}
@@ -114,6 +115,14 @@ def score_sources(
                 run.end(settings, schema, scratch)
         rows = sum(record.rows for record in done.values())
         return Summary(rows, len(done), len(mine) - len(todo), told)
+
+
+def _made(engine: Callable[[], Engine]) -> Engine:
+    """Makes the engine; that it cannot be made is no fault of the output."""
+    try:
+        return engine()
+    except OSError as error:
+        raise CarjaxError(f"scoring cannot begin: {one_line(error)}") from error
 
 
 def _check_wanted(done: Mapping[str, Record], names: Sequence[str], out: str) -> None:
