@@ -4,6 +4,7 @@ import collections
 import gc
 import shutil
 import subprocess
+import time
 import weakref
 from fractions import Fraction
 
@@ -376,7 +377,18 @@ def test_a_reader_that_is_dropped_is_closed(tmp_path):
     reader.grab({3})
     dropped, pool = weakref.ref(reader), reader._pool
     del reader
-    gc.collect()
+    latest = time.monotonic() + 20
+    while dropped() is not None and time.monotonic() < latest:
+        gc.collect()
+        time.sleep(0.01)  # a thread of the pool may be about to let it go
     assert dropped() is None
     with pytest.raises(RuntimeError, match="shutdown"):
         pool.submit(print)
+
+
+def test_a_reader_whose_own_thread_lets_it_go_last_is_closed(tmp_path):
+    reader = video.Reader(write(tmp_path / "a.mp4", options={"g": "12"}))
+    assert len(list(reader.sample(1))) == 3
+    assert any(not files.empty() for files in reader._idle.values())
+    reader._pool.submit(reader.close).result(20)
+    assert all(files.empty() for files in reader._idle.values())

@@ -275,7 +275,8 @@ class Reader(Closing):
 def _shut(
     pool: concurrent.futures.ThreadPoolExecutor, idle: dict[int, queue.SimpleQueue[_Stretches]]
 ) -> None:
-    pool.shutdown(cancel_futures=True)
+    # The last reference may go in one of the pool's own threads, which cannot wait for itself.
+    pool.shutdown(wait=threading.current_thread() not in pool._threads, cancel_futures=True)
     for stretches in idle.values():
         while not stretches.empty():
             stretches.get().close()
