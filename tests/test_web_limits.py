@@ -222,9 +222,12 @@ def test_twenty_jobs_at_once_are_taken_or_told_that_it_is_busy(server):
 
 def test_after_all_that_it_is_small_and_connected_to_nothing(server):
     assert resident(server.process.pid) < 250_000_000
-    # The helpers, which met the bomb; the other child holds the model.
-    helpers = sorted(resident(pid) for pid in server.processes()[1:])[:-1]
-    assert max(helpers) < BOMB_BYTES
+    # The helpers, which met the bomb; another child, which may have ended, holds the model.
+    allowed = "3000000000"  # bytes that a helper may use
+    children = server.processes()[1:]
+    helpers = [p for p in children if allowed in pathlib.Path(f"/proc/{p}/cmdline").read_text()]
+    assert len(helpers) == 2
+    assert max(map(resident, helpers)) < BOMB_BYTES
     assert server.connections == []
 
 
