@@ -622,6 +622,21 @@ def test_a_ray_cluster_that_is_not_there_is_one_line(monkeypatch):
         on_ray.RayEngine(None, None)
 
 
+def test_the_progress_of_a_run_that_goes_on_begins_at_what_is_done(tmp_path):
+    told = []
+    for names in (["a.jpg", "b.jpg"], ["a.jpg", "b.jpg", "c.jpg"]):
+        (tmp_path / names[-1]).write_bytes(b"1")
+        (tmp_path / "a.jpg").touch()
+        told.clear()
+        sources, _ = expand.expand([str(tmp_path / name) for name in names])
+        files = run_files.RunFiles(run_files.Target(str(tmp_path / "x"), part_rows=5))
+        run.score_sources(
+            sources, [], files, SETTINGS, SCHEMA, PlainEngine, lambda *words: told.append(words)
+        )
+    # The empty one is tried again.
+    assert told == [(0, 1, 0), (0, 1, 1), (0, 2, 1)]
+
+
 def ended(run):
     with run.writing() as scratch:
         run.end(SETTINGS, SCHEMA, scratch)

@@ -654,12 +654,13 @@ def test_where_nothing_can_be_scored_the_status_is_1_and_the_errors_are_written(
     assert [p.name for p in tmp_path.iterdir()] == ["x.parquet.errors.csv"]
 
 
-def test_lists_name_sources(mixed, weights, tmp_path):
+def test_lists_name_sources(mixed, weights, tmp_path, capsys):
     listed = tmp_path / "list.txt"
     listed.write_text(f"# two\n{mixed / 'a.mp4'}\n\n{mixed}/photos/[01].jpg\n{mixed / 'a.mp4'}\n")
     out = tmp_path / "x.parquet"
     assert score(f"@{listed}", f"--out={out}", *weights) == 0
     assert len(rows(out)) == 9
+    assert capsys.readouterr().err == ""  # no terminal, no bar
 
 
 def test_a_picture_keeps_its_shape_on_one_of_three_canvases():

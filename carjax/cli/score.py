@@ -168,7 +168,7 @@ def score(
         return local.LocalEngine(model, options)
 
     mine = len(run.target.share.of(sources))
-    with progress.bars() as bar:
+    with progress.bars(quiet=not sys.stderr.isatty()) as bar:
 
         def on_progress(rows: int, done: int, failed: int) -> None:
             bar("scoring", done + failed, mine, f"sources, {rows:,} frames, {failed} failed")

@@ -74,7 +74,8 @@ def score_sources(
         settings: JSON-like facts that rows depend on: the model, the sampling, the columns.
         schema: the columns of the rows.
         engine: makes what scores them; not called where nothing is left to do.
-        progress: called with rows, sources done and sources failed, of this run and process.
+        progress: called with the rows of this run and process, its sources that are done, those
+            of earlier runs among them, and those that failed.
 
     Returns:
         What the output holds now.
@@ -105,8 +106,9 @@ def score_sources(
                 _rewrite(run, output, commits, done, stale)
             todo = [s for s in mine if s.name not in done or s.name in stale]
             run.write_errors(known, names)
+            skipped = len(mine) - len(todo)
             if todo:
-                _score(made or _made(engine), todo, scratch, output, progress)
+                _score(made or _made(engine), todo, skipped, scratch, output, progress)
             counting = run.current(run.commits())
             _check_kept([s.name for s in todo], counting, run.target.out)
             done = {n: r for n, r in counting.items() if not r.failed}
@@ -114,7 +116,7 @@ def score_sources(
             if not run.rolling:
                 run.end(settings, schema, scratch)
         rows = sum(record.rows for record in done.values())
-        return Summary(rows, len(done), len(mine) - len(todo), told)
+        return Summary(rows, len(done), skipped, told)
 
 
 def _made(engine: Callable[[], Engine]) -> Engine:
@@ -185,12 +187,13 @@ def _rewrite(
 def _score(
     engine: Engine,
     todo: Sequence[Source],
+    skipped: int,
     scratch: pathlib.Path,
     output: Output,
     progress: Callable[[int, int, int], None],
 ) -> None:
     """Runs the engine; what is finished when it is stopped is committed."""
-    rows = done = failed = 0
+    rows, done, failed = 0, skipped, 0
 
     def finish(end: End, unit: UnitRows) -> None:
         nonlocal done, failed
@@ -212,7 +215,7 @@ def _score(
         rows += count
         progress(rows, done, failed)
 
-    progress(0, 0, 0)
+    progress(rows, done, failed)
     try:
         engine.run(todo, scratch, finish, scored)
     except BaseException:
