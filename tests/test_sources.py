@@ -64,6 +64,17 @@ def test_folders_patterns_and_files(tree):
     assert names("*.avi", "none.mp4") == (["none.mp4"], ["*.avi"])
 
 
+def test_a_folder_s_shards_are_found_however_they_are_packed(tree, memory):
+    kinds = ("tar", "tgz", "tar.gz", "tar.bz2", "TAR.XZ")
+    shards = sorted(f"shards/{i}.{kind}" for i, kind in enumerate(kinds))
+    pathlib.Path("shards").mkdir()
+    for name in (*shards, "shards/labels.csv.gz"):
+        pathlib.Path(name).write_bytes(b"x")
+        memory.pipe_file(f"/{name}", b"x")
+    assert names("shards") == (shards, [])
+    assert names("memory://shards") == ([f"memory:///{name}" for name in shards], [])
+
+
 def test_a_folder_that_cannot_be_listed_is_told_and_the_rest_counts(tree, monkeypatch):
     scandir = os.scandir
 

@@ -30,8 +30,8 @@ VIDEOS = frozenset(
     }
     | {".flv", ".3gp", ".ogv"}
 )
-TARS = frozenset({".tar", ".tgz"})
-KNOWN = IMAGES | VIDEOS | TARS
+TARS = frozenset({".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz"})
+KNOWN = tuple(IMAGES | VIDEOS | TARS)
 
 
 def expand(words: list[str]) -> tuple[list[Source], list[Problem]]:
@@ -132,8 +132,7 @@ def _walk(folder: str, faults: list[OSError], only_files: bool = False) -> list[
             if not (only_files or name.startswith(".") or _leads_back(root, name))
         )
         for file in files:
-            known = os.path.splitext(file)[1].lower() in KNOWN
-            if known and not file.startswith("."):
+            if file.lower().endswith(KNOWN) and not file.startswith("."):
                 found.append(os.path.join(root, file))
     return found
 

@@ -89,12 +89,12 @@ class RemoteFile:
             yield copy
 
 
-def expand(url: str, extensions: frozenset[str]) -> list[str]:
+def expand(url: str, extensions: tuple[str, ...]) -> list[str]:
     """Returns the files that a URL stands for, as URLs: of a pattern, of a folder, or itself.
 
     Args:
         url: a file, a folder, or a pattern with `*`, `?` or `[…]` where the server can list.
-        extensions: of a folder, only files with these.
+        extensions: of a folder, only files whose names end with one of these.
 
     Raises:
         OSError: the server cannot be reached.
@@ -109,7 +109,7 @@ def expand(url: str, extensions: frozenset[str]) -> list[str]:
             found = [p for p, info in listed.items() if info["type"] == "file"]
         elif files.isdir(path):
             listed = files.find(path)
-            found = [p for p in listed if pathlib.PurePath(p).suffix.lower() in extensions]
+            found = [p for p in listed if p.lower().endswith(extensions)]
         else:
             return [url]
     return [files.unstrip_protocol(p) for p in found]
