@@ -750,6 +750,34 @@ def test_a_damaged_state_is_one_line(tmp_path, content):
         files.check_settings(SETTINGS)
 
 
+def test_a_manifest_of_another_format_is_refused(tmp_path):
+    out = tmp_path / "o.parquet"
+    ended(begun(out, "a"))
+    manifest_file = tmp_path / "o.parquet.manifest.jsonl"
+    manifest_file.write_text(manifest_file.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(CarjaxError, match="has format 2, this carjax writes 1"):
+        run_files.RunFiles(run_files.Target(str(out)))
+
+
+def test_parts_of_changed_sources_are_read_once_to_be_written_anew(tmp_path, monkeypatch):
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"1")
+    scored(tmp_path / "x", names, part_rows=5)
+    opened = []
+    whole = store.LocalStore.open
+
+    def counted(self, name):
+        opened.append(name)
+        return whole(self, name)
+
+    monkeypatch.setattr(store.LocalStore, "open", counted)
+    (tmp_path / "b.jpg").write_bytes(b"22")
+    scored(tmp_path / "x", names, part_rows=5)
+    assert sum(name.endswith(".parquet") for name in opened) == 1
+    assert frames_in(tmp_path / "x") == {"a.jpg": 1, "b.jpg": 2, "c.jpg": 1}
+
+
 def test_a_commit_that_goes_while_it_is_read_does_not_count(tmp_path):
     class Losing(store.LocalStore):
         def names(self, folder):

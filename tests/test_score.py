@@ -631,6 +631,7 @@ def test_a_damaged_manifest_is_one_line(mixed, weights, tmp_path, capsys, manife
         (["a.mp4", "--out=x", "--processes=2", "--process_id=0", "--overwrite"], 2, "one process"),
         (["a.mp4", "--out=x.parquet", "--distributed", "--overwrite"], 2, "one process"),
         (["a.mp4", "--out=x.parquet", "--part_rows=0"], 2, "part_rows"),
+        (["a.mp4", "--out=x.parquet", "--checkpoint_s=nan"], 2, "not nan"),
         (["none.mp4", "--out=x.parquet"], 1, "none.mp4: no such file"),
         (["*.nothing", "--out=x.parquet"], 1, "no video or image"),
         (["@none.txt", "--out=x.parquet"], 1, "none.txt"),

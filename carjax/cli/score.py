@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ def main(argv: list[str]) -> int:
         raise UsageError("carjax score needs --out=FILE.parquet")
     fps = video.parse_fps(values.fps)
     check_processes(values)
+    if math.isnan(values.checkpoint_s):
+        raise UsageError("--checkpoint_s is a number of seconds, not nan")
     video.load_backend(values.decoder)
 
     # What can be wrong with the call is found before JAX is imported.

@@ -176,10 +176,11 @@ def _rewrite(
     for folder, commit in commits:
         if not any(r.source in stale and not r.failed for r in commit.records):
             continue
-        kept = list(rows_of(run.store, [(folder, manifest.without(commit, counting))]))
-        records = tuple(record for record, _ in kept)
-        again = rows_of(run.store, [(folder, manifest.without(commit, counting))])
-        output.replace(commit, records, (table for _, tables in again for table in tables))
+        kept = manifest.without(commit, counting)
+        # In the order of their rows, as the commit's own.
+        records = tuple(record for record in kept.records if not record.failed)
+        rows = rows_of(run.store, [(folder, kept)])
+        output.replace(commit, records, (table for _, tables in rows for table in tables))
         for name, _ in commit.parts:
             run.store.remove(f"{folder}/{name}")
 

@@ -176,6 +176,11 @@ class RunFiles:
         if self.store.size(self.manifest_name) is not None:
             with self.store.open(self.manifest_name) as file, contextlib.suppress(*DAMAGED):
                 described, *records = map(json.loads, file.read().splitlines())
+                if described["format"] != manifest.FORMAT:
+                    raise CarjaxError(
+                        f"{self.manifest_name}: has format {described['format']}, this carjax "
+                        f"writes {manifest.FORMAT}: give another --out, or --overwrite"
+                    )
                 if described["size"] == size:
                     known = tuple(Record.from_json(record) for record in records)
                     self._base_settings = dict(described["settings"])
