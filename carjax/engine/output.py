@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 import secrets
 import threading
@@ -52,7 +53,7 @@ class Share:
         return [source for source in sources if self._takes(source.name)]
 
     def _takes(self, name: str) -> bool:
-        digest = hashlib.sha256(name.encode()).digest()
+        digest = hashlib.sha256(os.fsencode(name)).digest()
         return int.from_bytes(digest[:8], "big") % self.processes == self.process
 
     def owns(self, name: str) -> bool:
