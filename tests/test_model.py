@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -92,8 +93,12 @@ def test_what_ships_fits_its_own_spec():
 
 
 def test_saving_leaves_no_other_file(tiny_model, tmp_path):
-    for _ in range(2):  # the second replaces the first
-        model.save(tiny_model, tmp_path / "tiny.safetensors")
+    before = os.umask(0o022)
+    try:
+        for _ in range(2):  # the second replaces the first
+            model.save(tiny_model, tmp_path / "tiny.safetensors")
+    finally:
+        os.umask(before)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.safetensors"]
     assert (tmp_path / "tiny.safetensors").stat().st_mode & 0o077 != 0  # not for the owner alone
 

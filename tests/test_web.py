@@ -13,11 +13,11 @@ import threading
 import zipfile
 
 import cv2
-import httpx
 import jsonschema
 import numpy as np
 import pytest
 from web_server import ROOT, SAMPLE, serving
+from web_server import client as own_client
 
 from carjax import selection, video
 from carjax.attributes import VIEWS
@@ -259,7 +259,7 @@ def test_two_people_at_once_get_their_own(server):
     results = {}
 
     def visit(name):
-        with httpx.Client(base_url=server.address, timeout=120) as client:
+        with own_client(server.address) as client:
             with SAMPLE.open("rb") as file:
                 form = {"attributes": wanted[name]}
                 identity = client.post("/jobs", files={"video": (name, file)}, data=form).json()[

@@ -12,7 +12,7 @@ import types
 
 import httpx
 import pytest
-from test_web_limits import with_a_result
+from test_web_limits import roomy_disk, with_a_result  # noqa: F401, a fixture
 
 from carjax.web import app, jobs, tasks
 from carjax.web.jobs import Jobs

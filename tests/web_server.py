@@ -25,6 +25,11 @@ sys.addaudithook(refuse)
 """
 
 
+def client(address):
+    """A client that asks the server itself, whatever proxy the machine's environment names."""
+    return httpx.Client(base_url=address, timeout=120, trust_env=False)
+
+
 class Server:
     """A running server: its address, its process, and what it tried to connect to."""
 
@@ -32,7 +37,7 @@ class Server:
         self.process = process
         self.address = address
         self.folder = folder
-        self.client = httpx.Client(base_url=address, timeout=120)
+        self.client = client(address)
 
     @property
     def connections(self):
