@@ -44,17 +44,26 @@ def cluster():
 
 
 def workers():
-    """The process ids of the scorers."""
-    found = []
+    """The process ids of the scorers of this process's cluster; the machine may run others."""
+    parents, scorers = {}, []
     for folder in pathlib.Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 title = (folder / "cmdline").read_text()
+                # After the name, which is in brackets and may hold any character.
+                state = (folder / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
+            parents[int(folder.name)] = int(state[1])
             if title.startswith("ray::") and "_Worker" in title:
-                found.append(int(folder.name))
-    return found
+                scorers.append(int(folder.name))
+
+    def is_ours(process):
+        while process in parents and process != os.getpid():
+            process = parents[process]
+        return process == os.getpid()
+
+    return [process for process in scorers if is_ours(process)]
 
 
 def test_a_worker_that_is_killed_loses_no_row_and_doubles_none(
