@@ -338,7 +338,11 @@ def bootstrap_intervals(
         resampled.append(statistics(rows[np.concatenate([members[i] for i in drawn])]))
     tail = (1.0 - confidence) / 2.0
     ends = np.quantile(resampled, [tail, 1.0 - tail], axis=0)
-    return (ends + np.asarray(statistics(rows)) - np.mean(resampled, axis=0)).T
+    own = np.asarray(statistics(rows), np.float64)
+    # Not past what a resample or the rows themselves give: a share stays in [0, 1].
+    low = np.minimum(np.min(resampled, axis=0), own)
+    high = np.maximum(np.max(resampled, axis=0), own)
+    return np.clip(ends + own - np.mean(resampled, axis=0), low, high).T
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -294,6 +294,15 @@ class TestBootstrap:
         narrow = interval(values, np.median, confidence=0.5)
         assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
+    def test_is_about_the_figure_and_inside_of_what_can_be(self):
+        def largest(rows):  # no resample has more
+            return rows.max()
+
+        values = np.arange(20.0)
+        assert interval(values, largest)[1] == 19.0
+        low, high = interval([1.0] * 30 + [0.0], np.mean)
+        assert 0.0 < low < 30 / 31 < high == 1.0
+
     def test_rows_stay_together(self):
         pairs = np.column_stack([np.arange(20.0), 3 * np.arange(20.0)])
 

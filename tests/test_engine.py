@@ -357,7 +357,7 @@ def test_a_folder_of_others_is_refused_whatever_lies_in_it(tmp_path, part_rows, 
     for folder in ("x/2024", "y.run"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a.jpg").write_bytes(b"mine")
-    for name, says in (("x", "did not write"), ("y", "taken by")):
+    for name, says in (("x", "did not write"), ("y", "there lies a.jpg")):
         target = run_files.Target(str(tmp_path / name), part_rows=part_rows, overwrite=overwrite)
         with pytest.raises(CarjaxError, match=says):
             run_files.RunFiles(target)
@@ -365,7 +365,7 @@ def test_a_folder_of_others_is_refused_whatever_lies_in_it(tmp_path, part_rows, 
 
 def test_several_processes_do_not_overwrite_each_other(tmp_path):
     target = run_files.Target(str(tmp_path / "x"), output.Share(0, 2), overwrite=True)
-    with pytest.raises(CarjaxError, match="several processes cannot overwrite"):
+    with pytest.raises(CarjaxError, match="by one process, not by several"):
         run_files.RunFiles(target)
 
 

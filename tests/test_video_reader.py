@@ -1,6 +1,7 @@
 """Frames by index, decoded from the key frame before them, against decoding from the start."""
 
 import collections
+import dataclasses
 import gc
 import shutil
 import subprocess
@@ -127,6 +128,14 @@ def test_other_files_are_decoded_from_the_start(folder, name):
         assert reader.info.frames == COUNT
 
 
+def test_a_header_that_states_too_few_frames_hides_none(folder, monkeypatch):
+    path = written(folder, "vp8.webm", **WHOLE["vp8.webm"])
+    with video.Reader(path) as reader:
+        few = dataclasses.replace(reader.info, frames=10, exact_frames=False)
+        monkeypatch.setattr(video.Reader, "info", property(lambda self: few))
+        assert [frame.index for frame in reader.read({COUNT - 1})] == [COUNT - 1]
+
+
 @pytest.mark.parametrize("name", ["open.mp4", "hevc_open.mp4", "vp9.webm", "irregular.mp4"])
 def test_times_and_key_frames_agree_with_ffprobe(folder, name):
     if shutil.which("ffprobe") is None:
@@ -231,7 +240,7 @@ def test_frames_of_a_long_stretch_come_one_by_one(folder, monkeypatch):
 @pytest.mark.parametrize(("name", "cores", "free"), [("one_key.mp4", 2, 35), ("closed.mp4", 1, 16)])
 def test_decoding_stops_in_the_middle_of_a_stretch(folder, monkeypatch, name, cores, free):
     """Of one long stretch, and of one of many: closed.mp4 has a key frame for each 12 frames."""
-    packets, stops, checked = [], [], reader_module._Stretches._checked
+    packets, stops, told, checked = [], [], [], reader_module._Stretches._checked
     read = reader_module._Stretches.read
 
     def noted(self, row, wanted, sides, stop):
@@ -241,7 +250,7 @@ def test_decoding_stops_in_the_middle_of_a_stretch(folder, monkeypatch, name, co
     def gated(self, packet):
         packets.append(packet)
         if len(packets) > free:
-            assert stops[0].wait(60)
+            told.append(stops[0].wait(60))
         return checked(self, packet)
 
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
@@ -253,6 +262,7 @@ def test_decoding_stops_in_the_middle_of_a_stretch(folder, monkeypatch, name, co
         assert next(frames).index == 0
         frames.close()
         assert len(packets) <= free + 2
+        assert all(told)
         monkeypatch.undo()
         assert [frame.index for frame in reader.read({5, 70})] == [5, 70]
 

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from web_server import SAMPLE, client, serving
 
-from carjax import files
+from carjax import files, video
 from carjax.errors import CarjaxError
 from carjax.web import app, child, tasks, upload
 from carjax.web import limits as bounds
@@ -272,6 +272,14 @@ def checked(folder):
     (folder / "video" / "a.mp4").write_bytes(SAMPLE.read_bytes())
     limits = dataclasses.asdict(Limits())
     return {"folder": str(folder), "name": "a.mp4", "limits": limits}
+
+
+@pytest.mark.parametrize(("seeks", "expected"), [(True, 75), (False, 120)])
+def test_how_many_frames_will_be_scored_depends_on_whether_they_can_be_jumped_to(
+    monkeypatch, seeks, expected
+):
+    monkeypatch.setattr(video.Reader, "seeks", property(lambda self: seeks))
+    assert bounds.check(SAMPLE, Limits())["expected"] == expected
 
 
 def test_the_system_refuses_a_child_more_memory():

@@ -39,7 +39,9 @@ def define_flags() -> flags.FlagValues:
         "save_features", None, ["pooled", "grid"], "and the backbone's features", flag_values=values
     )
     common.define_model(values)
-    flags.DEFINE_bool("overwrite", False, "begin anew, whatever FILE holds", values)
+    flags.DEFINE_bool(
+        "overwrite", False, "begin anew: what carjax wrote there goes; for one process", values
+    )
     _define_count(values, "part_rows", "write parts of at most so many rows")
     flags.DEFINE_float(
         "checkpoint_s", 60.0, "a killed run loses so many seconds", 0.0, flag_values=values
@@ -120,7 +122,7 @@ def check_processes(values: flags.FlagValues) -> None:
     if values.overwrite and (values.distributed or (processes or 1) > 1):
         raise UsageError(
             "--overwrite is for one process: of several, one would remove what others write: "
-            "remove the folder first"
+            f"remove {values.out} first"
         )
     if values.engine == "ray" and (values.distributed or processes is not None):
         raise UsageError("--engine=ray is one process and spreads the work itself")

@@ -46,7 +46,7 @@ class Target:
         share: which process of how many this one is.
         part_rows: the most rows of a part; None: one file, if one process writes.
         checkpoint_s: seconds between commits.
-        overwrite: what is there is removed.
+        overwrite: what carjax wrote there is removed; for one process alone.
     """
 
     out: str
@@ -92,7 +92,7 @@ class RunFiles:
     def _check_removable(self) -> None:
         if self.target.share.processes > 1:
             raise CarjaxError(
-                f"{self.target.out}: several processes cannot overwrite one folder: remove it first"
+                f"{self.target.out}: is overwritten by one process, not by several: remove it first"
             )
         others = self._others()
         if others and not (self._is_ours() and self.rolling):
@@ -139,9 +139,10 @@ class RunFiles:
         found = self.store.entries(self._joining)
         others = [n for n in found if not (is_part(n) or is_commit(n) or _OTHERS.fullmatch(n))]
         if others or self.store.size(self._joining) is not None:
+            what = others[0] if others else "a file of that name"
             raise CarjaxError(
-                f"{self.target.out}: its run needs the name {self._joining}, which is taken by "
-                "what carjax did not write: give another --out"
+                f"{self.target.out}: its run needs the folder {self._joining}, and there lies "
+                f"{what}, which carjax did not write: remove it, or give another --out"
             )
 
     def _check(self) -> None:

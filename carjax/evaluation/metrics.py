@@ -206,7 +206,7 @@ def summarise(
 
     Returns:
         {'n', metric …, 'ci95': {metric: [low, high] …}}; without a row every value is None, and of
-        one car model every interval is: how far others differ cannot be told.
+        one row, or one car model, every interval is: how far others differ cannot be told.
     """
     n = len(rows[0])
     if not n:
@@ -219,7 +219,7 @@ def summarise(
     names = np.full(n, "") if models is None else np.asarray(models, str)
     groups = np.where(names == "", np.char.add(" ", np.arange(n).astype(str)), names)
     intervals: dict[str, Any] = dict.fromkeys(metrics)
-    if n == 1 or len(np.unique(groups)) > 1:
+    if len(np.unique(groups)) > 1:
         found = certainty.bootstrap_intervals(np.arange(n), values, groups, samples=samples)
         intervals = dict(zip(metrics, found.tolist(), strict=True))
     return {"n": n, **{name: metric(rows) for name, metric in metrics.items()}, "ci95": intervals}

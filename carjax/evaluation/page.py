@@ -92,7 +92,7 @@ def _table(figures: Mapping[str, Any]) -> str:
     lines = [f"<tr><th>metric</th><th>{figures['n']} photos</th><th>95% interval</th></tr>"]
     for name, interval in figures["ci95"].items():
         if figures[name] is not None:
-            ends = "of one model" if interval is None else "{:.4f} to {:.4f}".format(*interval)
+            ends = "none" if interval is None else "{:.4f} to {:.4f}".format(*interval)
             lines.append(f"<tr><td>{name}</td><td>{figures[name]:.4f}</td><td>{ends}</td></tr>")
     return f"<table>{''.join(lines)}</table>"
 

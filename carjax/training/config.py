@@ -32,7 +32,6 @@ _NOT_SET = ("attribute", "parts", "calibration")
 OF_DIRECTIONS = ("density", "module", "components", "kappa")
 OF_CLASSES = ("members",)
 
-
 # A dataclass that a section of a config makes up.
 Section = TypeVar("Section", bound="DataclassInstance")
 

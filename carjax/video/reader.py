@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import os
 import queue
 import threading
@@ -25,7 +26,7 @@ from carjax.video.picture import Renderer
 from carjax.video.timeline import Timeline, read_timeline
 
 # Of a stretch with more frames than these, or of one of few, frames are handed on as they come, and
-# no more than these wait: 44 MB as they are scored.
+# no more than these wait: 44 MB as they are scored, for each of as many stretches as cores.
 _MANY = 64
 
 
@@ -186,7 +187,9 @@ class Reader(Closing):
     def _read(self, sides: Mapping[int, int | None]) -> Generator[Frame, None, None]:
         """The frames of these indices; each maps to its longest side in pixels."""
         wanted = sorted(sides)
-        if wanted and (wanted[0] < 0 or wanted[-1] >= self.info.frames):
+        # How many frames a header states may be too few.
+        most = self.info.frames if self.info.exact_frames else math.inf
+        if wanted and (wanted[0] < 0 or wanted[-1] >= most):
             bad = wanted[0] if wanted[0] < 0 else wanted[-1]
             raise CarjaxError(f"{self.info.path}: has no frame {bad}")
         if self._timeline is None:
@@ -204,7 +207,9 @@ class Reader(Closing):
         stop = threading.Event()
         try:
             while True:
-                while len(running) < 2 * self._cores and (item := next(todo, None)):
+                long = any(isinstance(ahead, Prefetch) for ahead in running)
+                most_ahead = self._cores if long else 2 * self._cores
+                while len(running) < most_ahead and (item := next(todo, None)):
                     frames = self._stretch(*item, sides, threads, stop)
                     # A long stretch has a thread of its own, which may wait for its frames to be
                     # taken; those of the pool never wait, so that calls do not wait for each other.
@@ -214,7 +219,9 @@ class Reader(Closing):
                         running.append(_Whole(self._pool.submit(list, frames)))
                 if not running:
                     return
-                yield from running[0]
+                # `yield from` would close it before it is told to stop.
+                for frame in running[0]:  # noqa: UP028
+                    yield frame
                 running.popleft()
         finally:
             stop.set()

@@ -75,12 +75,14 @@ def check(path: str | os.PathLike[str], limits: Limits) -> dict[str, float | int
             f"{info.frames} frames are too many: at most {limits.frames}; "
             "film at 30 frames a second or fewer"
         )
+    with video.Reader(path) as reader:
+        expected = pipeline.expected_frames(info, "auto", seeks=reader.seeks)
     return {
         "frames": info.frames,
         "duration_s": info.duration_s,
         "width": info.width,
         "height": info.height,
-        "expected": pipeline.expected_frames(info, "auto"),
+        "expected": expected,
     }
 
 

@@ -60,7 +60,7 @@ async function film(stream, maxSeconds, maxBytes, shutter, clock, clicked, signa
     ticking = setInterval(() => {
       const seconds = Math.floor((performance.now() - began) / 1000);
       clock.textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-      if (seconds >= maxSeconds - 1 || bytes > maxBytes - SPARE_BYTES) done();
+      if (seconds >= maxSeconds - 1 || bytes > maxBytes - Math.min(SPARE_BYTES, maxBytes / 2)) done();
     }, 250);
   });
   signal.addEventListener("abort", () => clearInterval(ticking));

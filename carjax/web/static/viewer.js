@@ -6,6 +6,7 @@ import { regions } from "./regions.js";
 import { change, complain, download, isStated, photoAddress, photosOf, strength, verdict } from "./results.js";
 
 const dialog = find("viewer");
+let pending = 0; // changes that are being saved
 
 dialog.addEventListener("click", (event) => {
   const box = dialog.getBoundingClientRect();
@@ -67,6 +68,7 @@ function show(state, name, shown) {
     if (sent) return;
     sent = true;
     problem.hidden = true;
+    pending += 1;
     dialog.setAttribute("aria-busy", "true");
     try {
       await change(state, path, body, said, `[data-photo="${name}"]`);
@@ -79,7 +81,8 @@ function show(state, name, shown) {
       else if (!find("results").hidden) complain(error.message);
     } finally {
       sent = false;
-      dialog.removeAttribute("aria-busy");
+      pending -= 1;
+      if (!pending) dialog.removeAttribute("aria-busy");
     }
   };
 
