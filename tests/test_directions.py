@@ -19,6 +19,7 @@ from carjax import calibration, circular, heads, model, scoring
 from carjax.attributes import Angular, Categorical
 from carjax.errors import UsageError
 from carjax.features import Features
+from carjax.scoring import peaks
 from carjax.training import config as configs
 from carjax.training import config_check, losses, tasks
 
@@ -426,3 +427,26 @@ def test_one_draw_trains_on_the_elbo_and_more_on_the_tighter_bound(samples, boun
     loss = task.loss({}, None, jnp.zeros(6), jax.random.key(0))
     assert float(loss) == pytest.approx(float(bound(terms)), rel=1e-6)
     assert asked == [samples]
+
+
+def test_the_main_peak_on_the_host_is_that_of_the_device():
+    rng = np.random.default_rng(0)
+    n, k = 200, 4
+    density = circular.Density(
+        rng.dirichlet(np.ones(k), n).astype(np.float32),
+        rng.uniform(-np.pi, np.pi, (n, k)).astype(np.float32),
+        np.exp(rng.uniform(-5.0, 9.0, (n, k))).astype(np.float32),
+        rng.uniform(0.0, 0.5, n).astype(np.float32),
+    )
+    density.weights[0] = [1, 0, 0, 0]
+    density.mu[1, 2] = np.nan
+    azimuth_deg, kappa, floor = peaks.main_peak(density)
+    theirs = circular.main_peak(density)
+    turn = np.abs((azimuth_deg - np.asarray(circular.azimuth_deg(theirs)) + 180) % 360 - 180)
+    np.testing.assert_allclose(np.delete(turn, 1), 0, atol=1e-3)
+    np.testing.assert_allclose(kappa, circular.main_kappa(theirs), rtol=2e-3)
+    np.testing.assert_allclose(floor, theirs.floor, atol=1e-5)
+    assert np.isnan([azimuth_deg[1], kappa[1]]).all()
+    assert azimuth_deg.dtype == kappa.dtype == floor.dtype == np.float32
+    one = circular.Density(*(x[:, :1] for x in density[:3]), density.floor)
+    np.testing.assert_array_equal(peaks.main_peak(one)[1], one.kappa[:, 0])

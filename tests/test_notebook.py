@@ -40,9 +40,6 @@ def scores(table):
         azimuth=circular.from_single(
             np.radians(padded(table.azimuth_deg)), padded(table.kappa), padded(table.azimuth_floor)
         ),
-        azimuth_deg=padded(table.azimuth_deg),
-        kappa=padded(table.kappa),
-        azimuth_floor=padded(table.azimuth_floor),
         azimuth_entropy=np.zeros(22, np.float32),
         view_probs=padded(table.view_probs),
         car_probability=padded(table.car_probability),

@@ -26,6 +26,7 @@ from carjax.evaluation.labels import Labels
 from carjax.evaluation.metrics import Classified, Directed
 from carjax.model import Model
 from carjax.prefetch import prefetch
+from carjax.scoring import peaks
 from carjax.table import certainty
 
 SCHEMA_VERSION = 1
@@ -307,6 +308,9 @@ def _class_columns(attribute: Categorical, scored: Scored) -> dict[str, list[Any
 
 
 def _direction_columns(scored: Scored, rows: Directed, known: np.ndarray) -> dict[str, list[Any]]:
+    assert scored.scores.azimuth is not None
+    azimuth_deg, kappa, floor = peaks.main_peak(scored.scores.azimuth)
+
     def of_known(values: np.ndarray) -> list[Any]:
         """Spreads the values of labelled photos over all; the others stay blank."""
         column: list[Any] = [""] * len(scored.photos)
@@ -316,9 +320,9 @@ def _direction_columns(scored: Scored, rows: Directed, known: np.ndarray) -> dic
 
     return {
         "azimuth_deg_true": of_known(rows.azimuth_deg),
-        "azimuth_deg": _digits(scored.scores.azimuth_deg),
-        "kappa": _digits(scored.scores.kappa),
-        "azimuth_floor": _digits(scored.scores.azimuth_floor),
+        "azimuth_deg": _digits(azimuth_deg),
+        "kappa": _digits(kappa),
+        "azimuth_floor": _digits(floor),
         "azimuth_entropy": _digits(scored.scores.azimuth_entropy),
         "azimuth_error_deg": of_known(rows.error_deg),
         "azimuth_loglik": of_known(rows.loglik),

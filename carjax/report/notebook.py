@@ -120,7 +120,10 @@ def scores_frame(scores: FrameScores, schema: Schema | None) -> pandas.DataFrame
     rows = np.flatnonzero(np.asarray(scores.mask))
     direction = None
     if scores.azimuth is not None:
-        direction = np.asarray(scores.azimuth_deg)[rows], np.asarray(scores.kappa)[rows]
+        from carjax.scoring import peaks
+
+        azimuth_deg, kappa, _ = peaks.main_peak(scores.azimuth)
+        direction = azimuth_deg[rows], kappa[rows]
     columns = _columns(scores, rows, schema or (), direction)
     return pd.DataFrame(columns, index=pd.Index(rows, name="frame"))
 
@@ -188,7 +191,11 @@ def scores_figure(scores: FrameScores, time_s: np.ndarray | None) -> Figure:
 
 
 def _azimuth_deg(scores: FrameScores) -> np.ndarray | None:
-    return None if scores.azimuth is None else np.asarray(scores.azimuth_deg)
+    if scores.azimuth is None:
+        return None
+    from carjax.scoring import peaks
+
+    return peaks.main_peak(scores.azimuth)[0]
 
 
 # --- selections ---------------------------------------------------------------------------------

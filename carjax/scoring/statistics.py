@@ -26,6 +26,7 @@ from carjax.attributes import VEHICLE_CLASSES, VIEWS, Categorical
 from carjax.backbones import registry
 from carjax.features import KEPT_CELLS, Features, Level
 from carjax.model import Spec
+from carjax.scoring import peaks
 from carjax.table import LUMA, ScoreTable
 
 if TYPE_CHECKING:
@@ -46,10 +47,7 @@ class FrameScores:
         disagreement: attribute name → float32 [B]; see `heads.ClassPrediction`.
         novelty: attribute name → float32 [B] in [0, 1]; see `heads.ClassPrediction`.
         azimuth: the azimuth density of every frame, or None without an angular head.
-        azimuth_deg: float32 [B] in [0, 360); direction of its main peak, see `circular.main_peak` …
-        kappa: float32 [B]; … the concentration of that peak …
-        azimuth_floor: float32 [B] in [0, 1]; … and the mass elsewhere.
-        azimuth_entropy: float32 [B]; the density's differential entropy in nats (uniform: 1.8379).
+        azimuth_entropy: float32 [B]; its differential entropy in nats (uniform: 1.8379).
         view_probs: float32 [B, 8]; its mass in each bin of `attributes.VIEWS`.
         car_probability: float32 [B]; mass of the ImageNet vehicle classes; 1 of other objects.
         box: float32 [B, 4]; left, top, right, bottom of the scored crop, fractions of the frame.
@@ -67,9 +65,6 @@ class FrameScores:
     disagreement: dict[str, jax.Array]
     novelty: dict[str, jax.Array]
     azimuth: circular.Density | None
-    azimuth_deg: jax.Array
-    kappa: jax.Array
-    azimuth_floor: jax.Array
     azimuth_entropy: jax.Array
     view_probs: jax.Array
     car_probability: jax.Array
@@ -237,8 +232,7 @@ def _statistics(
     entropy: dict[str, jax.Array] = {}
     disagreement: dict[str, jax.Array] = {}
     novelty: dict[str, jax.Array] = {}
-    azimuth, view_probs = None, jnp.zeros(len(VIEWS))
-    azimuth_deg = kappa = azimuth_floor = azimuth_entropy = jnp.zeros(())
+    azimuth, azimuth_entropy, view_probs = None, jnp.zeros(()), jnp.zeros(len(VIEWS))
     for head in spec.heads:
         name = head.attribute.name
         out: Any = heads.create(head).apply({"params": head_params[name]}, one)
@@ -249,9 +243,6 @@ def _statistics(
             novelty[name] = out.novelty[0]
         else:
             azimuth = jax.tree.map(lambda x: x[0], out)
-            peak = circular.main_peak(azimuth)
-            azimuth_deg, kappa = circular.azimuth_deg(peak), circular.main_kappa(peak)
-            azimuth_floor = peak.floor
             azimuth_entropy = circular.entropy(azimuth)
             view_probs = circular.view_probs(azimuth, len(VIEWS))
     scores = FrameScores(
@@ -261,9 +252,6 @@ def _statistics(
         disagreement=disagreement,
         novelty=novelty,
         azimuth=azimuth,
-        azimuth_deg=azimuth_deg,
-        kappa=kappa,
-        azimuth_floor=azimuth_floor,
         azimuth_entropy=azimuth_entropy,
         view_probs=view_probs,
         car_probability=_car_probability(logits) if spec.of_cars else jnp.ones(()),
@@ -331,16 +319,18 @@ def to_table(scores: FrameScores, spec: Spec, frame: np.ndarray, time_s: np.ndar
     counts = len(scores.car_probability), len(frame), len(time_s)
     if len(set(counts)) > 1:
         raise ValueError("{} scores, {} frames and {} times".format(*counts))
-    # On the host alone: on a device this would wait until that has scored the frames after these.
+    azimuth = kappa = floor = np.zeros(len(frame), np.float32)
+    if scores.azimuth is not None:
+        azimuth, kappa, floor = peaks.main_peak(scores.azimuth)
     return ScoreTable(
         schema=spec.schema,
         frame=frame,
         time_s=time_s,
         probs={name: np.asarray(value) for name, value in scores.probs.items()},
         entropy={name: np.asarray(value) for name, value in scores.entropy.items()},
-        azimuth_deg=np.asarray(scores.azimuth_deg),
-        kappa=np.asarray(scores.kappa),
-        azimuth_floor=np.asarray(scores.azimuth_floor),
+        azimuth_deg=azimuth,
+        kappa=kappa,
+        azimuth_floor=floor,
         azimuth_entropy=np.asarray(scores.azimuth_entropy),
         view_probs=np.asarray(scores.view_probs),
         car_probability=np.asarray(scores.car_probability),

@@ -1,0 +1,67 @@
+"""The main peak of azimuth densities on the host, where no device has to be waited for."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import i0e, i1e, logsumexp
+
+from carjax.circular import Density
+from carjax.grids import wrapped_deg
+
+
+def main_peak(density: Density) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `circular.main_peak`, in NumPy: a table holds one component of a mixture.
+
+    On a device it would wait until that has scored the frames that were sent after these.
+
+    Args:
+        density: of N frames on the host, K components.
+
+    Returns:
+        (azimuth in degrees in [0, 360), κ, mass elsewhere), float32 [N] each; of a frame that has a
+        component which is no number, all are NaN.
+
+    Example:
+        >>> two = Density(np.array([[0.7, 0.3]]), np.array([[0.0, 3.0]]), np.full((1, 2), 50.0),
+        ...               np.zeros(1))
+        >>> azimuth_deg, kappa, floor = main_peak(two)
+        >>> print(f"{azimuth_deg[0]:.0f} {kappa[0]:.1f} {floor[0]:.2f}")
+        0 50.0 0.30
+    """
+    weights, mu, kappa, floor = (np.asarray(x) for x in density)
+    if mu.shape[1] == 1:
+        return wrapped_deg(np.rad2deg(mu[:, 0])), kappa[:, 0], floor
+    weights, mu, kappa = (x.astype(np.float64) for x in (weights, mu, kappa))
+    apart = mu[:, :, None] - mu[:, None, :]  # [N, direction, component]
+    with np.errstate(divide="ignore"):  # a component may have no weight
+        log_scale = np.log(weights) - np.log(i0e(kappa))
+    height = logsumexp(log_scale[:, None] + kappa[:, None] * (np.cos(apart) - 1.0), axis=2)
+    main = np.take_along_axis(mu, height.argmax(axis=1)[:, None], axis=1)
+    main[np.isnan(height).any(axis=1)] = np.nan
+    cosine = np.cos(main - mu)
+    share = weights * np.exp(kappa * (cosine - 1.0))
+    weight = share.sum(axis=1)
+    length = (share * i1e(kappa) / i0e(kappa) * cosine).sum(axis=1) / weight
+    found = (
+        wrapped_deg(np.rad2deg(main[:, 0])),
+        _concentration(length),
+        1.0 - (1.0 - floor) * np.minimum(weight, 1.0),
+    )
+    return tuple(x.astype(np.float32) for x in found)  # type: ignore[return-value]
+
+
+def _concentration(length: np.ndarray) -> np.ndarray:
+    """`circular.concentration` in NumPy: float64 [N] of mean resultant lengths [N]."""
+    r = np.clip(length, 0.0, 1.0 - 5e-7)
+    kappa = np.where(
+        r < 0.53,
+        2.0 * r + r**3 + 5.0 / 6.0 * r**5,
+        np.where(
+            r < 0.85, -0.4 + 1.39 * r + 0.43 / (1.0 - r), 1.0 / (r * (r - 1) * (r - 3) + 1e-30)
+        ),
+    )
+    for _ in range(2):
+        kappa = np.clip(kappa, 1e-9, 1e6)
+        a = i1e(kappa) / i0e(kappa)
+        kappa = kappa - (a - r) / (1.0 - a / kappa - a * a)
+    return np.clip(kappa, 0.0, 1e6)
