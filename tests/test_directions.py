@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import warnings
 from types import SimpleNamespace
 
 import jax
@@ -448,5 +449,9 @@ def test_the_main_peak_on_the_host_is_that_of_the_device():
     np.testing.assert_allclose(floor, theirs.floor, atol=1e-5)
     assert np.isnan([azimuth_deg[1], kappa[1]]).all()
     assert azimuth_deg.dtype == kappa.dtype == floor.dtype == np.float32
+    padding = circular.Density(*np.zeros((3, 1, k), np.float32), np.zeros(1, np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(np.ravel(peaks.main_peak(padding)), [0, 0, 1])
     one = circular.Density(*(x[:, :1] for x in density[:3]), density.floor)
     np.testing.assert_array_equal(peaks.main_peak(one)[1], one.kappa[:, 0])

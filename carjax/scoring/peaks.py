@@ -41,7 +41,8 @@ def main_peak(density: Density) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     cosine = np.cos(main - mu)
     share = weights * np.exp(kappa * (cosine - 1.0))
     weight = share.sum(axis=1)
-    length = (share * i1e(kappa) / i0e(kappa) * cosine).sum(axis=1) / weight
+    # Padding has no weight at all.
+    length = (share * i1e(kappa) / i0e(kappa) * cosine).sum(axis=1) / np.maximum(weight, 1e-30)
     found = (
         wrapped_deg(np.rad2deg(main[:, 0])),
         _concentration(length),
