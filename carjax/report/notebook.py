@@ -95,13 +95,14 @@ def scores_html(scores: FrameScores) -> str:
     headings += ["car", "sharpness"]
     body = []
     views = np.asarray(scores.view_probs)
-    azimuth = _azimuth_deg(scores)
+    direction = _direction(scores)
     for row in rows[:_ROWS]:
         cells = [str(row)]
         for name, probs in scores.probs.items():
             best = percent(float(np.max(np.asarray(probs)[row])))
             cells.append(f"{best} ({float(np.asarray(scores.entropy[name])[row]):.2f})")
-        if azimuth is not None:
+        if direction is not None:
+            azimuth = direction[0]
             view = VIEWS[int(np.argmax(views[row]))]
             cells += [
                 degrees(azimuth[row]) if np.isfinite(azimuth[row]) else "",
@@ -118,12 +119,9 @@ def scores_frame(scores: FrameScores, schema: Schema | None) -> pandas.DataFrame
     """The rows of `FrameScores.to_pandas`."""
     pd = _pandas()
     rows = np.flatnonzero(np.asarray(scores.mask))
-    direction = None
-    if scores.azimuth is not None:
-        from carjax.scoring import peaks
-
-        azimuth_deg, kappa, _ = peaks.main_peak(scores.azimuth)
-        direction = azimuth_deg[rows], kappa[rows]
+    direction = _direction(scores)
+    if direction is not None:
+        direction = direction[0][rows], direction[1][rows]
     columns = _columns(scores, rows, schema or (), direction)
     return pd.DataFrame(columns, index=pd.Index(rows, name="frame"))
 
@@ -182,20 +180,22 @@ def scores_figure(scores: FrameScores, time_s: np.ndarray | None) -> Figure:
         entropy = np.asarray(scores.entropy[name], float)[rows]
         sure = certainty(entropy, probs.shape[1])
         parts.append((label(name), timeline(times, sure, name=name)))
-    azimuth = _azimuth_deg(scores)
-    if azimuth is not None:
+    direction = _direction(scores)
+    if direction is not None:
         sure = np.asarray(scores.view_probs)[rows].max(axis=1)
-        chart = azimuth_timeline(times, azimuth[rows], sure)
+        chart = azimuth_timeline(times, direction[0][rows], sure)
         parts.append(("Direction", chart))
     return figure(parts, columns=2)
 
 
-def _azimuth_deg(scores: FrameScores) -> np.ndarray | None:
+def _direction(scores: FrameScores) -> tuple[np.ndarray, np.ndarray] | None:
+    """Azimuth in degrees and κ of every frame, float32 [N]; None without a direction."""
     if scores.azimuth is None:
         return None
     from carjax.scoring import peaks
 
-    return peaks.main_peak(scores.azimuth)[0]
+    azimuth_deg, kappa, _ = peaks.main_peak(scores.azimuth)
+    return azimuth_deg, kappa
 
 
 # --- selections ---------------------------------------------------------------------------------
