@@ -10,6 +10,7 @@ import functools
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import i0e, i1e
 
 
 def difference_deg(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
@@ -113,6 +114,31 @@ def entropy(density: npt.ArrayLike) -> np.ndarray:
     d = np.asarray(density, np.float64)
     mass = d * (2 * np.pi / d.shape[-1])
     return -(mass * np.log(np.maximum(d, 1e-300))).sum(axis=-1)
+
+
+def concentration(length: npt.ArrayLike) -> np.ndarray:
+    """`circular.concentration` in NumPy: κ by the mean resultant length, the inverse of A.
+
+    Args:
+        length: float [...]; what lies outside of [0, 1) is taken for its nearest end.
+
+    Returns:
+        float64 [...]; ≥ 0, at most 1e6.
+
+    Example:
+        >>> concentration([0.0, 0.6978]).round(3).tolist()
+        [0.0, 2.0]
+    """
+    r = np.clip(np.asarray(length, np.float64), 0.0, 1.0 - 5e-7)
+    small = 2.0 * r + r**3 + 5.0 / 6.0 * r**5
+    middle = -0.4 + 1.39 * r + 0.43 / (1.0 - r)
+    large = 1.0 / (r * (r - 1.0) * (r - 3.0) + 1e-30)
+    kappa = np.where(r < 0.53, small, np.where(r < 0.85, middle, large))
+    for _ in range(2):
+        kappa = np.clip(kappa, 1e-9, 1e6)
+        a = i1e(kappa) / i0e(kappa)
+        kappa = kappa - (a - r) / (1.0 - a / kappa - a * a)
+    return np.clip(kappa, 0.0, 1e6)
 
 
 def resampled(density: npt.ArrayLike, cells: int = 360) -> np.ndarray:

@@ -72,6 +72,22 @@ class Commit:
     replaces: tuple[str, ...] = ()
 
 
+def stem(kind: str, process: int, number: int, run: str) -> str:
+    """Returns the name of a part or commit, without the extension.
+
+    Args:
+        kind: 'part' or 'commit'.
+        process: which process writes it.
+        number: counts that process's files of the kind.
+        run: 8 hexadecimal digits of its own for each run.
+
+    Example:
+        >>> stem("part", 1, 23, "0a1b2c3d")
+        'part-00001-000023-0a1b2c3d'
+    """
+    return f"{kind}-{process:05d}-{number:06d}-{run}"
+
+
 def numbers(name: str, kind: str | None = None) -> tuple[int, int] | None:
     """Returns the process and the number in a file's name.
 

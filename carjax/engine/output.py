@@ -227,7 +227,7 @@ class Output:
     def _record(
         self, parts: list[tuple[str, int]], records: tuple[Record, ...], replaces: tuple = ()
     ) -> Commit:
-        name = f"commit-{self._process:05d}-{self._commits:06d}-{self._run}"
+        name = manifest.stem("commit", self._process, self._commits, self._run)
         commit = Commit(name, tuple(parts), records, replaces)
         manifest.write_commit(self._store, self._state, commit)
         self._commits += 1
@@ -253,7 +253,7 @@ class Output:
 
     def _close(self, writer: PartWriter) -> tuple[str, int]:
         writer.close()
-        name = f"part-{self._process:05d}-{self._parts:06d}-{self._run}.parquet"
+        name = manifest.stem("part", self._process, self._parts, self._run) + ".parquet"
         self._store.put(writer.path, f"{self._folder}/{name}")
         self._parts += 1
         return name, writer.rows

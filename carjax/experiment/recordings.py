@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 from carjax import parquet, scan, scoring, selection
@@ -198,9 +197,7 @@ def _footage(
         spoilt=spoilt,
         speaks=speaks,
         # A frame that does not speak still says something when it is asked alone.
-        density=jax.tree.map(
-            np.asarray, selection.density_of(table, selection.sound_directions(table))
-        ),
+        density=selection.density_of(table, selection.sound_directions(table)),
         probs={a.name: np.asarray(table.probs[a.name], np.float64) for a in table.categorical},
         labels={
             a.name: a.classes.index(truth[a.name])

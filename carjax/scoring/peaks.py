@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import i0e, i1e, logsumexp
 
 from carjax.circular import Density
-from carjax.grids import wrapped_deg
+from carjax.grids import concentration, wrapped_deg
 
 
 def main_peak(density: Density) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -45,24 +45,7 @@ def main_peak(density: Density) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     length = (share * i1e(kappa) / i0e(kappa) * cosine).sum(axis=1) / np.maximum(weight, 1e-30)
     found = (
         wrapped_deg(np.rad2deg(main[:, 0])),
-        _concentration(length),
+        concentration(length),
         1.0 - (1.0 - floor) * np.minimum(weight, 1.0),
     )
     return tuple(x.astype(np.float32) for x in found)  # type: ignore[return-value]
-
-
-def _concentration(length: np.ndarray) -> np.ndarray:
-    """`circular.concentration` in NumPy: float64 [N] of mean resultant lengths [N]."""
-    r = np.clip(length, 0.0, 1.0 - 5e-7)
-    kappa = np.where(
-        r < 0.53,
-        2.0 * r + r**3 + 5.0 / 6.0 * r**5,
-        np.where(
-            r < 0.85, -0.4 + 1.39 * r + 0.43 / (1.0 - r), 1.0 / (r * (r - 1) * (r - 3) + 1e-30)
-        ),
-    )
-    for _ in range(2):
-        kappa = np.clip(kappa, 1e-9, 1e6)
-        a = i1e(kappa) / i0e(kappa)
-        kappa = kappa - (a - r) / (1.0 - a / kappa - a * a)
-    return np.clip(kappa, 0.0, 1e6)

@@ -47,7 +47,7 @@ def smoothed(table: ScoreTable, motion: Motion | None = None) -> ScoreTable:
     if not mask.any():
         return table
     rows, seen = padding(len(table), mask)
-    density = jax.tree.map(lambda x: np.asarray(x)[rows], selection.density_of(table, mask))
+    density = jax.tree.map(lambda x: x[rows], selection.density_of(table, mask))
     found = circular_filter.smooth(
         density,
         table.time_s[rows] - table.time_s[0],
@@ -135,12 +135,10 @@ def with_density(table: ScoreTable, density: np.ndarray) -> ScoreTable:
     # A cell's mass lies evenly in it, as in `circular_filter.summary`.
     even = np.sinc(1 / cells) * (2 * np.pi / cells)
     moment = np.asarray(density, np.float64) @ np.exp(1j * angle) * even
-    length = np.minimum(np.abs(moment), 1 - 1e-7).astype(np.float32)
-    rows, _ = padding(len(table), np.ones(len(table), bool))
     return dataclasses.replace(
         table,
         azimuth_deg=grids.wrapped_deg(np.degrees(np.angle(moment))),
-        kappa=np.asarray(circular.concentration(length[rows]))[: len(table)],
+        kappa=grids.concentration(np.abs(moment)).astype(np.float32),
         azimuth_floor=np.zeros(len(table), np.float32),
         azimuth_entropy=grids.entropy(density).astype(np.float32),
         view_probs=grids.bin_masses(density).astype(np.float32),

@@ -163,12 +163,13 @@ def _coverage(table: ScoreTable, mask: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 def density_of(table: ScoreTable, mask: np.ndarray) -> Density:
-    """The azimuth densities; uniform outside the mask, so that every number is finite."""
-    from carjax import circular
+    """The azimuth densities on the host; uniform outside the mask: every number is finite."""
+    from carjax.circular import Density
 
     # All frames, masked, and not a subset: one shape per video is compiled once.
     mu, kappa, floor = (
         np.where(mask, column, 0).astype(np.float32)
         for column in (np.radians(table.azimuth_deg), table.kappa, table.azimuth_floor)
     )
-    return circular.from_single(mu, kappa, floor)
+    mu, kappa = mu[:, None], kappa[:, None]  # one component each
+    return Density(np.ones_like(mu), mu, kappa, floor)  # type: ignore[arg-type]
