@@ -26,7 +26,7 @@ from carjax.attributes import CAR, VIEWS
 from carjax.errors import CarjaxError
 from carjax.report import polar, timelines, write_report
 from carjax.report.series import series
-from carjax.report.svg import certainty_bar
+from carjax.report.svg import certainty_bar, number
 from carjax.report.timelines import Mark
 from carjax.selection import schema
 from carjax.table import ScoreTable
@@ -542,6 +542,17 @@ def test_polar_arcs_are_the_bins():
     assert numbers[4:7] == [0, 0, 0]  # no rotation, the small arc, counter-clockwise
 
 
+def test_the_arc_of_a_single_view_goes_almost_all_around():
+    svg = polar.coverage_polar(np.full(360, 0.16), {"front": 3.0})
+    numbers = re.findall(r"[\d.]+", find(svg, "rim found")[0].get("d"))
+    assert numbers[4:7] == ["0", "1", "0"]  # no rotation, the large arc, counter-clockwise
+
+
+@pytest.mark.parametrize(("value", "text"), [(-0.04, "0"), (2.0, "2"), (-1.26, "-1.3")])
+def test_coordinates_have_no_digit_that_says_nothing(value, text):
+    assert number(value) == text
+
+
 def test_flat_coverage_is_a_circle_on_the_even_ring():
     svg = polar.coverage_polar(np.full(360, 1 / (2 * math.pi)))
     radius = np.hypot(*(points(find(svg, "density")[0].get("d")) - 200).T)
@@ -640,6 +651,16 @@ def test_kappa_axis_is_logarithmic_and_gives_the_spread():
     assert (y[0] - y[1]) * 2 == pytest.approx(y[1] - y[2], abs=0.2)
     words = [t.text for t in ET.fromstring(svg).iter("text")]
     assert {"1", "10 ±18°", "100 ±5.7°", "1000 ±1.8°"} <= set(words)
+
+
+def test_kappa_axis_reaches_the_chosen_photos_whose_kappa_may_be_0():
+    marks = [Mark(0, 0, "front"), Mark(1, 5000, "rear")]
+    svg = timelines.kappa_timeline([0, 1, 2], [20, 30, 40], chosen=marks)
+    *_, low, high = map(float, find(svg, "timeline")[0].get("data-plot").split())
+    assert (low, high) == (-1, 4)
+    bottom, top = (float(mark.get("cy")) for mark in find(svg, "chosen"))
+    share = (math.log10(5000) + 1) / 5
+    assert top == pytest.approx(bottom + share * (26 - bottom), abs=0.1)
 
 
 def test_scores_that_are_not_finite_are_left_out():
