@@ -668,11 +668,20 @@ def test_scores_that_are_not_finite_are_left_out():
     svg = timelines.timeline([0, 1, 2], values, name="type")
     assert len(points(find(svg, "line")[0].get("d"))) == 2
     assert "nan" not in svg + timelines.kappa_timeline([0, 1, 2], values)
+    endless = timelines.timeline([0, 1, 2], [0.5, math.inf, 0.7], name="type")
+    assert len(points(find(endless, "line")[0].get("d"))) == 2
     azimuth = timelines.azimuth_timeline([0, 1, 2], values, [0.9, 0.9, math.nan])
     assert azimuth.count("h0") == 1
     nothing = [math.nan] * 3
     assert find(timelines.timeline([0, 1, 2], nothing, name="type"), "line") == []
     assert "nan" not in timelines.kappa_timeline([0, 1, 2], nothing)
+
+
+def test_a_single_frame_at_the_start_is_a_dot_at_the_left():
+    axes = timelines.timeline([0], [0.5], name="type", chosen=Mark(0, 0.5, "SUV"))
+    left, _, _, _, end, *_ = map(float, find(axes, "timeline")[0].get("data-plot").split())
+    assert end == 1
+    assert [float(find(axes, kind)[0].get("cx")) for kind in ("single", "chosen")] == [left, left]
 
 
 @pytest.mark.parametrize(("times", "values"), [([], []), ([0, 1], [0.5])])

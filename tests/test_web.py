@@ -441,6 +441,7 @@ def test_a_download_that_broke_off_goes_on(server, job):
     [
         ("https://cars.example", "cars.example:443", True),
         ("http://cars.example:80", "Cars.Example", True),
+        ("HTTPS://Cars.Example:443", "cars.example", True),
         ("https://cars.example", "cars.example:80", False),
         ("http://cars.example", "127.0.0.1:8000", False),
     ],

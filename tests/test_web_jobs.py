@@ -209,6 +209,21 @@ def test_answers_are_neither_kept_nor_taken_for_another_type(tmp_path):
     assert headers["x-content-type-options"] == "nosniff"
 
 
+def test_another_site_may_look_and_is_refused_with_every_header(tmp_path):
+    queue, job = with_a_result(tmp_path)
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    for method in ("GET", "HEAD"):
+        seen = ask(queue, method, "/", headers=headers)
+        assert seen.status_code == 200
+    refused = ask(queue, "DELETE", f"/jobs/{job.id}", headers=headers)
+    for name in ("content-security-policy", "x-content-type-options", "referrer-policy"):
+        assert refused.headers[name] == seen.headers[name]
+    # The page of the API sets styles from its script: it alone may.
+    own = ask(queue, "GET", "/docs").headers["content-security-policy"]
+    assert "style-src 'self' 'unsafe-inline';" in own
+    assert "unsafe-inline" not in seen.headers["content-security-policy"]
+
+
 def test_an_edit_that_takes_too_long_may_be_tried_again(tmp_path):
     async def overruns(task, **arguments):
         raise TaskOverrun("this took longer than 60 s and was ended")
