@@ -99,6 +99,22 @@ def test_angular_head_gives_one_component_above_a_floor(features, random_tree):
     assert np.isfinite(head.apply({"params": params}, features).kappa).all()
 
 
+def test_a_mixture_starts_evenly_around_the_circle_above_a_floor_of_2_percent(features):
+    spec = heads.HeadSpec(Angular("heading"), 2, 0, 4, density="mixture", components=3)
+    module = heads.create(spec)
+    params = module.init(jax.random.key(0), features)["params"]
+    params["direction"]["kernel"] *= 0
+    density = module.apply({"params": params}, features)
+    turns = np.degrees(density.mu) % 360
+    np.testing.assert_allclose(turns, np.tile([0.0, 120.0, 240.0], (3, 1)), atol=1e-3)
+    np.testing.assert_allclose(density.floor, 0.02, rtol=1e-5)
+
+
+def test_a_concentration_keeps_to_where_statistics_are_exact():
+    kappa = heads.kappa_of(jnp.array([-99.0, 3.0, 99.0]))
+    np.testing.assert_allclose(kappa, np.exp([-4.0, 3.0, 9.0]), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "density",
     ["vonmises", *(pytest.param(d, marks=pytest.mark.slow) for d in ("mixture", "biternion"))],
