@@ -272,6 +272,26 @@ def test_parts_hold_every_row_once_sorted_and_join_to_one_file(
     assert joined == expected
 
 
+def test_a_run_that_goes_on_counts_on_from_its_own_process(tmp_path):
+    place = store.LocalStore(tmp_path)
+
+    def put(process):
+        share = output.Share(process, 2)
+        out = output.Output(
+            place, "run", "run", tmp_path, share, SCHEMA, part_rows=9, checkpoint_s=1000
+        )
+        unit = rows.UnitRows(tmp_path / "spill")
+        unit.add(0, table("a", 0))
+        out.add(Record("a", "", 1, "a"), unit)
+        return out.commit()
+
+    for process in (1, 0, 1, 1):
+        put(process)
+    for kind in ("part", "commit"):
+        found = [manifest.numbers(name, kind) for name in place.names("run")]
+        assert sorted(filter(None, found)) == [(0, 0), (1, 0), (1, 1), (1, 2)]
+
+
 def test_of_two_records_the_later_counts_and_of_two_processes_the_one_that_is_done():
     done = Record("a", "1", 1, "a")
     failed = Record("a", "2", 0, "a", (("a", "why"),), failed=True)
@@ -351,6 +371,28 @@ def test_only_what_carjax_wrote_is_overwritten(tmp_path):
     assert {str(p.relative_to(tmp_path / "x")) for p in left if p.is_file()} == {*mine}
 
 
+def test_an_overwrite_that_is_stopped_leaves_what_the_next_one_knows_as_carjax_s(
+    tmp_path, monkeypatch
+):
+    begun(tmp_path / "x", "a", part_rows=5)
+    target = run_files.Target(str(tmp_path / "x"), part_rows=5, overwrite=True)
+    remove, removed = store.LocalStore.remove, []
+
+    def stopped(self, name):
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(name)
+        remove(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.LocalStore, "remove", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_files.RunFiles(target).clear()
+    assert removed[0].startswith("x/part-")
+    run_files.RunFiles(target).clear()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("part_rows", [None, 5])
 def test_a_folder_of_others_is_refused_whatever_lies_in_it(tmp_path, part_rows, overwrite):
@@ -361,6 +403,14 @@ def test_a_folder_of_others_is_refused_whatever_lies_in_it(tmp_path, part_rows, 
         target = run_files.Target(str(tmp_path / name), part_rows=part_rows, overwrite=overwrite)
         with pytest.raises(CarjaxError, match=says):
             run_files.RunFiles(target)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_the_place_of_a_run_s_folder_is_left_alone(tmp_path, overwrite):
+    (tmp_path / "y.run").write_bytes(b"mine")
+    target = run_files.Target(str(tmp_path / "y"), overwrite=overwrite)
+    with pytest.raises(CarjaxError, match="there lies a file of that name"):
+        run_files.RunFiles(target)
 
 
 def test_several_processes_do_not_overwrite_each_other(tmp_path):
@@ -377,13 +427,18 @@ def test_sources_do_not_lie_in_the_output(tmp_path):
     sources, _ = expand.expand([str(tmp_path / "link")])
     assert len(sources) == 1
     for out in ("photos", "link", "photos/../link/2024"):
-        for url in ("", "file://"):
+        for url in ("", "file://", "local://"):
             with pytest.raises(CarjaxError, match="holds a source"):
                 run_files.check_apart(f"{url}{tmp_path}/{out}", sources)
     run_files.check_apart(str(tmp_path / "photos" / "x.parquet"), sources)
     run_files.check_apart(str(tmp_path / "phot"), sources)
     remote = [expand.source("gs://bucket/photos/a.jpg")]
-    for out in ("gs://bucket/photos", "gcs://bucket/photos/"):
+    for out in (
+        "gs://bucket/photos",
+        "gcs://bucket/photos/",
+        "gs://bucket/./photos",
+        "gs:///bucket/photos",
+    ):
         with pytest.raises(CarjaxError, match="holds a source"):
             run_files.check_apart(out, remote)
     run_files.check_apart("gs://bucket/photos.parquet", remote)
