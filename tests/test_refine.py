@@ -222,3 +222,52 @@ def test_little_is_expected_between_frames_too_dark_for_a_photo():
     table = dataclasses.replace(table, frame=np.arange(9) * 10, car_colour=colour)
     gains = refine._Model(table, np.arange(81) / 10, None, 8).gains()
     assert gains[51:80].max() < 0.2 * gains[:40].max()
+
+
+def test_what_is_decoded_on_the_way_to_a_frame_costs_nothing_more(monkeypatch):
+    class Promised:
+        def __init__(self, *rest):
+            self.left = np.array([0.0, 0.50, 1.0, 0.52, 0.0])
+
+        def gains(self):
+            return self.left.copy()
+
+        def believe(self, index):
+            self.left[index] = -1.0
+
+    monkeypatch.setattr(refine, "_Model", Promised)
+    effort = np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 1, 2])
+    got = refine.next_frames(walk(seconds=1), np.arange(5.0), 2, effort=effort)
+    assert got.tolist() == [1, 2]
+
+
+def test_less_is_known_the_farther_a_scored_frame_is():
+    table = walk(seconds=11, rate=1).take(np.array([2, 6]))
+    left, share, variance = refine._Model(table, np.arange(11.0), None, 8)._place()
+    assert set(left) == {0}
+    np.testing.assert_allclose(share, [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+    np.testing.assert_allclose(variance, [2, 1, 0, 0.75, 1, 0.75, 0, 1, 2, 3, 4])
+
+
+def test_a_single_jump_does_not_make_all_uncertain():
+    values, time_s = np.array([0.0, 0.1, 0.3, 0.3, 1.3]), np.array([0.0, 1.0, 2.0, 3.0, 5.0])
+    assert refine._rate(values, time_s) == pytest.approx(0.04)  # of 0.01, 0.04 and 0.5
+
+
+def test_a_view_is_worth_what_lies_in_its_bin_and_nothing_elsewhere():
+    azimuth, floor = np.array([0.0, 11.25, 23.0]), np.full(3, 0.2)
+    got = refine._view_value(azimuth, np.full(3, math.log(1e4)), floor, np.arange(8) * 45.0)
+    inside = 0.8 + 0.2 / 8
+    np.testing.assert_allclose(got[0], [inside, inside - refine.OFF_CENTRE / 2, 0], atol=1e-3)
+    assert got[1, :2].tolist() == [0, 0]
+    assert got[1, 2] > 0.3
+
+
+def test_a_frame_whose_classes_are_no_numbers_is_certain_of_none():
+    table = walk(seconds=4, rate=1)
+    probs = np.tile(np.float32([0.9, 0.1]), (4, 1))
+    probs[1] = np.nan
+    entropy = np.array([0.3, np.nan, 0.3, 0.3], np.float32)
+    table = dataclasses.replace(table, probs={"doors": probs}, entropy={"doors": entropy})
+    got = refine._certainties(table, DOORS, np.ones(4, bool), np.full(4, 0.25))
+    np.testing.assert_allclose(got, np.array([1, 0, 1, 1]) * (1 - 0.3 / math.log(2)), rtol=1e-6)
