@@ -323,3 +323,31 @@ class TestBootstrap:
     def test_bad_input(self, values, arguments, message):
         with pytest.raises(ValueError, match=message):
             interval(values, np.mean, **arguments)
+
+
+def test_an_interval_reaches_the_figure_itself_where_every_resample_lies_to_one_side():
+    def drawn(rows):
+        different = len(np.unique(rows))
+        return [different, len(rows) - different]
+
+    (_, most), (least, _) = certainty.bootstrap_intervals(np.arange(40), drawn, samples=200)
+    assert (most, least) == (40, 0)
+
+
+def test_as_many_groups_are_drawn_as_there_are():
+    sizes = []
+    certainty.bootstrap_intervals(
+        np.arange(30), lambda rows: [sizes.append(len(rows)) or 0.0], np.arange(30) // 10, samples=9
+    )
+    assert set(sizes) == {30}
+
+
+def test_more_than_certain_is_no_probability():
+    for losses in (certainty.log_losses, certainty.brier_losses):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            losses([[1.5, 0.0]], [0])
+
+
+def test_of_a_single_class_a_broken_frame_is_not_certain():
+    got = certainty.normalized_certainty(jnp.array([0.0, jnp.nan]), 1)
+    np.testing.assert_array_equal(got, [1.0, np.nan])
