@@ -175,3 +175,19 @@ def test_time_weights_integrate_a_line_exactly(times):
 def test_times_that_no_video_has_are_refused(times):
     with pytest.raises(ValueError, match="time_s must"):
         eligibility.time_weights(times)
+
+
+def test_what_is_as_likely_counts_for_the_frame():
+    even = [(3, [0.25, 0.25, 0.5]), (4, [0.2, 0.2, 0.6]), (5, [0.4, 0.5, 0.1])]
+    table = with_content(make_table(count=9), even)
+    assert np.flatnonzero(~eligibility.car_frames(table)).tolist() == [4]
+    assert np.flatnonzero(~eligibility.whole_frames(table)).tolist() == [5]
+
+
+def test_a_frame_whose_box_is_no_number_is_not_taken_for_another_car_s():
+    table = make_table(count=9)
+    box = np.array(table.box)
+    box[4, 2] = np.nan
+    table = dataclasses.replace(table, box=box)
+    assert eligibility.main_car_frames(table).all()
+    assert np.flatnonzero(~eligibility.eligible_frames(table)).tolist() == [4]
