@@ -1,6 +1,7 @@
 """The labels that the project lends to photos without any: their tables, and reading them."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 
@@ -197,3 +198,20 @@ def test_an_attribute_may_not_be_called_as_a_column_of_scores(name, tmp_path):
     path.write_text(json.dumps([{"name": name, "classes": ["a", "b"]}, {"name": "turn"}]))
     with pytest.raises(CarjaxError, match=f"two columns would be named '{name}'"):
         schema_file.read(path)
+
+
+def test_a_photo_is_read_as_stored_only_where_its_box_counts_so():
+    box = np.array([[0, 0, 4, 4], [np.nan] * 4], np.float32)
+    both = photos.Photos(
+        (pathlib.Path("a"), pathlib.Path("b")),
+        ("a", "b"),
+        {},
+        np.array(["", ""]),
+        box,
+        as_stored=True,
+        sha256=("1", "2"),
+    )
+    assert [both.reads_as_stored(i) for i in range(2)] == [True, False]
+    assert photos.content_hashes(both) == ["1 as stored", "2"]
+    shown = dataclasses.replace(both, as_stored=False)
+    assert photos.content_hashes(shown) == ["1", "2"]
