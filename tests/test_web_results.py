@@ -165,3 +165,10 @@ def test_directions_know_of_their_neighbours_where_the_selection_does(job, table
         results.crop(job, "16:9")
         shown = read(job, "details.json")["series"]["azimuth_deg"]
         assert shown == series(expected)["azimuth_deg"]
+
+
+def test_a_reader_with_fewer_frames_than_were_scored_is_not_believed():
+    scored = types.SimpleNamespace(frame=np.array([0, 3]), time_s=np.array([0.0, 0.3]))
+    for count, same in ((3, False), (4, True)):
+        reader = types.SimpleNamespace(time_s=np.arange(count) / 10)
+        assert results._numbers(reader, scored) is same
