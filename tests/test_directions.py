@@ -455,3 +455,9 @@ def test_the_main_peak_on_the_host_is_that_of_the_device():
         np.testing.assert_array_equal(np.ravel(peaks.main_peak(padding)), [0, 0, 1])
     one = circular.Density(*(x[:, :1] for x in density[:3]), density.floor)
     np.testing.assert_array_equal(peaks.main_peak(one)[1], one.kappa[:, 0])
+
+
+def test_no_mass_below_none_lies_elsewhere():
+    weights = np.full((1, 10), 0.1, np.float32)  # their sum is a little above 1
+    alike = circular.Density(weights, np.zeros((1, 10)), np.full((1, 10), 50.0), np.zeros(1))
+    assert peaks.main_peak(alike)[2].tolist() == [0.0]
