@@ -919,6 +919,18 @@ def test_when_it_was_recorded(tmp_path, tags, moment):
     assert (found and found.isoformat()) == moment
 
 
+def test_tags_that_are_no_text(tmp_path):
+    path = tmp_path / "tags.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "my car"
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"my car", b"my \xff\xfe\xfd"))
+    assert video.probe(path).frames == 1
+
+
 def test_the_main_stream_is_the_largest(tmp_path):
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:

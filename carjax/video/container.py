@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 
@@ -27,6 +27,11 @@ _IMAGE_BRANDS = (b"heic", b"heix", b"mif1", b"avif")
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: an album's cover is no video
 _MAX_THREADS = 8  # more gain little, and each one holds frames of its own
 _FALLBACK_RATE = 25.0
+# Tags that are no UTF-8 are no reason to refuse a video: PyAV needs to be told so before 19, which
+# takes no such argument.
+_TAGS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
 
 
 class Losses:
@@ -57,7 +62,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
             os.path.abspath(name),
             # Not `options`, which crashes PyAV before 18 on files that add streams later (FLV, TS).
             container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-            metadata_errors="replace",
+            **_TAGS,
         )
     except (av.FFmpegError, ValueError) as error:
         if head[4:8] in (b"ftyp", b"mdat", b"wide"):

@@ -158,7 +158,8 @@ def recorded_at(path: Path) -> datetime.datetime | None:
         ]
     for text in filter(None, stated):
         with contextlib.suppress(ValueError):
-            moment = datetime.datetime.fromisoformat(text)
+            # From FFmpeg 9 on, what a file states twice is joined.
+            moment = datetime.datetime.fromisoformat(text.partition(";")[0])
             if 1980 <= moment.year < datetime.MAXYEAR:
                 return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     return None
