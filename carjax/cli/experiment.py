@@ -11,7 +11,7 @@ from absl import flags
 
 from carjax import progress, result_folder, runtime
 from carjax.cli import common
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import CarjaxError, UsageError, needing
 
 if TYPE_CHECKING:
     from carjax.experiment.held import Held
@@ -137,7 +137,10 @@ def _hypothesis(values: flags.FlagValues) -> int:
 
 
 def _temporal(values: flags.FlagValues) -> int:
-    from carjax.experiment import report, temporal_page, temporal_run
+    from carjax.experiment import report, temporal_page
+
+    with needing("train", "the experiment"):
+        from carjax.experiment import temporal_run
 
     out = pathlib.Path(values.out)
     result_folder.check_out(out, values.overwrite, manifest=temporal_page.RESULT_FILE)
