@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from carjax import errors, files, interrupts
 from carjax.errors import CarjaxError, UsageError
@@ -26,10 +26,20 @@ _JOURNAL = ".carjax.json"
 _HIDDEN = "carjax"
 
 
-def check_apart(target: pathlib.Path, source: str | os.PathLike[str]) -> None:
-    """Raises a UsageError if the source lies where what `carjax select` writes would replace it."""
+def check_apart(
+    target: pathlib.Path,
+    source: str | os.PathLike[str],
+    written: Collection[str] = (SELECTION, SCORES, REPORT, ANNOTATED),
+) -> None:
+    """Raises a UsageError if the source lies where a file that is written would replace it.
+
+    Args:
+        target: the folder of results.
+        source: what is read.
+        written: names in the folder; by default what `carjax select` writes.
+    """
     here, there = (pathlib.Path(os.path.realpath(path)) for path in (target, source))
-    if there in {here / name for name in (SELECTION, SCORES, REPORT, ANNOTATED)}:
+    if there in {here / name for name in written}:
         raise UsageError(
             f"{source}: would be overwritten by the results in {target}: give another --out"
         )

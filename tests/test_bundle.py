@@ -140,6 +140,21 @@ def test_the_box_may_have_been_trained_at_another_size():
         assert bundle.join(parts, ["a", "b"], "x").spec.input_size == 32
 
 
+def test_a_file_that_is_no_bundle_is_not_replaced(folders, tmp_path):
+    given, notes = folders("doors"), tmp_path / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(CarjaxError, match="is not a bundle that carjax wrote"):
+        command.main([f"--heads={given}", f"--out={notes}"])
+    assert notes.read_text() == "mine"
+    bundled = tmp_path / "x.safetensors"
+    for _ in range(2):  # one's own is
+        assert command.main([f"--heads={given}", f"--out={bundled}"]) == 0
+    before = bundled.read_bytes()
+    with pytest.raises(UsageError, match="is read as well"):
+        command.main([f"--heads={bundled}", f"--out={bundled}"])
+    assert bundled.read_bytes() == before
+
+
 def test_wrong_calls_are_one_line(folders, tmp_path):
     unfinished = tmp_path / "run"
     unfinished.mkdir()
@@ -150,6 +165,8 @@ def test_wrong_calls_are_one_line(folders, tmp_path):
         ([f"--heads={unfinished}", out], CarjaxError, "finished"),
         (["--heads=nowhere", out], CarjaxError, "nowhere"),
         (["--heads=a", "--out=no/such/folder/x"], CarjaxError, "no/such/folder"),
+        (["--heads=a", f"--out={unfinished}"], CarjaxError, "is a folder"),
+        (["--heads=,", out], UsageError, "between commas"),
         (["--heads=a", out, "more"], UsageError, "more"),
     ):
         with pytest.raises(kind, match=message) as caught:

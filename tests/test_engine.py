@@ -127,6 +127,11 @@ def test_rare_sizes_wait_but_not_for_ever():
     assert sizes == [1, 1, 1]
 
 
+def test_a_batch_beyond_the_memory_is_one_line():
+    with pytest.raises(CarjaxError, match=r"frames of 640×360 .* a smaller --batch"):
+        Buffers(1).take((10**12, 360, 640, 3))
+
+
 def test_images_are_let_go_once_they_are_copied():
     kept = []
 
@@ -355,6 +360,22 @@ def test_what_another_run_is_writing_is_not_overwritten(tmp_path, part_rows):
         assert (scratch / "rows").exists()
     again.clear()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_somebody_s_table_of_errors_stays(tmp_path, overwrite):
+    file = tmp_path / "x.parquet.errors.csv"
+    target = run_files.Target(str(tmp_path / "x.parquet"), overwrite=overwrite)
+    file.write_text("my,errors\n")
+    for write in (
+        lambda: run_files.RunFiles(target),
+        lambda: run_files.only_errors(target.out, []),
+    ):
+        with pytest.raises(CarjaxError, match=r"x.parquet.errors.csv, and there lies one"):
+            write()
+    assert file.read_text() == "my,errors\n"
+    file.write_bytes(manifest.errors_csv([("a", "b")]))
+    run_files.RunFiles(target)
 
 
 def test_only_what_carjax_wrote_is_overwritten(tmp_path):

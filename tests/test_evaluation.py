@@ -529,6 +529,7 @@ def test_wrong_calls_are_one_line(photos, shipped, tmp_path, monkeypatch, capsys
     (others / "thesis.txt").write_text("mine")
     none = write_table(tmp_path / "none.csv", "file,type", "x.jpg,sedan", "y.jpg,SUV")
     halves = ",".join([str(photos / "half.csv")] * 2)
+    own = write_table(tmp_path / "predictions.csv", "file,type", "x.jpg,sedan")
     for words, status, message in (
         ([], 2, "--labels"),
         ([table, images], 2, "--out"),
@@ -540,6 +541,8 @@ def test_wrong_calls_are_one_line(photos, shipped, tmp_path, monkeypatch, capsys
         ([table, images, f"--out={none}"], 1, "is a file"),
         ([table, images, out, f"--split={none}"], 1, "no column split or fold"),
         ([table, images, out, f"--split={halves}"], 2, "two tables named half"),
+        ([f"--labels={own}", images, f"--out={tmp_path}", "--overwrite"], 2, "be overwritten"),
+        ([table, f"--split={own}", images, f"--out={tmp_path}"], 2, "be overwritten"),
     ):
         assert command_line(["evaluate", *words]) == status
         error = capsys.readouterr().err.strip().splitlines()

@@ -288,9 +288,19 @@ def test_no_region_no_copy():
     assert redaction.blurred(image, []) is image
 
 
-@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "0,0,0,1", "nan,0,1,1", "0,0,-1,1"])
-def test_a_region_that_is_none_is_refused(text):
-    with pytest.raises(UsageError, match="redact"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,2,3", "is not x,y,w,h"),
+        ("a,b,c,d", "is not x,y,w,h"),
+        ("nan,0,1,1", "is not x,y,w,h"),
+        ("0,0,1,inf", "is not x,y,w,h"),
+        ("0,0,0,1", "has no width or no height"),
+        ("0,0,-1,1", "has no width or no height"),
+    ],
+)
+def test_a_region_that_is_none_is_refused(text, message):
+    with pytest.raises(UsageError, match=f"redact: {text!r} {message}"):
         redaction.parse(text)
 
 

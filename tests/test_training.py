@@ -1020,8 +1020,8 @@ def test_the_best_chunk_needs_a_label_that_is_held_out(tiny, root):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.json", "[]", "other settings|cannot be the run's folder"),
-        ("config.json", "{", "cannot be the run's folder"),
+        ("config.json", "[]", "config.json: is not of a run of carjax train"),
+        ("config.json", "{", "config.json: is not of a run of carjax train"),
         ("result.json", None, "result.json: cannot be read .*delete .* to start afresh"),
         ("metrics.csv", "step,loss\nmany,1\n", "metrics.csv: cannot be read"),
     ],
@@ -1040,6 +1040,15 @@ def test_a_broken_run_folder_is_one_line(root, name, content, message):
     }
     with pytest.raises(CarjaxError, match=message):
         read[name]()
+
+
+def test_somebody_s_config_json_stays(root):
+    path = root / "run" / "config.json"
+    path.parent.mkdir()
+    path.write_text('{"mine": 1}')
+    with pytest.raises(CarjaxError, match=r"config.json: is not of a run of carjax train"):
+        run_folder.RunFolder(root / "run").claim(settings(root))
+    assert path.read_text() == '{"mine": 1}'
 
 
 def test_a_run_that_never_began_leaves_its_folder(root):
@@ -1140,7 +1149,9 @@ def test_command_overrides_and_faults(root, monkeypatch, tmp_path):
         train_command.main(["--help"])
     for bad, message in (
         (["--config=none.py", "--workdir=w"], "none.py: no such config file"),
-        ([*words, "--config.speed=1"], "speed"),
+        ([*words, "--config.speed=1"], "no such setting: 'speed' Did you mean \"seed\""),
+        ([*words, "--process_id=0"], "need --distributed"),
+        ([*words, "--processes=0"], "need --distributed"),
         ([*words, "--config.lr=fast"], "lr"),
         (words[:1], "--workdir"),
         (["--workdir=w"], "--config"),

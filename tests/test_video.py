@@ -178,6 +178,17 @@ def test_first_frame_is_at_zero_whatever_the_file_says(tmp_path):
     np.testing.assert_allclose(times, [0, 0.1, 0.2], atol=1e-3)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_video_that_begins_late_is_no_longer_for_it(tmp_path, suffix):
+    late = [5 * TICKS + tick for tick in steady(40)]
+    path = write(tmp_path / f"late.{suffix}", late, options={"bf": "0"})
+    info = video.probe(path)
+    assert (info.frames, info.duration_s) == (40, pytest.approx(4.0, abs=0.01))
+    with video.Decoder(path, fps="all") as decoder:
+        assert len(list(decoder)) == 40
+    assert decoder.warnings == []
+
+
 def test_frames_hidden_by_an_edit_list_are_no_frames(tmp_path, steady_mp4):
     """An edit list that starts at 1.05 s: frames before it are decoded but not shown."""
     data = bytearray(steady_mp4.read_bytes())

@@ -22,6 +22,8 @@ from web_server import client as own_client
 from carjax import selection, video
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
+from carjax.cli import serve
+from carjax.errors import CarjaxError
 from carjax.web import guard, results
 
 
@@ -483,6 +485,14 @@ def test_a_port_that_is_taken_is_one_line(server, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "give another --port" in error
+
+
+def test_a_name_that_is_no_host_is_one_line():
+    with (
+        pytest.raises(CarjaxError, match="give another --host"),
+        serve._listening("no host", 0),
+    ):
+        pass
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import safetensors
 from absl import flags
 
 from carjax import errors, files, runtime
@@ -42,7 +44,13 @@ def main(argv: list[str]) -> int:
     out = pathlib.Path(values.out)
     if not out.parent.is_dir():
         raise CarjaxError(f"{out.parent}: no such folder")
+    if out.is_dir():
+        raise CarjaxError(f"{out}: is a folder: give a file, --out=FILE.safetensors")
+    if not all(values.heads):
+        raise UsageError("--heads: a name between commas is empty")
     paths = [_bundle_file(pathlib.Path(given)) for given in values.heads]
+    others = (values.card, values.calibration, values.backbone_weights)
+    _check_replaced(out, [*paths, *(pathlib.Path(path) for path in others if path)])
     facts = _facts(pathlib.Path(values.card)) if values.card else {}
     calibrations = _facts(pathlib.Path(values.calibration)) if values.calibration else {}
 
@@ -68,6 +76,21 @@ def _bundle_file(given: pathlib.Path) -> pathlib.Path:
         hint = "is its training finished?" if given.is_dir() else "give a folder of `carjax train`"
         raise CarjaxError(f"{path}: no such file: {hint}")
     return path
+
+
+def _check_replaced(out: pathlib.Path, read: Sequence[pathlib.Path]) -> None:
+    """Raises a CarjaxError if the file exists, and is read as well or no bundle."""
+    if not out.exists():
+        return
+    if any(path.exists() and out.samefile(path) for path in read):
+        raise UsageError(f"--out={out} is read as well: give another --out")
+    try:
+        with safetensors.safe_open(out, "numpy") as file:
+            ours = (file.metadata() or {}).keys() >= {"spec", "card"}
+    except (OSError, safetensors.SafetensorError):
+        ours = False
+    if not ours:
+        raise CarjaxError(f"{out}: is not a bundle that carjax wrote: give another --out")
 
 
 def _facts(path: pathlib.Path) -> dict[str, Any]:

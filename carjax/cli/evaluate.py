@@ -59,6 +59,9 @@ def main(argv: list[str]) -> int:
     table, images = (_find(given, values.data_dir) for given in (values.labels, values.images))
     if not table.is_file():
         raise CarjaxError(f"{table}: no such file: give --labels=FILE.csv")
+    splits_given = [_find(given, values.data_dir) for given in values.split]
+    for path in (table, *splits_given):
+        result_folder.check_apart(out, path, page.FILES)
     result_folder.check_out(out, values.overwrite, manifest=page.METRICS_FILE)
     page.require_plotly()
 
@@ -71,8 +74,7 @@ def main(argv: list[str]) -> int:
     labelled = labels.read(table, images, model.spec.schema)
     names = labelled.photos.names
     splits = {}
-    for given in values.split:
-        path = _find(given, values.data_dir)
+    for path in splits_given:
         if path.stem in splits:
             raise UsageError(f"--split: two tables named {path.stem}: evaluate them one by one")
         splits[path.stem] = labels.read_split(path, names)

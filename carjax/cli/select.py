@@ -92,6 +92,8 @@ def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     values = define_flags()
     words = common.parse(values, argv, SYNOPSIS)
+    if words == [""]:
+        raise UsageError("the name of the video is empty: carjax select VIDEO --out=DIR")
     if len(words) != 1:
         raise UsageError(f"one video is needed, {len(words)} given: carjax select VIDEO --out=DIR")
     if not values.out:

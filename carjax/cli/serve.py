@@ -144,8 +144,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.bind(address)
         listener.listen()  # from here on who calls waits, and is not refused
     except OSError as error:
+        flag = "--host" if isinstance(error, socket.gaierror) else "--port"
         raise CarjaxError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; give another --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; give another {flag}"
         ) from None
     with listener:
         yield listener

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import pathlib
 
 from absl import flags
@@ -55,8 +57,11 @@ def main(argv: list[str]) -> int:
     except CarjaxError:
         raise
     except (AttributeError, KeyError) as error:
-        # A KeyError's own text is that of a literal.
-        said = " ".join(str(error.args[0] if error.args else error).split())
+        # A KeyError's own text is that of a literal, and may hold another one's.
+        said = str(error.args[0] if error.args else error)
+        with contextlib.suppress(ValueError, SyntaxError):
+            said = str(ast.literal_eval(said))
+        said = " ".join(said.split())
         raise UsageError(f"--config: no such setting: {said}") from None
     except Exception as error:
         # The config file is run while flags are parsed, and is anybody's program.
@@ -67,7 +72,7 @@ def main(argv: list[str]) -> int:
     runtime.set_up_jax()
     if values.distributed:
         runtime.join_processes(values.coordinator, values.processes, values.process_id)
-    elif values.coordinator or values.processes or values.process_id:
+    elif any(v is not None for v in (values.coordinator, values.processes, values.process_id)):
         raise UsageError("--coordinator, --processes and --process_id need --distributed")
     from carjax.training import loop, run_folder
 

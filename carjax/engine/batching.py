@@ -10,6 +10,7 @@ import numpy as np
 
 from carjax import scoring
 from carjax.engine.feed import Decoded, End
+from carjax.errors import CarjaxError
 
 # Frames of rare sizes wait for others of their size, but no longer than this many batches: a
 # source is finished only when its last frame is scored.
@@ -50,7 +51,14 @@ class Buffers:
             for i, array in enumerate(self._free):
                 if array.shape == shape:
                     return self._free.pop(i)
-        return np.zeros(shape, np.uint8)
+        try:
+            return np.zeros(shape, np.uint8)
+        except MemoryError:
+            count, height, width, _ = shape
+            raise CarjaxError(
+                f"a batch of {count} frames of {width}×{height} does not fit into memory: give a "
+                "smaller --batch"
+            ) from None
 
     def give(self, array: np.ndarray) -> None:
         """Takes back an array that nothing reads any more."""

@@ -17,7 +17,7 @@ from carjax.engine import manifest
 from carjax.engine.join import rows_of
 from carjax.engine.manifest import DAMAGED, Commit, Record, is_commit, is_part
 from carjax.engine.output import Output, PartWriter, Share, remove_leftovers
-from carjax.engine.store import open_store
+from carjax.engine.store import Store, open_store
 from carjax.errors import CarjaxError, UsageError
 from carjax.files import is_remote
 from carjax.sources.base import Problem, Source
@@ -84,6 +84,7 @@ class RunFiles:
             self._scratch = f"{self.state}/scratch-{target.share.process:05d}"
             self.base: Commit | None = None
             self._base_settings: dict[str, Any] | None = None
+            _check_errors_file(self.store, self.errors_name, target.out)
             if target.overwrite:
                 self._check_removable()
             else:
@@ -328,9 +329,23 @@ class RunFiles:
 def only_errors(out: str, problems: Sequence[Problem]) -> None:
     """Writes the errors file of a run that has nothing to score, and changes nothing else."""
     store, name = open_store(out)
+    file = f"{name}.errors.csv"
     rows = sorted((problem.source, problem.reason) for problem in problems)
     with errors.writing(out):
-        store.write(f"{name}.errors.csv", manifest.errors_csv(rows))
+        _check_errors_file(store, file, out)
+        store.write(file, manifest.errors_csv(rows))
+
+
+def _check_errors_file(store: Store, name: str, out: str) -> None:
+    """Raises a CarjaxError if a file that carjax did not write is called as its errors are."""
+    if store.size(name):
+        head = manifest.errors_csv(())
+        with store.open(name) as file:
+            if file.read(len(head)) != head:
+                raise CarjaxError(
+                    f"{out}: its errors need the file {name}, and there lies one that carjax did "
+                    "not write: remove it, or give another --out"
+                )
 
 
 def check_apart(out: str, sources: Sequence[Source]) -> None:

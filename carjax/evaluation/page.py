@@ -17,6 +17,7 @@ from carjax.evaluation.metrics import Classified, Directed
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.csv"
 PAGE_FILE = "evaluation.html"
+FILES = (METRICS_FILE, PREDICTIONS_FILE, PAGE_FILE)
 _BINS = 15
 _HEIGHT = 420
 _CONFIG = {"responsive": True, "displayModeBar": False}

@@ -34,12 +34,14 @@ def parse(text: str) -> Box:
     """
     try:
         x, y, w, h = (float(word) for word in text.split(","))
+        if not all(map(math.isfinite, (x, y, w, h))):
+            raise ValueError("no number")
     except ValueError:
         raise UsageError(
             f"redact: {text!r} is not x,y,w,h (left, top, width, height; in pixels, or as "
             "fractions of the frame)"
         ) from None
-    if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
+    if w <= 0 or h <= 0:
         raise UsageError(f"redact: {text!r} has no width or no height")
     return x, y, w, h
 

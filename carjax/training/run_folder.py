@@ -53,21 +53,36 @@ class RunFolder:
         mine = json.loads(json.dumps(config.to_dict()))
         wanted = flatten_dict(mine, sep=".")
         try:
-            if not (path.exists() and self.begun()):
+            found = self._config() if path.exists() else None
+            if found is None or not self.begun():
                 if self._writes:
                     self.path.mkdir(parents=True, exist_ok=True)
                     self.write(CONFIG_FILE, json.dumps(mine, indent=1).encode() + b"\n")
                 return
-            known = {k: v for k, v in _AS_IT_WAS.items() if k in wanted}
-            theirs = known | flatten_dict(json.loads(path.read_text()), sep=".")
-        except (OSError, ValueError, TypeError, AssertionError) as error:
+        except OSError as error:
             raise CarjaxError(f"{self.path}: cannot be the run's folder ({error})") from None
+        known = {k: v for k, v in _AS_IT_WAS.items() if k in wanted}
+        theirs = known | flatten_dict(found, sep=".")
         changed = [k for k in wanted.keys() | theirs.keys() if wanted.get(k) != theirs.get(k)]
         if changed:
             raise CarjaxError(
                 f"{self.path}: holds a run with other settings ({', '.join(sorted(changed))}): "
                 "give another --workdir, or delete it"
             )
+
+    def _config(self) -> dict[str, Any]:
+        """What `config.json` holds: the settings of a run, whoever else calls a file so."""
+        path = self.path / CONFIG_FILE
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            found = None
+        if not (isinstance(found, dict) and found.keys() >= {"attribute", "steps"}):
+            raise CarjaxError(
+                f"{path}: is not of a run of carjax train, which needs a file of that name: give "
+                "another --workdir"
+            )
+        return found
 
     def claim_data(self, data: str, features: str) -> None:
         """Notes what the run learns from, or checks that it is what it began with.

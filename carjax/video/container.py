@@ -181,7 +181,12 @@ def stated_duration(container: av.container.InputContainer, stream: av.VideoStre
     if stream.duration and stream.time_base and stream.duration > 0:
         return float(stream.duration * stream.time_base)
     if container.duration and container.duration > 0:
-        return container.duration / 1e6
+        length = container.duration / 1e6
+        if "matroska" in container.format.name and stream.start_time and stream.time_base:
+            # Matroska states when it ends, whenever the picture begins.
+            begins = float(stream.start_time * stream.time_base)
+            length = length - begins if 0 < begins < length else length
+        return length
     return None
 
 
