@@ -16,7 +16,7 @@ from carjax.errors import UsageError
 from carjax.listing import known, redaction
 from carjax.listing.photos import cropped, encode
 from carjax.scan import Ahead, ScoredVideo, score_video
-from carjax.selection import VIEW_THRESHOLD, eligibility, refine
+from carjax.selection import VIEW_THRESHOLD, eligibility
 from carjax.stopwatch import Stopwatch
 from carjax.temporal import consensus
 
@@ -333,20 +333,3 @@ def _annotate(
         redact=lambda image: redaction.blurred(image, boxes),
         progress=drawing,
     )
-
-
-def expected_frames(info: video.VideoInfo, fps: video.Fps, *, seeks: bool = True) -> int:
-    """Estimates how many frames will be scored, for a progress bar.
-
-    Args:
-        info: of `video.probe`.
-        fps: as in `score_video`.
-        seeks: whether 'auto' can jump to frames (`video.Reader.seeks`).
-    """
-    if fps == "auto" and not seeks:
-        fps = video.AUTO_FPS
-    if fps == "auto":
-        coarse = round(info.duration_s * refine.coarse_rate(info.duration_s))
-        return max(1, min(info.frames, refine.budget(info.duration_s, coarse)))
-    rate = info.average_rate if fps == "all" else fps
-    return max(1, round(min(info.frames, info.duration_s * float(rate))))

@@ -77,6 +77,28 @@ class Ahead:
             frames = iter(self.source)
         self.frames = prefetch(frames, depth=_AHEAD)
 
+    @property
+    def seeks(self) -> bool:
+        """Whether more frames can be jumped to after the first ones."""
+        return isinstance(self.source, video.Reader) and self.source.seeks
+
+
+def expected_frames(info: video.VideoInfo, fps: video.Fps, *, seeks: bool = True) -> int:
+    """Estimates how many frames will be scored, for a progress bar.
+
+    Args:
+        info: of `video.probe`.
+        fps: as in `score_video`.
+        seeks: whether 'auto' can jump to frames (`Ahead.seeks`).
+    """
+    if fps == "auto" and not seeks:
+        fps = video.AUTO_FPS
+    if fps == "auto":
+        coarse = round(info.duration_s * refine.coarse_rate(info.duration_s))
+        return max(1, min(info.frames, refine.budget(info.duration_s, coarse)))
+    rate = info.average_rate if fps == "all" else fps
+    return max(1, round(min(info.frames, info.duration_s * float(rate))))
+
 
 def score_video(
     model: Model,
@@ -123,11 +145,12 @@ def score_video(
                 scan = _Scan(model, progress, watch, features)
                 scan.start(frames)
                 scan.finish()
-                if isinstance(source, video.Reader) and source.seeks:
+                if ahead.seeks:
+                    assert isinstance(source, video.Reader)
                     _refine(scan, source, attributes, views)
                 return scan.table(), source
             except video.UnprovenIndexError:
-                if not (isinstance(source, video.Reader) and source.seeks):
+                if not ahead.seeks:
                     raise
                 source.close()
                 ahead = None

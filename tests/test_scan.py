@@ -162,3 +162,19 @@ def test_the_first_video_of_the_page_finds_the_program_that_was_compiled_ahead(
     tasks.warm(lambda message: None, None, None, "portrait")
     scorer = scoring.kept_scorer(one, scan.BATCH_SIZE)
     assert list(scorer._programs) == [(scorer.batch_size, 640, 360, 3)]
+
+
+def test_as_many_frames_are_expected_as_there_are_and_as_are_asked_for():
+    def info(frames, duration_s):
+        return video.VideoInfo(
+            path="x", frames=frames, exact_frames=True, duration_s=duration_s, width=4, height=3,
+            rotation=0, average_rate=frames / duration_s,
+        )  # fmt: skip
+
+    assert scan.expected_frames(info(300, 10.0), 2.0) == 20
+    assert scan.expected_frames(info(300, 10.0), "all") == 300
+    assert scan.expected_frames(info(10, 60.0), 2.0) == 10
+    assert scan.expected_frames(info(10, 60.0), "auto") == 10
+    assert scan.expected_frames(info(1800, 60.0), "auto") == 132
+    assert scan.expected_frames(info(1800, 60.0), "auto", seeks=False) == 480
+    assert scan.expected_frames(info(1, 0.04), 2.0) == 1

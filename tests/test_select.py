@@ -17,7 +17,7 @@ import walk
 
 import carjax
 from carjax import model as models
-from carjax import parquet, pipeline, result_folder, selection, video
+from carjax import parquet, pipeline, result_folder, selection
 from carjax.attributes import VIEWS
 from carjax.cli import main as command
 from carjax.cli import select
@@ -642,19 +642,3 @@ def test_no_result_takes_the_place_of_the_source(tmp_path, name):
         result_folder.check_apart(tmp_path / "link", tmp_path / name)
     result_folder.check_apart(tmp_path, tmp_path / f"my_{name}")
     result_folder.check_apart(tmp_path, tmp_path / "other" / name)
-
-
-def test_as_many_frames_are_expected_as_there_are_and_as_are_asked_for():
-    def info(frames, duration_s):
-        return video.VideoInfo(
-            path="x", frames=frames, exact_frames=True, duration_s=duration_s, width=4, height=3,
-            rotation=0, average_rate=frames / duration_s,
-        )  # fmt: skip
-
-    assert pipeline.expected_frames(info(300, 10.0), 2.0) == 20
-    assert pipeline.expected_frames(info(300, 10.0), "all") == 300
-    assert pipeline.expected_frames(info(10, 60.0), 2.0) == 10
-    assert pipeline.expected_frames(info(10, 60.0), "auto") == 10
-    assert pipeline.expected_frames(info(1800, 60.0), "auto") == 132
-    assert pipeline.expected_frames(info(1800, 60.0), "auto", seeks=False) == 480
-    assert pipeline.expected_frames(info(1, 0.04), 2.0) == 1

@@ -147,8 +147,7 @@ def main(argv: list[str]) -> int:
         pipeline.check_options(model, options)
         model = common.localised(model, values.localise)
     with progress.bars(console=console) as bar:
-        seeks = getattr(ahead.source, "seeks", True)
-        expected = pipeline.expected_frames(info, options.fps, seeks=seeks)
+        expected = scan.expected_frames(info, options.fps, seeks=ahead.seeks)
         scored = 0
 
         def on_scored(frames: int) -> None:

@@ -59,7 +59,7 @@ def check(path: str | os.PathLike[str], limits: Limits) -> dict[str, float | int
     Raises:
         CarjaxError: it is no video, or too large; the message says which limit and what to do.
     """
-    from carjax import pipeline, video
+    from carjax import scan, video
 
     # The header first: it costs nothing to refuse what it admits.
     _check_size(*video.coded_size(path), limits)
@@ -76,7 +76,7 @@ def check(path: str | os.PathLike[str], limits: Limits) -> dict[str, float | int
             "film at 30 frames a second or fewer"
         )
     with video.Reader(path) as reader:
-        expected = pipeline.expected_frames(info, "auto", seeks=reader.seeks)
+        expected = scan.expected_frames(info, "auto", seeks=reader.seeks)
     return {
         "frames": info.frames,
         "duration_s": info.duration_s,
