@@ -23,6 +23,7 @@ from carjax.cli import prepare as prepare_command
 from carjax.cli.main import main as command_line
 from carjax.datasets import builders, photos, prepared
 from carjax.datasets.builders import base, encoded, matlab
+from carjax.datasets.builders import prepare as library
 from carjax.errors import CarjaxError, UsageError
 
 
@@ -611,6 +612,19 @@ def test_command_reports_and_prepares_once(published, tmp_path, capsys, monkeypa
     folder = prepared.find(tmp_path / "out", "labelled_folder/fruit")
     assert len(rows_of(folder)) == 8
     assert {p.name for p in folder.parent.iterdir()} == {folder.name, ".prepare.lock"}
+
+
+def test_a_data_set_is_prepared_from_python(published, tmp_path):
+    published.fruit(tmp_path / "fruit", photos=4)
+    told = []
+    words = ("labelled_folder", "", tmp_path / "fruit", tmp_path / "out")
+    folder = library.prepare(*words, on_progress=lambda *progress: told.append(progress))
+    assert folder == prepared.find(tmp_path / "out", "labelled_folder")
+    assert len(rows_of(folder)) == 4
+    assert {what for what, _, _ in told} == {"train", "test", "index"}
+    published.fruit(tmp_path / "fruit", photos=6)
+    assert library.prepare(*words) == folder
+    assert len(rows_of(folder)) == 6
 
 
 def test_a_tilde_is_the_home_folder(published, tmp_path, monkeypatch):

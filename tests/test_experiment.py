@@ -326,8 +326,11 @@ def test_drawing_repeats_and_both_sides_occur(held):
 
 def test_sheets_and_key_survive_the_disk(tmp_path, drawn):
     key, pictures, _ = drawn
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets" / "sheet_02.png").write_bytes(b"of an earlier draw")
     sheets = pairs.write_sheets(tmp_path / "sheets", key, pictures)
     assert [p.name for p in sheets] == ["sheet_01.png"]
+    assert [*(tmp_path / "sheets").iterdir()] == sheets
     image = cv2.imread(str(sheets[0]))[..., ::-1]
     assert image.shape == (4 * (pairs.HEIGHT + pairs.TEXT), 2 * pairs.WIDTH + pairs.GAP, 3)
     np.testing.assert_array_equal(

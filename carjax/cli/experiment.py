@@ -94,8 +94,6 @@ def _pairs(values: flags.FlagValues) -> int:
     entries = held.all_candidates(_held(values))
     drawn, pictures, same = pairs.draw(entries, values.pairs, values.seed)
     sheets = pairs.write_sheets(out, drawn, pictures)
-    for stale in {*out.glob("sheet_*.png")} - {*sheets}:
-        stale.unlink()
     pairs.write_key(key, drawn)
     print(f"{len(drawn)} pairs on {len(sheets)} sheets in {out}; key: {key}")
     for rival, count in same.items():

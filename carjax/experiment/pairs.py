@@ -218,7 +218,10 @@ def write_sheets(
     pairs: Sequence[Pair],
     pictures: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> list[pathlib.Path]:
-    """Writes `sheet_NN.png`, each with a few pairs below their number and question."""
+    """Writes `sheet_NN.png`, each with a few pairs below their number and question.
+
+    Other sheets in the folder, of an earlier draw, are removed.
+    """
     folder = pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -235,6 +238,8 @@ def write_sheets(
             raise CarjaxError(f"{path}: this sheet cannot be encoded as PNG")
         files.write(path, data.tobytes())
         written.append(path)
+    for stale in {*folder.glob("sheet_*.png")} - {*written}:
+        stale.unlink()
     return written
 
 
