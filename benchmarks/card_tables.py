@@ -2,7 +2,7 @@
 
     python benchmarks/card_tables.py
 
-A table stands between `<!-- figures: NAME -->` and `<!-- /figures -->` in MODEL_CARD.md and
+A table stands between `<!-- table NAME -->` and `<!-- end NAME -->` in MODEL_CARD.md and
 docs/certainty.md. The main figures go into `data/car_heads.card.json`, which goes into the bundle.
 """
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
+import machine
+
 from carjax import files
 from carjax.attributes import CAR, Categorical, find
+from carjax.experiment.page import fill
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("MODEL_CARD.md", "docs/certainty.md")
 CARD = ROOT / "data" / "car_heads.card.json"
 PARTS = {
@@ -111,7 +112,7 @@ def recall(results: Mapping[str, Any]) -> list[str]:
 
 def calibrations(_: Mapping[str, Any]) -> list[str]:
     """ECE of every calibration of `calibrations.py`, known / unseen models."""
-    found = json.loads((RESULTS / "calibrations.json").read_text())["calibrations"]
+    found = json.loads((machine.RESULTS / "calibrations.json").read_text())["calibrations"]
     attributes = list(next(iter(found.values())))
     lines = [
         f"| calibration | {' | '.join(attributes)} |",
@@ -165,7 +166,7 @@ def scores(results: Mapping[str, Any]) -> list[str]:
 
 def videos(_: Mapping[str, Any]) -> list[str]:
     """The direction on footage that no head was trained on, of `videos.py`."""
-    found = json.loads((RESULTS / "videos.json").read_text())
+    found = json.loads((machine.RESULTS / "videos.json").read_text())
     rows = {
         "sample, frames that are not spoilt": found["sample"],
         "the same with `--nolocalise`": found["sample_nolocalise"],
@@ -185,7 +186,7 @@ def videos(_: Mapping[str, Any]) -> list[str]:
 
 def boxes(_: Mapping[str, Any]) -> list[str]:
     """How well the car is found, of `localise.py`."""
-    found = json.loads((RESULTS / "localise.json").read_text())["boxes"]
+    found = json.loads((machine.RESULTS / "localise.json").read_text())["boxes"]
     lines = [
         "| photos | method | number | mean IoU | recall at 0.5 | recall at 0.75 |",
         "|---|---|---|---|---|---|",
@@ -199,7 +200,7 @@ def boxes(_: Mapping[str, Any]) -> list[str]:
 
 def zoom(_: Mapping[str, Any]) -> list[str]:
     """What a small car costs, of `localise.py`."""
-    found = json.loads((RESULTS / "localise.json").read_text())["zoom"]
+    found = json.loads((machine.RESULTS / "localise.json").read_text())["zoom"]
     lines = [
         "| longest side of the photo | type | brand | doors | seats | azimuth, median error |",
         "|---|---|---|---|---|---|",
@@ -237,17 +238,11 @@ def card(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def main() -> None:
-    results = json.loads((RESULTS / "nested.json").read_text())
+    results = json.loads((machine.RESULTS / "nested.json").read_text())
+    tables = {name: "\n".join(table(results)) for name, table in TABLES.items()}
     for page in PAGES:
-        text = (ROOT / page).read_text()
-        for name, table in TABLES.items():
-            lines = "\n".join(table(results))
-            marked = f"<!-- figures: {name} -->\n"
-            pattern = re.escape(marked) + ".*?<!-- /figures -->"
-            block = f"{marked}{lines}\n<!-- /figures -->"
-            text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
-        with files.replacing(ROOT / page) as temporary:
-            temporary.write_text(text)
+        text = (ROOT / page).read_text(encoding="utf-8")
+        files.write(ROOT / page, fill(text, tables))
     told = json.loads(CARD.read_text()) | {"nested": card(results)}
     with files.replacing(CARD) as temporary:
         temporary.write_text(json.dumps(told, indent=1) + "\n")

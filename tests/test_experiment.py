@@ -21,12 +21,13 @@ from carjax.experiment import (
     candidates,
     figures,
     hypothesis,
+    hypothesis_page,
     pairs,
     predictions,
-    report,
     statistics,
 )
 from carjax.experiment import held as held_out
+from carjax.experiment.page import check_page, fill
 
 
 @pytest.fixture(autouse=True)
@@ -421,7 +422,7 @@ def test_command_end_to_end(tmp_path, world, capsys):
     out = tmp_path / "out"
     judgements = [f"--judgements={judged}", f"--key={key}", f"--page={page}", f"--out={out}"]
     assert command_line(["experiment", "hypothesis", *judgements, *common]) == 0
-    content = json.loads((out / report.RESULT_FILE).read_text())
+    content = json.loads((out / hypothesis_page.RESULT_FILE).read_text())
     assert content["pairs"]["win_rate"]["all"]["all"]["wins"] == 1
     assert (out / "pairs.svg").is_file()
     text = page.read_text()
@@ -488,9 +489,9 @@ def test_broken_input_is_one_line(tmp_path, world, capsys):
 
 def test_the_page_shows_the_committed_figures():
     page = DOCS / "hypothesis.md"
-    content = json.loads((DOCS / "hypothesis" / report.RESULT_FILE).read_text())
-    report.check_page(page)
-    assert report.fill(page.read_text(), report.tables(content)) == page.read_text()
+    content = json.loads((DOCS / "hypothesis" / hypothesis_page.RESULT_FILE).read_text())
+    check_page(page)
+    assert fill(page.read_text(), hypothesis_page.tables(content)) == page.read_text()
     for name, svg in figures.all_figures(content).items():
         assert (DOCS / "hypothesis" / name).read_text() == svg, name
         assert f"(hypothesis/{name})" in page.read_text()

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 import card_tables
 import crossval
+import machine
 import nested
 
 MAKES = {"Audi": 6, "BMW": 2, "Kia": 1, "Saab": 1, "Volvo": 3}
@@ -122,10 +123,10 @@ def test_intervals_are_about_their_means_and_wider_over_models():
 @pytest.mark.parametrize("page", card_tables.PAGES)
 def test_the_tables_shown_are_those_of_the_figures(page):
     text = (card_tables.ROOT / page).read_text()
-    results = json.loads((card_tables.RESULTS / "nested.json").read_text())
-    shown = [name for name in card_tables.TABLES if f"<!-- figures: {name} -->" in text]
+    results = json.loads((machine.RESULTS / "nested.json").read_text())
+    shown = [name for name in card_tables.TABLES if f"<!-- table {name} -->" in text]
     assert shown
-    assert text.count("<!-- figures: ") == text.count("<!-- /figures -->") == len(shown)
+    assert text.count("<!-- table ") == text.count("<!-- end ") == len(shown)
     for name in shown:
         lines = "\n".join(card_tables.TABLES[name](results))
-        assert f"<!-- figures: {name} -->\n{lines}\n<!-- /figures -->" in text
+        assert f"<!-- table {name} -->\n{lines}\n<!-- end {name} -->" in text

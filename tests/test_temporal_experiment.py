@@ -14,7 +14,8 @@ from carjax.attributes import Angular
 from carjax.calibration import DirectionCalibration
 from carjax.cli import experiment as command
 from carjax.errors import CarjaxError, UsageError
-from carjax.experiment import cast, methods, report, temporal, temporal_page, temporal_run
+from carjax.experiment import cast, methods, temporal, temporal_page, temporal_run
+from carjax.experiment.page import rounded
 from carjax.experiment.temporal import WALK, Estimate, Footage
 from carjax.features import Features
 from carjax.heads import HeadSpec
@@ -133,7 +134,7 @@ def content():
     video = {
         name: {**own, **temporal.steadiness(ways[name](walks[0]))} for name, own in figures.items()
     }
-    return report.rounded(
+    return rounded(
         {
             "walks": shares,
             "gains": {share: temporal_run.gains(own) for share, own in shares.items()},
@@ -169,8 +170,7 @@ def test_the_page_gets_its_tables_and_charts(content, tmp_path):
     page = tmp_path / "page.md"
     names = ("walks", "gains", "videos")
     page.write_text("".join(f"<!-- table {n} -->\n<!-- end {n} -->\n" for n in names))
-    tables, charts = temporal_page.tables(content), temporal_page.charts(content)
-    report.publish(content, tmp_path / "out" / "temporal.json", charts, tables, page)
+    temporal_page.write(content, tmp_path / "out", page)
     text = page.read_text()
     for name in content["walks"]["20%"]:
         assert f"| 20% | {name} |" in text

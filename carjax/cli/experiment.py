@@ -116,26 +116,28 @@ def _held(values: flags.FlagValues) -> Held:
 
 
 def _hypothesis(values: flags.FlagValues) -> int:
-    from carjax.experiment import hypothesis, pairs, report
+    from carjax.experiment import hypothesis, hypothesis_page, pairs
+    from carjax.experiment.page import check_page
 
     out = pathlib.Path(values.out)
-    result_folder.check_out(out, values.overwrite, manifest=report.RESULT_FILE)
+    result_folder.check_out(out, values.overwrite, manifest=hypothesis_page.RESULT_FILE)
     judged = None
     if values.judgements:  # everything that can be wrong with the input is found first
         key = pairs.read_key(values.key)
         judged = key, pairs.read_judgements(values.judgements, key)
     page = pathlib.Path(values.page) if values.page else None
     if page is not None:
-        report.check_page(page)
+        check_page(page)
     content = hypothesis.measure(_held(values), judged)
-    report.write(content, out, page)
-    print(report.headline(content))
-    print(f"\nresults: {out / report.RESULT_FILE}", file=sys.stdout)
+    hypothesis_page.write(content, out, page)
+    print(hypothesis_page.headline(content))
+    print(f"\nresults: {out / hypothesis_page.RESULT_FILE}", file=sys.stdout)
     return 0
 
 
 def _temporal(values: flags.FlagValues) -> int:
-    from carjax.experiment import report, temporal_page
+    from carjax.experiment import temporal_page
+    from carjax.experiment.page import check_page
 
     with needing("train", "the experiment"):
         from carjax.experiment import temporal_run
@@ -148,9 +150,9 @@ def _temporal(values: flags.FlagValues) -> int:
         raise UsageError("--recordings and --labels are given together, or neither")
     page = pathlib.Path(values.page) if values.page else None
     if page is not None:
-        report.check_page(page)
+        check_page(page)
     with progress.bars() as bar:
-        measured = temporal_run.measure(
+        content = temporal_run.measure(
             values.runs[0] if values.runs else None,
             heads=values.heads,
             model=values.model,
@@ -160,9 +162,7 @@ def _temporal(values: flags.FlagValues) -> int:
             data_dir=values.data_dir,
             on_progress=functools.partial(bar, "photos"),
         )
-    content = report.rounded(measured)
-    tables, charts = temporal_page.tables(content), temporal_page.charts(content)
-    report.publish(content, out / temporal_page.RESULT_FILE, charts, tables, page)
+    temporal_page.write(content, out, page)
     print(temporal_page.headline(content))
     print(f"\nresults: {out / temporal_page.RESULT_FILE}", file=sys.stdout)
     return 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from carjax.experiment import figures, report
+from carjax.experiment import figures
+from carjax.experiment.page import publish, rounded, table
 
 RESULT_FILE = "temporal.json"
 # What a table shows of a method: key, heading, format.
@@ -16,6 +18,21 @@ _COLUMNS = (
     ("views_right", "views right", "{:.2f}"),
     ("views_wrong", "views wrong", "{:.2f}"),
 )
+
+
+def write(
+    content: Mapping[str, Any],
+    out: pathlib.Path,
+    page: pathlib.Path | None = None,
+) -> None:
+    """Writes the charts, renews the tables of a page, and writes `temporal.json` last.
+
+    Raises:
+        CarjaxError: the folder or the page cannot be written.
+    """
+    # Tables and charts show the numbers that are written, not their last bits.
+    content = rounded(content)
+    publish(content, out / RESULT_FILE, charts(content), tables(content), page)
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
@@ -69,13 +86,13 @@ def _gains(gains: Mapping[str, Any]) -> str:
         for name, own in methods.items()
     ]
     head = ["spoilt", "method", "median error, ratio", "flips, ratio", "log-likelihood, gain"]
-    return report.table(head, rows)
+    return table(head, rows)
 
 
 def _shared(shared: Mapping[str, float]) -> str:
     head = ["median error of a photo", "of its neighbours' median error", "correlation"]
     row = [f"{shared['mederr_deg']:.2f}°", f"{shared['neighbours_mederr_deg']:.2f}°"]
-    return report.table(head, [[*row, f"{shared['correlation']:.2f}"]])
+    return table(head, [[*row, f"{shared['correlation']:.2f}"]])
 
 
 def _walks(walks: Mapping[str, Any], cost_ms: Mapping[str, float]) -> str:
@@ -90,7 +107,7 @@ def _walks(walks: Mapping[str, Any], cost_ms: Mapping[str, float]) -> str:
         for name, own in methods.items()
     ]
     head = ["spoilt", "method", *(heading for _, heading, _ in _COLUMNS)]
-    return report.table([*head, "per frame"], rows)
+    return table([*head, "per frame"], rows)
 
 
 def _cell(own: Mapping[str, Any], key: str, text: str) -> str:
@@ -113,7 +130,7 @@ def _videos(videos: Mapping[str, Any]) -> str:
         for name, own in methods.items()
     ]
     head = ["video", "method", *(heading for _, heading, _ in _COLUMNS)]
-    return report.table([*head, "median step", "jumps"], rows)
+    return table([*head, "median step", "jumps"], rows)
 
 
 def _classes(classes: Mapping[str, Any]) -> str:
@@ -128,7 +145,7 @@ def _classes(classes: Mapping[str, Any]) -> str:
         for way, own in ways.items()
     ]
     head = ["attribute", "said by", "n", "accuracy", "NLL", "ECE", "certainty"]
-    return report.table(head, rows)
+    return table(head, rows)
 
 
 def _agreement(videos: Mapping[str, Any]) -> str:
@@ -145,4 +162,4 @@ def _agreement(videos: Mapping[str, Any]) -> str:
         for attribute, own in attributes.items()
     ]
     head = ["video", "attribute", "truth", "consensus", "mean of the frames"]
-    return report.table([*head, "frames that agree"], rows)
+    return table([*head, "frames that agree"], rows)
