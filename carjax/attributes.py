@@ -82,6 +82,20 @@ VIEWS = (
     "front-right",
 )
 
+
+def view_deg(name: str) -> float:
+    """Returns the azimuth on which one of the `VIEWS` is centred, in degrees.
+
+    Raises:
+        ValueError: there is no such view.
+
+    Example:
+        >>> view_deg("left")
+        90.0
+    """
+    return 360.0 / len(VIEWS) * VIEWS.index(name)
+
+
 # What a frame shows of the car: all of it (or all but a sliver), a part that is close up or cut off
 # by the frame's border, or no car.
 CONTENT = Categorical("content", ("whole", "part", "none"))

@@ -11,7 +11,7 @@ import numpy as np
 
 from carjax.annotate import paint
 from carjax.annotate.layout import Rect
-from carjax.attributes import VIEWS
+from carjax.attributes import view_deg
 from carjax.report.polar import UNIFORM, polar_radius, polar_xy
 from carjax.wording import label
 
@@ -91,7 +91,7 @@ def draw_base(image: np.ndarray, ring: Ring, found: Sequence[str]) -> None:
     _car(image, (x, y), _HUB * radius * 0.82)
     half = 180 / len(ring.views)
     for name in ring.views:
-        middle = 45 * VIEWS.index(name)
+        middle = view_deg(name)
         arc = np.linspace(middle - half + 3, middle + half - 3, 24)
         seen = name in found
         line = polar_xy(arc, radius + 2, (x, y))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from carjax.attributes import VIEWS
+from carjax.attributes import view_deg
 from carjax.wording import percent, side
 
 # A view that has at least this share of an even coverage was passed, if not well.
@@ -67,7 +67,7 @@ def passes(orientation: Mapping[str, Any], view: str) -> bool:
         view: one of its views.
     """
     half = 180 // len(orientation["views"])
-    middle = 360 // len(VIEWS) * VIEWS.index(view)
+    middle = round(view_deg(view))
     cells = np.arange(middle - half, middle + half + 1) % 360
     share = np.asarray(orientation["coverage"], float)[cells].mean() * 2 * np.pi
     return bool(share >= _PASSED)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from carjax.attributes import VIEWS
+from carjax.attributes import VIEWS, view_deg
 from carjax.report.svg import circle, number, path_data
 from carjax.wording import label
 
@@ -126,7 +126,7 @@ def coverage_polar(coverage: ArrayLike, azimuths: Mapping[str, float | None] | N
     parts.append(_CAR)
     half = 180 / max(len(views), 1)
     for name, azimuth in views.items():
-        middle = 45.0 * VIEWS.index(name)
+        middle = view_deg(name)
         state = "missing" if azimuth is None else "found"
         parts.append(
             f'<path class="rim {state}" data-view="{name}" '

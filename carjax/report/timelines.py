@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from carjax.attributes import VIEWS
+from carjax.attributes import VIEWS, view_deg
 from carjax.report.svg import circle, number, path_data
 from carjax.wording import clock, degrees, label, percent
 
@@ -129,7 +129,7 @@ def azimuth_timeline(
         raise ValueError(f"{len(azimuth)} azimuths but {len(sure)} probabilities")
     parts = []
     for i, view in enumerate(views):
-        middle = 45.0 * VIEWS.index(view)
+        middle = view_deg(view)
         parts.append(axes.band(middle - width / 2, middle + width / 2, f"band {'odd' * (i % 2)}"))
         parts.append(axes.y_label(middle, f"{label(view).lower()} {degrees(middle)}"))
     parts += [axes.shade(no_car), axes.time_axis(), axes.title("azimuth (degrees)")]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from carjax import grids
-from carjax.attributes import VIEWS, Categorical
+from carjax.attributes import Categorical, view_deg
 from carjax.errors import UsageError
 from carjax.selection.categorical import alternative_at, distinct, min_gap_s
 from carjax.selection.eligibility import (
@@ -166,7 +166,7 @@ def _ranked(table: ScoreTable, content: Mapping[str, Any], photo: str) -> np.nda
         eligible = eligible & sound_directions(table)
         masses = view_masses(table, eligible, len(views))
         index = frames_of_view(masses, column, 0.0, eligible, whole)
-        off = grids.apart_deg(table.azimuth_deg[index], 45.0 * VIEWS.index(name))
+        off = grids.apart_deg(table.azimuth_deg[index], view_deg(name))
         return index[np.lexsort((off, masses[index, column] <= VIEW_THRESHOLD))]
     candidates = whole_if_any(eligible, whole)
     _, probs = _probs(table, photo)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carjax import grids
-from carjax.attributes import VIEWS
+from carjax.attributes import VIEWS, view_deg
 from carjax.selection.eligibility import content_of, whole_frames, whole_if_any
 from carjax.selection.result import OrientationChoice, ViewChoice
 from carjax.table import ScoreTable
@@ -71,7 +71,7 @@ def choose_views(
             best = int(index[0])
         else:
             best = _best_in_bin(
-                index, mass[:, view], table.azimuth_deg, table.sharpness, 360 / views * view
+                index, mass[:, view], table.azimuth_deg, table.sharpness, view_deg(name)
             )
         chosen[name] = choice_at(table, mass, best, view)
     filled = [view for view in chosen.values() if view is not None]
