@@ -49,12 +49,11 @@ def spins(model: models.Model, folder: pathlib.Path) -> dict[str, dict[str, floa
     import cv2
 
     found, every = {}, []
-    for name, group in turntables.read(folder).items():
-        frames = np.stack([cv2.imread(str(folder / row["file"]))[..., ::-1] for row in group])
+    for name, spin in turntables.read(folder).items():
+        frames = np.stack([cv2.imread(str(folder / file))[..., ::-1] for file in spin.files])
         scores = scoring.Scorer(model)(frames)
-        truth = np.array([float(row["azimuth_deg"]) for row in group])
-        error = errors(circular.azimuth_deg(scores.azimuth), truth)
-        angle = np.deg2rad(truth).astype(np.float32)
+        error = errors(circular.azimuth_deg(scores.azimuth), spin.azimuth_deg)
+        angle = np.deg2rad(spin.azimuth_deg).astype(np.float32)
         loglik = np.asarray(circular.log_prob(scores.azimuth, angle))
         found[name] = summary(error) | {"loglik_nats": round(float(loglik.mean()), 3)}
         every.append((error, loglik))

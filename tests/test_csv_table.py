@@ -86,6 +86,16 @@ def test_turntables_have_an_azimuth_in_every_row(tmp_path):
         turntables.read(tmp_path)
 
 
+def test_turntables_are_told_apart_by_their_folders(tmp_path):
+    rows = ["red/0.png,Honda,0,5", "blue/0.png,VW,7.5,", "red/1.png,Honda,10,"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,make,azimuth_deg,doors", *rows]))
+    found = turntables.read(tmp_path)
+    assert [*found] == ["blue", "red"]
+    assert found["red"].files == ("red/0.png", "red/1.png")
+    assert found["red"].azimuth_deg.tolist() == [0, 10]
+    assert [found["red"].truth[name] for name in ("brand", "doors")] == ["Honda", "5"]
+
+
 def test_training_labels_may_be_short_and_no_angle_is_infinite(tmp_path):
     schema = (Categorical("doors", ("2", "4")), Angular("orientation"))
     table = tmp_path / "labels.csv"

@@ -168,22 +168,21 @@ def _spins(model: Model, folder: pathlib.Path) -> list[Candidates]:
     from carjax.evaluation import run
 
     found = []
-    for name, of_spin in turntables.read(folder).items():
+    for name, spin in turntables.read(folder).items():
         labelled = photos.Photos(
-            paths=tuple(folder / row["file"] for row in of_spin),
-            names=tuple(row["file"] for row in of_spin),
+            paths=tuple(folder / file for file in spin.files),
+            names=spin.files,
             labels={},
-            group=np.array([name] * len(of_spin)),
-            box=np.full((len(of_spin), 4), np.nan, np.float32),
+            group=np.array([name] * len(spin.files)),
+            box=np.full((len(spin.files), 4), np.nan, np.float32),
         )
         scored = run.score_photos(model, labelled)
         if scored.unreadable:
             raise CarjaxError(scored.unreadable[0])
-        frame = np.arange(len(of_spin))
+        frame = np.arange(len(spin.files))
         table = scoring.to_table(scored.scores, model.spec, frame, frame / turntables.FPS)
-        truth = {"brand": of_spin[0]["make"], **of_spin[0]}
-        files = tuple(f"spins/{row['file']}" for row in of_spin)
-        found += _by_attribute(name, table, truth, files, labelled.read, model.spec.schema)
+        files = tuple(f"spins/{file}" for file in spin.files)
+        found += _by_attribute(name, table, spin.truth, files, labelled.read, model.spec.schema)
     return found
 
 
@@ -209,11 +208,21 @@ def _by_attribute(
     schema: Schema,
 ) -> list[Candidates]:
     """A video's `Candidates` for each attribute whose true class the model knows."""
+    labels = known_labels(schema, truth)
     return [
-        Candidates(VIDEO, name, a, a.classes.index(truth[a.name]), table, files, read)
+        Candidates(VIDEO, name, a, labels[a.name], table, files, read)
+        for a in schema
+        if isinstance(a, Categorical) and a.name in labels
+    ]
+
+
+def known_labels(schema: Schema, truth: Mapping[str, str]) -> dict[str, int]:
+    """Returns attribute → index of its true class, for each whose true class the schema has."""
+    return {
+        a.name: a.classes.index(truth[a.name])
         for a in schema
         if isinstance(a, Categorical) and truth.get(a.name) in a.classes
-    ]
+    }
 
 
 def outcomes(groups: Sequence[Candidates]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from carjax.attributes import Categorical, class_name
 from carjax.datasets import csv_table, frame_labels, frame_sequences, photos, turntables
 from carjax.datasets.sequence_batches import AZIMUTH
 from carjax.errors import CarjaxError
-from carjax.experiment.candidates import SAMPLE, SAMPLE_LABELS
+from carjax.experiment.candidates import SAMPLE, SAMPLE_LABELS, known_labels
 from carjax.experiment.temporal import VIDEO, Footage
 from carjax.features import Level
 from carjax.selection import smoothing
@@ -166,17 +166,16 @@ def _sample(model: Model, path: pathlib.Path) -> Footage:
 def _spins(model: Model, folder: pathlib.Path) -> list[Footage]:
     scorer = scoring.Scorer(model, features="grid")
     found = []
-    for name, own in turntables.read(folder).items():
-        images = [photos.decode(folder / row["file"]) for row in own]
+    for name, spin in turntables.read(folder).items():
+        images = [photos.decode(folder / file) for file in spin.files]
         if len({image.shape for image in images}) > 1:
             raise CarjaxError(f"{folder / name}: pictures of several sizes")
-        frame = np.arange(len(own))
+        frame = np.arange(len(images))
         table = scoring.to_table(
             scorer(np.stack(images)), model.spec, frame, frame / turntables.FPS
         )
-        azimuth = np.array([float(row["azimuth_deg"]) for row in own])
-        truth = {"brand": own[0]["make"], **own[0]}
-        found.append(_footage(name, table, azimuth, np.zeros(len(own), bool), truth))
+        clean = np.zeros(len(images), bool)
+        found.append(_footage(name, table, spin.azimuth_deg, clean, spin.truth))
     return found
 
 
@@ -199,10 +198,6 @@ def _footage(
         # A frame that does not speak still says something when it is asked alone.
         density=selection.density_of(table, selection.sound_directions(table)),
         probs={a.name: np.asarray(table.probs[a.name], np.float64) for a in table.categorical},
-        labels={
-            a.name: a.classes.index(truth[a.name])
-            for a in table.categorical
-            if truth.get(a.name) in a.classes
-        },
+        labels=known_labels(table.schema, truth),
         features=table.features,
     )
