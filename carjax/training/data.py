@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
@@ -258,23 +258,35 @@ def read_view(
 
 def training_set(sources: Sequence[Source], task: PhotoTask, views: Sequence[int]) -> TrainingSet:
     """Gathers these views of the photos that are not held out."""
-    features: Any = None
     targets = []
-    for row, view in enumerate(views):
-        parts = [(s, *read_view(s, view, ~s.held_out, task.cells)) for s in sources]
-        joined = _concatenate([f for _, f, _ in parts])
-        if features is None:
-            features = jax.tree.map(lambda x: np.empty((len(views), *x.shape), x.dtype), joined)
-        # Written in place: all views take a gigabyte, which is not copied twice.
-        jax.tree.map(lambda out, x, row=row: out.__setitem__(row, x), features, joined)
-        targets.append(
-            np.concatenate(
-                [task.targets(_chosen(s, ~s.held_out), window, view) for s, _, window in parts]
+
+    def read() -> Iterator[Features]:
+        for view in views:
+            parts = [(s, *read_view(s, view, ~s.held_out, task.cells)) for s in sources]
+            targets.append(
+                np.concatenate(
+                    [task.targets(_chosen(s, ~s.held_out), window, view) for s, _, window in parts]
+                )
             )
-        )
+            yield concatenate([f for _, f, _ in parts])
+
+    features = stack_views(read(), len(views))
     weights = np.concatenate([task.weights(_chosen(s, ~s.held_out)) for s in sources])
     cumulative = np.cumsum(weights / weights.sum())
     return TrainingSet(features, np.stack(targets), cumulative.astype(np.float32))
+
+
+def stack_views(views: Iterable[Features], count: int) -> Features:
+    """Stacks the features of the same n photos in so many views: [n, …] each, [count, n, …] in all.
+
+    Each view is written in place: all take a gigabyte, which is not copied twice.
+    """
+    stacked: Any = None
+    for row, view in enumerate(views):
+        if stacked is None:
+            stacked = jax.tree.map(lambda x: np.empty((count, *x.shape), x.dtype), view)
+        jax.tree.map(lambda out, x, row=row: out.__setitem__(row, x), stacked, view)
+    return stacked
 
 
 def held_out_set(sources: Sequence[Source], task: PhotoTask, view: int = 0) -> HeldOut:
@@ -283,14 +295,15 @@ def held_out_set(sources: Sequence[Source], task: PhotoTask, view: int = 0) -> H
     parts = [(s, *read_view(s, view, s.held_out, task.cells)) for s in sources if s.held_out.any()]
     targets = [task.targets(_chosen(s, s.held_out), window, view) for s, _, window in parts]
     names = [f"{s.name}/{name}" for s, *_ in parts for name in _chosen(s, s.held_out).names]
-    return HeldOut(_concatenate([f for _, f, _ in parts]), np.concatenate(targets), np.array(names))
+    return HeldOut(concatenate([f for _, f, _ in parts]), np.concatenate(targets), np.array(names))
 
 
 def _chosen(source: Source, which: np.ndarray) -> photos.Photos:
     return source.photos.take(np.nonzero(which)[0])
 
 
-def _concatenate(parts: Sequence[Features]) -> Features:
+def concatenate(parts: Sequence[Features]) -> Features:
+    """Joins the features of several data sets' photos, [n_i, …] each."""
     if len(parts) == 1:
         return parts[0]
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)

@@ -6,10 +6,9 @@ and views, simulated on the host from (seed, step) alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -72,13 +71,13 @@ def photo_views(
     index = [np.flatnonzero(s.held_out == held_out) for s in sources]
     wanted = [(sources, view) for view in range(views - views % 2)]
     wanted += [(spoilt, view) for view in sequences.SPOILT_VIEWS]
-    features: Any = None
-    for row, (own, view) in enumerate(wanted):
-        parts = [data.read_view(s, view, i, task.cells) for s, i in zip(own, index, strict=True)]
-        joined = jax.tree.map(lambda *x: np.concatenate(x), *[f for f, _ in parts])
-        if features is None:
-            features = jax.tree.map(lambda x: np.empty((len(wanted), *x.shape), x.dtype), joined)
-        jax.tree.map(lambda out, x, row=row: out.__setitem__(row, x), features, joined)
+
+    def read() -> Iterator[Features]:
+        for own, view in wanted:
+            which = zip(own, index, strict=True)
+            yield data.concatenate([data.read_view(s, view, i, task.cells)[0] for s, i in which])
+
+    features = data.stack_views(read(), len(wanted))
     chosen = [s.photos.take(i) for s, i in zip(sources, index, strict=True)]
     group = np.concatenate([p.group for p in chosen])
     if not all(group):
