@@ -55,6 +55,11 @@ def locate(path: str | os.PathLike[str]) -> Any:
     return found
 
 
+def project_dir() -> pathlib.Path:
+    """Returns the folder that holds the package: where it runs from the repository, its root."""
+    return pathlib.Path(__file__).parents[1]
+
+
 def cache_dir() -> pathlib.Path:
     """Returns where what can be made again is kept: `$CARJAX_CACHE_DIR` or `~/.cache/carjax`."""
     base = os.environ.get("CARJAX_CACHE_DIR")

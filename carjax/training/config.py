@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import ml_collections
 
-import carjax
+from carjax import files
 from carjax.attributes import CAR, CONTENT, Angular, Attribute, Categorical, Schema, find
 from carjax.backbones import registry
 from carjax.datasets import photos, prepared, schema_file
@@ -275,5 +275,5 @@ def content_labels(config: ml_collections.ConfigDict) -> pathlib.Path:
 
 def _project_folder(given: str) -> pathlib.Path | None:
     """Returns a folder as given, else below the repository's root; None if there is none."""
-    beside = pathlib.Path(carjax.__file__).parents[1]
-    return next((p for p in (pathlib.Path(given), beside / given) if p.is_dir()), None)
+    places = (pathlib.Path(given), files.project_dir() / given)
+    return next((place for place in places if place.is_dir()), None)

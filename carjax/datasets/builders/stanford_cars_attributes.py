@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import carjax
+from carjax import files
 from carjax.attributes import CAR, DOORS, SEATS, TYPES, Angular, Categorical, Schema
 from carjax.datasets import csv_table
 from carjax.datasets.builders import base, encoded, matlab
@@ -143,7 +143,7 @@ def _variable(source: pathlib.Path, path: str, name: str) -> Any:
 
 def _read_table(source: pathlib.Path) -> dict[str, dict[str, str]]:
     """Class name → make, type, doors, seats ('' where unknown)."""
-    places = (source, pathlib.Path(carjax.__file__).parents[1] / "data")
+    places = (source, files.project_dir() / "data")
     path = next((folder / _TABLE for folder in places if (folder / _TABLE).is_file()), None)
     if path is None:
         raise Fault(f"{_TABLE} missing: copy it here from data/ of carjax's repository")
