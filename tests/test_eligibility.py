@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_selection import make_table, walk
+from score_tables import make_table
+from test_selection import walk
 
 from carjax import selection
 from carjax.errors import NoCarError

@@ -5,12 +5,12 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from score_tables import make_table
 
 import carjax
 from carjax import scoring, selection, video
 from carjax.errors import CarjaxError, UsageError
 from carjax.selection import live, smoothing
-from carjax.table import ScoreTable
 from carjax.temporal import circular_filter
 
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
@@ -22,31 +22,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def model():
     return carjax.load_model()
-
-
-@pytest.fixture
-def tiny_table():
-    """Frames of these probabilities of a car, which show nothing else."""
-
-    def make(car_probability):
-        n = len(car_probability)
-        return ScoreTable(
-            schema=(),
-            frame=np.arange(n),
-            time_s=np.arange(n) / 8,
-            probs={},
-            entropy={},
-            azimuth_deg=np.zeros(n),
-            kappa=np.zeros(n),
-            azimuth_floor=np.zeros(n),
-            azimuth_entropy=np.zeros(n),
-            view_probs=np.zeros((n, 8)),
-            car_probability=np.asarray(car_probability),
-            box=np.tile([0.2, 0.2, 0.8, 0.8], (n, 1)),
-            sharpness=np.ones(n),
-        )
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +127,9 @@ def test_the_callers_array_may_be_used_again_and_batches_change_nothing(model, f
     assert by_batch[1] == by_batch[4]
 
 
-def test_a_frame_informs_once_a_car_was_seen(model, tiny_table):
+def test_a_frame_informs_once_a_car_was_seen(model):
     """Whatever batches the frames come in: 0.1 shows a car only after a frame with 0.5."""
-    table = tiny_table([0.1, 0.5, 0.1])
+    table = make_table((), count=3, car_probability=np.array([0.1, 0.5, 0.1]))
     whole = live.LiveSelection(model)._car_frames(table)
     one_by_one = live.LiveSelection(model)
     parts = [one_by_one._car_frames(table.take(slice(i, i + 1)))[0] for i in range(3)]

@@ -1,18 +1,18 @@
 """Coarse-to-fine sampling: which frames are scored next, on score tables that are known in full."""
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from score_tables import make_table
 
 from carjax import selection
 from carjax.attributes import Angular, Categorical
 from carjax.selection import refine
 from carjax.selection.eligibility import time_weights
-from carjax.table import ScoreTable, concatenate
+from carjax.table import concatenate
 
 DOORS = Categorical("doors", ("3", "5"))
 RATE = 30
@@ -25,25 +25,13 @@ def walk(seconds=60.0, degrees=360.0, peak_s=20.0, rate=RATE, car=0.9):
     azimuth = (degrees * time_s / seconds) % 360
     probability = 0.6 + 0.39 * np.exp(-(((time_s - peak_s) / 3) ** 2))
     probs = np.stack([1 - probability, probability], axis=1)
-    half = np.radians(22.5)
-    off = np.radians((azimuth[:, None] - np.arange(8) * 45 + 180) % 360 - 180)
-    sigma = 0.1
-    erf = np.vectorize(math.erf)
-    mass = (erf((half - off) / sigma / 2**0.5) + erf((half + off) / sigma / 2**0.5)) / 2
-    return ScoreTable(
-        schema=(DOORS, Angular("orientation")),
-        frame=np.arange(n),
+    return make_table(
+        (DOORS, Angular("orientation")),
         time_s=time_s,
-        probs={"doors": probs.astype(np.float32)},
-        entropy={"doors": -(probs * np.log(probs)).sum(1).astype(np.float32)},
-        azimuth_deg=azimuth.astype(np.float32),
-        kappa=np.full(n, 1 / sigma**2, np.float32),
-        azimuth_floor=np.zeros(n, np.float32),
-        azimuth_entropy=np.zeros(n, np.float32),
-        view_probs=mass.astype(np.float32),
+        probs={"doors": probs},
+        azimuth_deg=azimuth,
+        kappa=100.0,
         car_probability=np.full(n, car, np.float32),
-        box=np.tile(np.array([0.2, 0.2, 0.8, 0.8], np.float32), (n, 1)),
-        sharpness=np.full(n, 0.5, np.float32),
     )
 
 

@@ -20,6 +20,7 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
+import score_tables
 from scipy import stats
 
 from carjax.attributes import CAR, VIEWS
@@ -49,13 +50,9 @@ def make_table(stride: int = 1) -> ScoreTable:
     spoilt = np.array([r["degraded"] == "1" for r in rows])
     azimuth = (truth + rng.normal(0, 3, n)) % 360
     kappa = np.where(spoilt, 4.0, 140 * np.exp(rng.normal(0, 0.5, n)))
-    centre = 45.0 * np.arange(8)
-    away = np.radians((azimuth[:, None] - centre + 180) % 360 - 180)
-    half, k = math.pi / 8, kappa[:, None]
-    views = stats.vonmises.cdf(half - away, k) - stats.vonmises.cdf(-half - away, k)
     # Each attribute shows from its own direction, so its certainty peaks there.
     best = {"type": 50.0, "brand": 0.0, "doors": 90.0, "seats": 120.0}
-    probs, entropy = {}, {}
+    probs = {}
     for attribute in CAR[:-1]:
         k = len(attribute.classes)
         facing = np.cos(np.radians(truth - best[attribute.name]))
@@ -64,24 +61,16 @@ def make_table(stride: int = 1) -> ScoreTable:
             np.where(spoilt, 1.5, 4.5 + 2.2 * facing) + rng.normal(0, 0.25, n) + math.log(k / 4)
         )
         p = np.exp(logits - logits.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        probs[attribute.name] = p.astype(np.float32)
-        entropy[attribute.name] = -(p * np.log(p)).sum(1).astype(np.float32)
+        probs[attribute.name] = p / p.sum(1, keepdims=True)
     car = np.where(np.arange(n) >= n - max(n // 30, 1), 0.1, 0.95) if n > 2 else np.ones(n)
-    return ScoreTable(
-        schema=CAR,
+    return score_tables.make_table(
+        CAR,
         frame=np.array([int(r["frame"]) for r in rows]),
         time_s=np.array([float(r["time_s"]) for r in rows]),
         probs=probs,
-        entropy=entropy,
-        azimuth_deg=azimuth.astype(np.float32),
-        kappa=kappa.astype(np.float32),
-        azimuth_floor=np.zeros(n, np.float32),
-        azimuth_entropy=np.zeros(n, np.float32),
-        view_probs=np.clip(views, 0, 1).astype(np.float32),
+        azimuth_deg=azimuth,
+        kappa=kappa,
         car_probability=car.astype(np.float32),
-        box=np.tile(np.float32([0.2, 0.2, 0.8, 0.8]), (n, 1)),
-        sharpness=np.full(n, 100, np.float32),
     )
 
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from score_tables import make_table
 
 from carjax import circular, selection
 from carjax.attributes import CAR, Angular, Categorical
 from carjax.selection import smoothing
-from carjax.table import ScoreTable
 from carjax.temporal import circular_filter, consensus
 from carjax.temporal.consensus import Repetition
 from carjax.temporal.motion import Motion
@@ -29,23 +29,18 @@ def walk(azimuth_deg, kappa=60.0, **columns):
     azimuth = np.asarray(azimuth_deg, float) % 360
     n = len(azimuth)
     density = circular.from_single(jnp.radians(azimuth), jnp.full(n, kappa), jnp.full(n, 0.02))
-    probs = np.tile(np.float32([0.3, 0.7]), (n, 1))
     values = {
-        "schema": (DOORS, Angular("orientation")),
-        "frame": np.arange(n),
         "time_s": np.arange(n) / 8,
-        "probs": {"doors": probs},
-        "entropy": {"doors": np.full(n, 0.61, np.float32)},
-        "azimuth_deg": azimuth.astype(np.float32),
-        "kappa": np.full(n, kappa, np.float32),
-        "azimuth_floor": np.full(n, 0.02, np.float32),
         "azimuth_entropy": np.asarray(circular.entropy(density)),
-        "view_probs": np.asarray(circular.view_probs(density)),
-        "car_probability": np.full(n, 0.9, np.float32),
-        "box": np.tile(np.float32([0.2, 0.2, 0.8, 0.8]), (n, 1)),
-        "sharpness": np.full(n, 0.5, np.float32),
     }
-    return ScoreTable(**(values | columns))
+    return make_table(
+        (DOORS, Angular("orientation")),
+        probs={"doors": np.tile([0.3, 0.7], (n, 1))},
+        azimuth_deg=azimuth,
+        kappa=kappa,
+        azimuth_floor=0.02,
+        **(values | columns),
+    )
 
 
 def apart(a, b):

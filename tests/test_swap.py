@@ -3,13 +3,12 @@
 import jsonschema
 import numpy as np
 import pytest
-from test_selection import make_table
+from score_tables import make_table
 
-from carjax import circular, selection
+from carjax import selection
 from carjax.attributes import VIEWS, Angular, Categorical
 from carjax.errors import UsageError
 from carjax.selection import categorical, swap
-from carjax.table import ScoreTable
 
 N = 160
 SCHEMA = (Categorical("doors", ("3", "5")), Angular("orientation"))
@@ -21,22 +20,14 @@ def table():
     rng = np.random.default_rng(3)
     five = np.clip(rng.normal(0.8, 0.12, N), 0.05, 0.99)
     probs = np.stack([1 - five, five], axis=1)
-    azimuth = (np.arange(N) * 360 / N).astype(np.float32)
-    density = circular.from_single(np.radians(azimuth), np.full(N, 60.0, np.float32), 0.01)
-    return ScoreTable(
-        schema=SCHEMA,
+    return make_table(
+        SCHEMA,
         frame=np.arange(N) * 3,
         time_s=np.arange(N) / 8,
         probs={"doors": probs},
-        entropy={"doors": -(probs * np.log(probs)).sum(1)},
-        azimuth_deg=azimuth,
-        kappa=np.full(N, 60.0),
-        azimuth_floor=np.full(N, 0.01),
-        azimuth_entropy=np.zeros(N),
-        view_probs=np.asarray(circular.view_probs(density)),
-        car_probability=np.ones(N),
-        box=np.tile([0.2, 0.2, 0.8, 0.8], (N, 1)),
-        sharpness=np.full(N, 100.0),
+        azimuth_deg=np.arange(N) * 360 / N,
+        kappa=60.0,
+        azimuth_floor=0.01,
     )
 
 

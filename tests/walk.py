@@ -6,7 +6,7 @@ import fractions
 
 import av
 import numpy as np
-from scipy import stats
+from score_tables import make_table
 
 from carjax.attributes import CAR, CONTENT
 from carjax.table import ScoreTable
@@ -31,10 +31,6 @@ def table(frames: int = 40, rate: float = 10.0, seed: int = 0) -> ScoreTable:
     n = frames
     azimuth = (360 * np.arange(n) / n + rng.normal(0, 2, n)) % 360
     kappa = np.exp(rng.uniform(3, 6, n))
-    half, centre = np.pi / 8, 45.0 * np.arange(8)
-    away = np.radians((azimuth[:, None] - centre + 180) % 360 - 180)
-    k = kappa[:, None]
-    views = stats.vonmises.cdf(half - away, k) - stats.vonmises.cdf(-half - away, k)
     box = np.array([0.25, 0.3, 0.75, 0.8]) + rng.normal(0, 0.01, (n, 4))
     colour = np.tile([0.3, 0.4, 0.7], (n, 1)) + rng.normal(0, 0.01, (n, 3))
     sharpness = 0.6 + rng.normal(0, 0.03, n)
@@ -52,26 +48,20 @@ def table(frames: int = 40, rate: float = 10.0, seed: int = 0) -> ScoreTable:
     passing = stretch(0.1)
     box[passing] = [0.0, 0.55, 0.2, 0.75]
     colour[passing] = [0.8, 0.2, 0.1]
-    probs, entropy = {}, {}
+    probs = {}
     for attribute in CAR[:-1]:
         logits = rng.normal(0, 1, len(attribute.classes)) + rng.normal(0, 1, (n, 1)) * rng.normal(
             0, 2, (n, len(attribute.classes))
         )
-        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        probs[attribute.name] = p.astype(np.float32)
-        entropy[attribute.name] = -(p * np.log(p)).sum(1).astype(np.float32)
+        probs[attribute.name] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert content.shape[1] == len(CONTENT.classes)
-    return ScoreTable(
-        schema=CAR,
-        frame=np.arange(n),
+    return make_table(
+        CAR,
         time_s=np.arange(n) / rate,
         probs=probs,
-        entropy=entropy,
-        azimuth_deg=azimuth.astype(np.float32),
-        kappa=kappa.astype(np.float32),
-        azimuth_floor=np.full(n, 0.01, np.float32),
-        azimuth_entropy=np.zeros(n, np.float32),
-        view_probs=views.astype(np.float32),
+        azimuth_deg=azimuth,
+        kappa=kappa,
+        azimuth_floor=0.01,
         car_probability=car.astype(np.float32),
         box=np.clip(box, 0, 1).astype(np.float32),
         sharpness=sharpness.astype(np.float32),
