@@ -115,6 +115,14 @@ def random_tree():
     return make
 
 
+@pytest.fixture
+def tiny(monkeypatch):
+    """Registers the small backbone under the name 'tiny', with fixed weights; returns those."""
+    import tiny_run
+
+    return tiny_run.register(monkeypatch.setattr)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(synthetic_params, random_tree):
     """The car's schema on efficientnet_lite0 at 64 pixels, with a car box; all weights random."""

@@ -23,11 +23,6 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    return tiny_run.register(monkeypatch.setattr)
-
-
-@pytest.fixture
 def root(tmp_path):
     """Three models of eight photos, whose colours tell the azimuth; fold i is model i."""
     folder = tmp_path / "stanford_cars"

@@ -65,12 +65,6 @@ from carjax.training import config as configs
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    """Registers the small backbone under the name 'tiny', with fixed weights."""
-    return tiny_run.register(monkeypatch.setattr)
-
-
-@pytest.fixture
 def root(tmp_path):
     """Data sets in the real layout: 20 photos, whose colour tells the number of doors."""
     rows = []
@@ -601,17 +595,8 @@ def test_live_views_train_without_a_cache_and_resume_exactly(tiny, root, monkeyp
     (folder,) = (root / "cache").iterdir()
     assert len(list(folder.glob("grid_*.npy"))) == 1
     assert np.load(folder / "grid_00.npy").shape[0] == 4
-    save = checkpoints.Checkpoints.save
-
-    def dies(self, step, state):
-        if step == 4:
-            raise tiny_run.Killed
-        save(self, step, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", dies)
-        with pytest.raises(tiny_run.Killed):
-            run(config, root, "killed")
+    with tiny_run.killed(monkeypatch, step=4):
+        run(config, root, "killed")
     run(config, root, "killed")
     assert (root / "whole" / "metrics.csv").read_bytes() == (
         root / "killed" / "metrics.csv"
