@@ -8,6 +8,16 @@ from hypothesis import strategies as st
 
 from carjax import circular, grids
 
+angles = st.floats(-1000, 1000)
+
+
+@given(a=angles, b=angles)
+def test_a_difference_of_angles_is_the_shorter_way_from_one_to_the_other(a, b):
+    way = grids.difference_deg(a, b)
+    assert -180 <= way < 180
+    np.testing.assert_allclose(np.exp(1j * np.radians(b + way)), np.exp(1j * np.radians(a)))
+    assert grids.apart_deg(a, b) == abs(way)
+
 
 @pytest.mark.parametrize("bins", [4, 8])
 @given(mu=st.floats(-3.2, 3.2), kappa=st.floats(0, 100))

@@ -22,13 +22,10 @@ from carjax.attributes import VIEWS
 from carjax.cli import main as command
 from carjax.cli import select
 from carjax.errors import CarjaxError, UsageError
+from carjax.grids import apart_deg
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "prius_walkaround.mp4"
-
-
-def apart(a, b):
-    return np.abs((np.asarray(a) - b + 180) % 360 - 180)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +91,7 @@ def test_every_view_is_found_within_its_bin(chosen, truth):
     assert content["orientation"]["missing"] == []
     for i, name in enumerate(VIEWS):
         true = truth["azimuth_deg"][views[name]["frame"]]
-        assert apart(true, 45 * i) <= 22.5, name
+        assert apart_deg(true, 45 * i) <= 22.5, name
         assert views[name]["probability"] > 0.8
     order = content["orientation"]["order"]
     azimuths = {v["frame"]: v["azimuth_deg"] for v in views.values()}
@@ -111,7 +108,7 @@ def test_azimuth_over_all_sound_frames(chosen, truth):
     out, _ = chosen
     table, sources = parquet.read(out / "scores.parquet")
     assert set(sources) == {str(SAMPLE)}
-    error = apart(table.azimuth_deg, truth["azimuth_deg"])[~truth["degraded"]]
+    error = apart_deg(table.azimuth_deg, truth["azimuth_deg"])[~truth["degraded"]]
     assert np.median(error) <= 7
     assert (error > 150).mean() <= 0.005
 

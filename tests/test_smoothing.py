@@ -12,6 +12,7 @@ from score_tables import make_table
 
 from carjax import circular, selection
 from carjax.attributes import CAR, Angular, Categorical
+from carjax.grids import apart_deg
 from carjax.selection import smoothing
 from carjax.temporal import circular_filter, consensus
 from carjax.temporal.consensus import Repetition
@@ -41,10 +42,6 @@ def walk(azimuth_deg, kappa=60.0, **columns):
         azimuth_floor=0.02,
         **(values | columns),
     )
-
-
-def apart(a, b):
-    return np.abs((np.asarray(a, float) - b + 180) % 360 - 180)
 
 
 def test_a_video_that_grows_compiles_nothing_for_its_length(caplog):
@@ -77,10 +74,10 @@ def flipped(truth):
 def test_flips_are_gone_and_what_is_left_is_surer(truth, flipped):
     table = walk(flipped)
     smooth = smoothing.smoothed(table, MOTION)
-    error = apart(smooth.azimuth_deg, truth)
-    assert apart(table.azimuth_deg, truth).max() > 150
+    error = apart_deg(smooth.azimuth_deg, truth)
+    assert apart_deg(table.azimuth_deg, truth).max() > 150
     assert error.max() < 15
-    assert np.median(error) < 0.6 * np.median(apart(table.azimuth_deg, truth))
+    assert np.median(error) < 0.6 * np.median(apart_deg(table.azimuth_deg, truth))
     assert (smooth.azimuth_entropy < table.azimuth_entropy).all()
     assert (smooth.kappa > table.kappa).all()
     for name in ("frame", "time_s", "box", "sharpness"):
@@ -94,7 +91,7 @@ def test_selection_reads_everything_off_the_smoothed_densities(truth, flipped):
         assert not chosen.orientation.missing
         for name, view in chosen.orientation.views.items():
             centre = 360 / views * selection.view_names(views).index(name)
-            assert apart(truth[view.frame], centre) < 180 / views
+            assert apart_deg(truth[view.frame], centre) < 180 / views
             assert 0.8 < view.probability <= 1
         assert chosen.orientation.coverage.sum() * 2 * np.pi / 360 == pytest.approx(1)
     # The camera was seldom where every fifth frame alone points.
@@ -110,7 +107,7 @@ def test_a_frame_without_the_car_says_nothing_and_learns_from_its_neighbours(tru
     shown = np.full(200, 0.9, np.float32)
     shown[90:100] = 0.0
     smooth = smoothing.smoothed(walk(seen, car_probability=shown), MOTION)
-    assert apart(smooth.azimuth_deg, truth).max() < 12
+    assert apart_deg(smooth.azimuth_deg, truth).max() < 12
     broken = walk(seen, car_probability=shown)
     broken.azimuth_deg[95] = np.nan
     np.testing.assert_array_equal(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carjax.errors import UsageError
+from carjax.grids import apart_deg
 from carjax.temporal import walks
 from carjax.temporal.walks import WalkSpec
 
@@ -18,10 +19,6 @@ SPARSE = np.array([3.0, 40.0, 41.0, 120.0, 175.0, np.nan])
 def many(labels, spec, count=200, seed=0):
     rng = np.random.default_rng(seed)
     return walks.stack([walks.simulate(labels, spec, rng) for _ in range(count)])
-
-
-def apart(a, b):
-    return np.abs((np.asarray(a, np.float64) - b + 180) % 360 - 180)
 
 
 specs = st.builds(
@@ -58,7 +55,7 @@ def test_every_walk_keeps_its_word(spec, labels, seed):
     gaps = np.diff(walk.time_s[:n].astype(np.float64))
     assert (gaps > 0).all()
     assert (walk.time_s[n:] == walk.time_s[max(n - 1, 0)]).all()
-    moved = apart(walk.azimuth_deg[1:n], walk.azimuth_deg[: max(n - 1, 0)])
+    moved = apart_deg(walk.azimuth_deg[1:n], walk.azimuth_deg[: max(n - 1, 0)])
     assert (moved <= spec.max_speed_deg_s * gaps + 1e-3).all()
     # Every frame shows a photo that was taken from about there, as its view says.
     mirrored, spoilt = walk.view % 2 == 1, walk.view >= 2
@@ -67,8 +64,8 @@ def test_every_walk_keeps_its_word(spec, labels, seed):
     assert not walk.photo[n:].any()
     if n:
         own = np.where(mirrored, -labels[walk.photo], labels[walk.photo])[:n]
-        assert (apart(own, walk.label_deg[:n]) < 1e-3).all()
-        assert (apart(own, walk.azimuth_deg[:n]) <= spec.tolerance_deg + 1e-3).all()
+        assert (apart_deg(own, walk.label_deg[:n]) < 1e-3).all()
+        assert (apart_deg(own, walk.azimuth_deg[:n]) <= spec.tolerance_deg + 1e-3).all()
     assert spec.mirrored or not mirrored.any()
     for angle in (walk.azimuth_deg, walk.label_deg):
         assert ((angle >= 0) & (angle < 360)).all()
