@@ -40,6 +40,14 @@ def random_params(name: str) -> dict:
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
+def forward(
+    name: str, params: dict, images: jax.Array, dtype: jnp.dtype = jnp.float32
+) -> jax.stages.Compiled:
+    """The compiled program (params, images) → features of a backbone."""
+    module = registry.create(name, dtype=dtype)
+    return jax.jit(lambda p, x: module.apply({"params": p}, x)).lower(params, images).compile()
+
+
 def measure(name: str) -> dict:
     jax.config.update("jax_platforms", "cpu")
     others = os.getloadavg()[0]
@@ -48,24 +56,15 @@ def measure(name: str) -> dict:
     pixels = np.random.default_rng(1).integers(0, 256, (BATCH, size, size, 3), np.uint8)
     images = registry.normalize(name, jnp.asarray(pixels))
 
-    def compiled(dtype: jnp.dtype) -> jax.stages.Compiled:
-        module = registry.create(name, dtype=dtype)
-        program = jax.jit(lambda p, x: module.apply({"params": p}, x))
-        return program.lower(params, images).compile()
-
     start = time.perf_counter()
-    exact = compiled(jnp.float32)
+    exact = forward(name, params, images)
     compile_s = time.perf_counter() - start
-    features = jax.block_until_ready(exact(params, images))
-    seconds = []
-    for _ in range(TURNS):
-        start = time.perf_counter()
-        jax.block_until_ready(exact(params, images))
-        seconds.append(time.perf_counter() - start)
+    seconds = machine.turns(lambda: exact(params, images), TURNS)
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    a = np.asarray(compiled(jnp.bfloat16)(params, images).pooled, np.float64)
-    b = np.asarray(features.pooled, np.float64)
+    rounded = forward(name, params, images, jnp.bfloat16)
+    a = np.asarray(rounded(params, images).pooled, np.float64)
+    b = np.asarray(exact(params, images).pooled, np.float64)
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return {
         "input_size": size,

@@ -1,9 +1,11 @@
-"""The machine that a figure was measured on, and where figures are kept."""
+"""The machine that a figure was measured on, how its seconds are taken, and where it is kept."""
 
 import json
 import os
 import pathlib
 import platform
+import time
+from collections.abc import Callable
 
 import jax
 
@@ -26,6 +28,21 @@ def name() -> str:
         f"{model}, {cores} cores, {accelerator}, "
         f"Python {platform.python_version()}, jax {jax.__version__}"
     )
+
+
+def turns(
+    step: Callable[[], object],
+    count: int,
+    warm: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Seconds of each of several calls, after some to warm up; what JAX computes is awaited."""
+    taken = []
+    for _ in range(warm + count):
+        start = clock()
+        jax.block_until_ready(step())
+        taken.append(clock() - start)
+    return taken[warm:]
 
 
 def save(file: str, figures: dict) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import statistics
-import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -103,13 +102,7 @@ FORMULAS: dict[str, Callable[[], Iterator[Convolution]]] = {
 
 def seconds(step: Callable[[], object]) -> float:
     """The median of the turns, after two to warm up."""
-    taken = []
-    for turn in range(TURNS + 2):
-        start = time.perf_counter()
-        jax.block_until_ready(step())
-        if turn >= 2:
-            taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+    return statistics.median(machine.turns(step, TURNS, warm=2))
 
 
 def over_devices(function: Callable, mesh: Mesh, *replicated: bool) -> Callable:

@@ -115,12 +115,7 @@ def child(folder: pathlib.Path, out: pathlib.Path) -> None:
     engine = local.LocalEngine(model, local.Options(fps="all"))
     first = next(video.frames(sources[0].path, fps="all")).image
     frames = np.repeat(first[None], engine.scorer.batch_size, axis=0)
-    engine.scorer(frames)
-    bare = []
-    for _ in range(20):
-        start = time.perf_counter()
-        engine.scorer(frames)
-        bare.append(len(frames) / (time.perf_counter() - start))
+    bare = [len(frames) / s for s in machine.turns(lambda: engine.scorer(frames), 20)]
     whole_peak = status("VmHWM")
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     start = time.perf_counter()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pathlib
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +22,6 @@ import numpy as np
 from absl import flags
 
 from carjax import runtime
-from carjax.backbones import registry
 from carjax.cli import common
 from carjax.errors import CarjaxError, UsageError
 
@@ -75,17 +73,10 @@ def main(argv: list[str]) -> int:
 
 def cost(backbone: str, size: int) -> dict[str, float]:
     """Parameters, GFLOP and images a second of a backbone's features at an input size."""
-    module = registry.create(backbone)
-    images = jnp.zeros((BATCH, size, size, 3))
-    params = backbone_cost.random_params(backbone)
-    compiled = jax.jit(lambda p, x: module.apply({"params": p}, x)).lower(params, images).compile()
-    jax.block_until_ready(compiled(params, images))
-    seconds = []
-    for _ in range(TURNS):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(params, images))
-        seconds.append(time.perf_counter() - start)
-    flops = compiled.cost_analysis()["flops"]
+    params, images = backbone_cost.random_params(backbone), jnp.zeros((BATCH, size, size, 3))
+    program = backbone_cost.forward(backbone, params, images)
+    seconds = machine.turns(lambda: program(params, images), TURNS)
+    flops = program.cost_analysis()["flops"]
     return {
         "million_parameters": round(sum(x.size for x in jax.tree.leaves(params)) / 1e6, 2),
         "gflop": round(flops / BATCH / 1e9, 3),

@@ -40,17 +40,6 @@ def walk(frames: int) -> tuple[circular.Density, np.ndarray]:
     return circular.from_single(mu, kappa, jnp.full(mu.shape, 0.02, jnp.float32)), time_s
 
 
-def seconds(call, repeats: int = 5, clock=time.perf_counter) -> float:
-    """The fastest of several calls after one that compiles."""
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(repeats):
-        start = clock()
-        jax.block_until_ready(call())
-        times.append(clock() - start)
-    return min(times)
-
-
 def transition(step_s: float, motion: Motion) -> np.ndarray:
     """Probabilities [K·N, K·N] of states (columns) given states (rows), float64."""
     n = motion.cells
@@ -77,16 +66,17 @@ def whole_videos() -> dict:
             ),
             "filtered": lambda m=motion: circular_filter.filtered(density, time_s, motion=m),
         }
-        taken = {name: seconds(call) for name, call in calls.items()}
+        taken = {name: min(machine.turns(call, 5)) for name, call in calls.items()}
         # Its work grows with the square of the cells: a tenth of the frames.
         part = jax.tree.map(lambda x: x[: FRAMES // 10], density)
-        path = seconds(
+        path = machine.turns(
             lambda m=motion, p=part: viterbi.viterbi(p, time_s[: FRAMES // 10], motion=m), 2
         )
-        taken["viterbi"] = 10 * path
+        taken["viterbi"] = 10 * min(path)
+        busy = machine.turns(calls["smooth"], 3, clock=time.process_time)
         figures[f"{360 // cells}_deg"] = {
             "seconds": {name: round(s, 3) for name, s in taken.items()},
-            "smooth_processor_seconds": round(seconds(calls["smooth"], 3, time.process_time), 3),
+            "smooth_processor_seconds": round(min(busy), 3),
             "smooth_frames_per_s": round(FRAMES / taken["smooth"]),
         }
     return figures
@@ -98,8 +88,10 @@ def live() -> dict:
     frame = jax.tree.map(lambda x: x[0], density)
     state = streaming.start(LAG, motion)
     informs = jnp.asarray(True)
-    taken = seconds(lambda: streaming.push(state, frame, jnp.float32(0.03), informs, motion), 200)
-    return {"lag": LAG, "ms_per_frame": round(1000 * taken, 2)}
+    taken = machine.turns(
+        lambda: streaming.push(state, frame, jnp.float32(0.03), informs, motion), 200
+    )
+    return {"lag": LAG, "ms_per_frame": round(1000 * min(taken), 2)}
 
 
 def against_pyrecest() -> dict:
@@ -107,7 +99,9 @@ def against_pyrecest() -> dict:
     density, _ = walk(PEER_FRAMES)
     steps = jnp.full(PEER_FRAMES, step_s).at[0].set(0.0)
     emissions = circular_filter.log_emissions(density, steps, jnp.ones(PEER_FRAMES, bool), motion)
-    ours_s = seconds(lambda: circular_filter.smooth_emissions(emissions, steps, motion))
+    ours_s = min(
+        machine.turns(lambda: circular_filter.smooth_emissions(emissions, steps, motion), 5)
+    )
     # Its matrix maps from columns to rows.
     matrix = scipy.sparse.csr_matrix(transition(step_s, motion).T)
     states = np.tile(np.asarray(emissions, np.float64), (1, len(motion.speeds_deg_s)))
