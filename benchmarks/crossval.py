@@ -23,7 +23,6 @@ import dataclasses
 import json
 import pathlib
 import runpy
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -249,7 +248,4 @@ def report(results: dict[str, Any], section: str, attribute: str, folds: Sequenc
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CarjaxError as error:
-        sys.exit(f"crossval: {error}")
+    common.script("crossval", main)

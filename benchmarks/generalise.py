@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 from typing import Any
 
 import crossval
@@ -27,7 +26,7 @@ from absl import flags
 
 from carjax import model, runtime
 from carjax.cli import common
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import UsageError
 from carjax.evaluation import metrics
 
 HERE = pathlib.Path(__file__).parent
@@ -132,7 +131,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CarjaxError as error:
-        sys.exit(f"generalise: {error}")
+    common.script("generalise", main)

@@ -27,7 +27,6 @@ import csv
 import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +41,7 @@ from carjax import calibration, certainty, files, runtime, selection
 from carjax.attributes import CAR, VIEWS, Categorical, find
 from carjax.cli import common
 from carjax.datasets.folds import fold_of, number_of
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import UsageError
 from carjax.evaluation import metrics
 
 FOLDS, INNER_FOLDS = 5, 10
@@ -554,7 +553,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CarjaxError as error:
-        sys.exit(f"nested: {error}")
+    common.script("nested", main)

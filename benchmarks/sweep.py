@@ -9,7 +9,6 @@ the config's. Cost is of one image: GFLOP as XLA counts them, and images a secon
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from absl import flags
 
 from carjax import runtime
 from carjax.cli import common
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import UsageError
 
 SYNOPSIS = "usage: python benchmarks/sweep.py --config=FILE --workdir=DIR"
 BATCH, TURNS = 8, 5
@@ -136,7 +135,4 @@ def pareto_svg(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CarjaxError as error:
-        sys.exit(f"sweep: {error}")
+    common.script("sweep", main)

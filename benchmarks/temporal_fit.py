@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from absl import flags
 
 from carjax import runtime
 from carjax.cli import common
-from carjax.errors import CarjaxError, UsageError
+from carjax.errors import UsageError
 from carjax.experiment import cast, methods
 from carjax.experiment.temporal import Footage
 from carjax.selection.eligibility import time_weights
@@ -139,7 +138,4 @@ def fit_motion(footage: Sequence[Footage]) -> Motion:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CarjaxError as error:
-        sys.exit(f"temporal_fit: {error}")
+    common.script("temporal_fit", main)

@@ -5,9 +5,13 @@ import dataclasses
 import importlib
 import inspect
 import pathlib
+import sys
 import types
 
 import pytest
+
+from carjax.cli import common
+from carjax.errors import CarjaxError
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("benchmarks", "configs", "data", "docs")
@@ -65,3 +69,15 @@ def test_what_a_script_names_of_carjax_exists_and_takes_its_arguments(path):
             inspect.signature(called).bind(*node.args, **keywords)
         except TypeError as error:
             pytest.fail(f"line {node.lineno}: {ast.unparse(node)}: {error}")
+
+
+def test_a_script_ends_with_its_status_or_with_what_failed(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script.py", "--a", "--b"])
+
+    def fails(argv):
+        raise CarjaxError(f"no {' '.join(argv)}")
+
+    for main, code in ((len, 2), (fails, "script: no --a --b")):
+        with pytest.raises(SystemExit) as ended:
+            common.script("script", main)
+        assert ended.value.code == code

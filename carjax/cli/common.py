@@ -1,13 +1,14 @@
-"""What the commands share: parsing absl flags."""
+"""What the commands share: parsing absl flags; and how a script beside the package ends."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import flags
 
-from carjax.errors import UsageError
+from carjax.errors import CarjaxError, UsageError
 
 if TYPE_CHECKING:
     from carjax.model import Model
@@ -80,3 +81,19 @@ def localised(model: Model, asked: bool | None) -> Model:
     if asked is None and model.spec.of_cars and model.spec.localise is None:
         print("carjax: this model has no car box: whole frames are scored", file=sys.stderr)
     return model.with_localise(asked)
+
+
+def script(name: str, main: Callable[[list[str]], int]) -> NoReturn:
+    """Runs a script's main on the command line, and ends the process: status 1 after a failure.
+
+    Args:
+        name: what a failure's text begins with.
+        main: argv without the program's name → exit status.
+
+    Raises:
+        SystemExit: always.
+    """
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CarjaxError as error:
+        sys.exit(f"{name}: {error}")

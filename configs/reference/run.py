@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import pathlib
 import runpy
-import sys
 from typing import Any
 
 from absl import flags
@@ -82,7 +81,4 @@ def faults(settings: dict[str, Any], data_dir: str | None) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except CarjaxError as error:
-        sys.exit(f"reference: {error}")
+    common.script("reference", main)
