@@ -103,8 +103,7 @@ def main(argv: list[str]) -> int:
 def write(results: dict[str, Any], out: pathlib.Path) -> None:
     """Writes the results so far."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(out) as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    files.write(out, json.dumps(results, indent=1) + "\n")
 
 
 def train_fold(values: Any, attribute: str, fold: int) -> pathlib.Path:

@@ -547,8 +547,7 @@ def main(argv: list[str]) -> int:
         if fitted_file:
             crossval.write(numbers, fitted_file)
     if values.svg:
-        with files.replacing(values.svg) as temporary:
-            temporary.write_text(reliability_svg(results))
+        files.write(values.svg, reliability_svg(results))
     return 0
 
 
