@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import machine
 import numpy as np
 
-from carjax import backbones, circular, crops, localise, runtime, scoring
+from carjax import backbones, circular, crops, grids, localise, runtime, scoring
 from carjax import bundle as bundles
 from carjax import model as models
 from carjax.attributes import CAR, VEHICLE_CLASSES, Categorical
@@ -158,8 +158,7 @@ def zoom(model: models.Model, data: pathlib.Path) -> dict:
                 right = scores.probs[attribute.name].argmax(1)[known] == labels[known]
                 row[attribute.name] = round(float(right.mean()), 4)
             else:
-                azimuth = np.asarray(circular.azimuth_deg(scores.azimuth))
-                error = np.abs((azimuth - labels + 180) % 360 - 180)
+                error = grids.apart_deg(circular.azimuth_deg(scores.azimuth), labels)
                 row["azimuth_median_deg"] = round(float(np.nanmedian(error)), 2)
         figures[name] = row
     return figures

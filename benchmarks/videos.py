@@ -15,16 +15,12 @@ import pathlib
 import machine
 import numpy as np
 
-from carjax import circular, runtime, scan, scoring
+from carjax import circular, grids, runtime, scan, scoring
 from carjax import model as models
 from carjax.datasets import turntables
 from carjax.evaluation import metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return np.abs(np.asarray(circular.angular_difference_deg(predicted, truth)))
 
 
 def summary(error: np.ndarray) -> dict[str, float]:
@@ -42,7 +38,7 @@ def sample(model: models.Model) -> dict[str, float]:
     table, _ = scan.score_video(model, ROOT / "data" / "prius_walkaround.mp4", fps="all")
     sound = np.array([row["degraded"] == "0" for row in rows])
     truth = np.array([float(row["azimuth_deg"]) for row in rows])
-    return summary(errors(table.azimuth_deg, truth)[sound])
+    return summary(grids.apart_deg(table.azimuth_deg, truth)[sound])
 
 
 def spins(model: models.Model, folder: pathlib.Path) -> dict[str, dict[str, float]]:
@@ -52,7 +48,7 @@ def spins(model: models.Model, folder: pathlib.Path) -> dict[str, dict[str, floa
     for name, spin in turntables.read(folder).items():
         frames = np.stack([cv2.imread(str(folder / file))[..., ::-1] for file in spin.files])
         scores = scoring.Scorer(model)(frames)
-        error = errors(circular.azimuth_deg(scores.azimuth), spin.azimuth_deg)
+        error = grids.apart_deg(circular.azimuth_deg(scores.azimuth), spin.azimuth_deg)
         angle = np.deg2rad(spin.azimuth_deg).astype(np.float32)
         loglik = np.asarray(circular.log_prob(scores.azimuth, angle))
         found[name] = summary(error) | {"loglik_nats": round(float(loglik.mean()), 3)}
