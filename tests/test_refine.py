@@ -1,6 +1,7 @@
 """Coarse-to-fine sampling: which frames are scored next, on score tables that are known in full."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
