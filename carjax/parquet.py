@@ -307,18 +307,14 @@ def write(table: ScoreTable, source: str | os.PathLike[str], path: str | os.Path
         path: the file to write, in a folder that exists.
 
     Raises:
-        CarjaxError: the file cannot be written, or two columns would have the same name.
+        CarjaxError: two columns would have the same name.
     """
     import pyarrow.parquet as pq
 
     rows = to_arrow(table, readable(source))
-    try:
-        # PyArrow opens no path that is not UTF-8.
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            pq.write_table(rows, file, compression="zstd")
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise CarjaxError(f"cannot write {path}: {reason}; choose another --out") from error
+    # PyArrow opens no path that is not UTF-8.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        pq.write_table(rows, file, compression="zstd")
 
 
 def read(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from carjax import files, result_folder, selection, video
+from carjax import errors, files, result_folder, selection, video
 from carjax.errors import UsageError
 from carjax.listing import known, redaction
 from carjax.listing.photos import cropped, encode
@@ -169,7 +169,8 @@ def select(
         report.write_report(content, table, photos, folder, previews=images, annotated=annotated)
         files.write(folder / result_folder.SELECTION, selection.as_text(content))
     if failure is not None:
-        raise failure
+        with errors.writing(target):
+            raise failure
     return content
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -205,7 +207,7 @@ def test_odd_sides_are_refused(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_file_that_cannot_be_written_is_one_line():
+def test_a_file_that_cannot_be_written_is_an_error():
     writer = Mp4Writer("/dev/full", 320, 180, 10)
     noise = np.random.default_rng(0).integers(0, 256, (180, 320, 3), np.uint8)
 
@@ -213,8 +215,9 @@ def test_a_file_that_cannot_be_written_is_one_line():
         for i in range(100):
             writer.write(noise, i / 10)
 
-    with pytest.raises(CarjaxError, match="cannot write /dev/full: No space left"):
+    with pytest.raises(OSError, match="No space left") as full:
         film()
+    assert full.value.errno == errno.ENOSPC
     writer.__exit__(CarjaxError, CarjaxError(), None)
 
 
@@ -358,6 +361,25 @@ def test_if_drawing_fails_the_photos_are_kept(tmp_path, monkeypatch, shell):
         )
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"photos", "report.html", "scores.parquet", "selection.json"}
+
+
+@pytest.mark.parametrize(
+    "writer",
+    ["pyarrow.parquet.write_table", "carjax.files.write", "carjax.annotate.encode.Mp4Writer.write"],
+)
+def test_a_disk_that_refuses_is_one_line_that_names_the_folder(
+    tmp_path, monkeypatch, shell, writer
+):
+    def refuses(*args, **kwargs):
+        raise OSError(errno.EFBIG, "File too large")
+
+    walk.write(tmp_path / "walk.mp4", 40)
+    scored(monkeypatch, walk.table(40))
+    monkeypatch.setattr(writer, refuses)
+    out, options = tmp_path / "out", pipeline.Options(annotate="all")
+    told = re.escape(f"cannot write {out}: File too large: give another --out")
+    with pytest.raises(CarjaxError, match=f"^{told}$"):
+        pipeline.select(shell, tmp_path / "walk.mp4", out, options)
 
 
 @pytest.mark.slow

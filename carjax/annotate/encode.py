@@ -32,7 +32,8 @@ class Mp4Writer:
         rate: frames a second on average.
 
     Raises:
-        CarjaxError: this build of FFmpeg has no H.264 encoder, or the file cannot be written.
+        CarjaxError: this build of FFmpeg has no H.264 encoder.
+        OSError: the file cannot be written, here or later.
     """
 
     def __init__(self, path: str | os.PathLike[str], width: int, height: int, rate: float):
@@ -41,7 +42,6 @@ class Mp4Writer:
         name = next((e for e in _ENCODERS if e in av.codecs_available), None)
         if name is None:
             raise CarjaxError("this build of PyAV cannot write H.264: pip install --upgrade av")
-        self._path = os.fspath(path)
         with self._told():
             self._container = av.open(
                 os.path.abspath(path), "w", format="mp4", options={"movflags": "+faststart"}
@@ -82,7 +82,7 @@ class Mp4Writer:
         try:
             yield
         except av.FFmpegError as error:
-            raise CarjaxError(f"cannot write {self._path}: {error.strerror}") from error
+            raise OSError(error.errno, error.strerror) from error
 
     def write(self, image: np.ndarray, time_s: float) -> None:
         """Appends a frame, uint8 [H, W, 3] RGB; times increase. The image may be reused."""

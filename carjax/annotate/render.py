@@ -55,7 +55,8 @@ def annotate(
         progress: called with the number of frames written so far.
 
     Raises:
-        CarjaxError: the video cannot be read, or H.264 not be written.
+        CarjaxError: the video cannot be read, or this build of FFmpeg has no H.264 encoder.
+        OSError: the file cannot be written.
         UsageError: there is no such attribute, none to show, no scored frame, or other views.
     """
     if not wanted_names(table.schema, attributes, views) or not len(table):

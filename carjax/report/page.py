@@ -16,7 +16,7 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from carjax import errors, files, pictures, result_folder
+from carjax import files, pictures, result_folder
 from carjax.listing import known, plan
 from carjax.report import quality
 from carjax.report.polar import coverage_polar
@@ -82,14 +82,12 @@ def write_report(
 
     Raises:
         ValueError: `photos` lacks a photo that `selection` names, or one is not an RGB image.
-        CarjaxError: the folder cannot be written.
     """
     page = render(selection, table, photos, previews=previews, annotated=annotated)
     path = pathlib.Path(out) / result_folder.REPORT
-    with errors.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A path that is not Unicode has lone surrogates, which UTF-8 cannot hold.
-        files.write(path, page.encode("utf-8", "backslashreplace"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A path that is not Unicode has lone surrogates, which UTF-8 cannot hold.
+    files.write(path, page.encode("utf-8", "backslashreplace"))
     return path
 
 
