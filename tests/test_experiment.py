@@ -13,6 +13,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
+from carjax import model as models
 from carjax.attributes import CAR, Categorical, find
 from carjax.cli import experiment as command
 from carjax.cli.main import main as command_line
@@ -454,6 +455,19 @@ def test_command_end_to_end(tmp_path, world, capsys):
 def test_wrong_use_is_one_line(argv, complaint):
     with pytest.raises(UsageError, match=complaint):
         command.main(argv)
+
+
+@pytest.mark.parametrize("experiment", ["hypothesis", "temporal"])
+def test_the_weights_of_a_backbone_that_is_not_shipped_are_taken(
+    tmp_path, world, monkeypatch, experiment
+):
+    def load(model, *, backbone_weights=None):
+        raise CarjaxError(f"{model} on {backbone_weights}")
+
+    monkeypatch.setattr(models, "load", load)
+    words = [f"--runs={world / 'known'}", f"--data_dir={world / 'data'}", f"--out={tmp_path / 'o'}"]
+    with pytest.raises(CarjaxError, match=r"^mine on weights\.npz$"):
+        command.main([experiment, *words, "--model=mine", "--backbone_weights=weights.npz"])
 
 
 @pytest.mark.parametrize("azimuth", ["front", "inf"])

@@ -117,7 +117,7 @@ def test_the_documented_commands_train_and_measure_a_head(
     capsys,
 ):
     # The package ships no weights of the tiny model's backbone.
-    monkeypatch.setattr(models, "load", lambda path: tiny_model)
+    monkeypatch.setattr(models, "load", lambda path, **_: tiny_model)
     monkeypatch.delenv("CARJAX_DATA", raising=False)  # no photos are needed
     monkeypatch.chdir(tmp_path)
     for path in (clips / "walks.parquet", clips / "walks.csv", recorded_clips.ROOT / "configs"):
@@ -533,7 +533,7 @@ def test_what_is_wrong_with_recordings_is_said_in_one_line(
     tmp_path,
     monkeypatch,
 ):
-    monkeypatch.setattr(models, "load", lambda path: tiny_model)
+    monkeypatch.setattr(models, "load", lambda path, **_: tiny_model)
     words = ["temporal", "--novideos", f"--out={tmp_path / 'o'}"]
 
     def fails(line, scores=clips / "walks.parquet", labels=clips / "walks.csv", more=()):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from carjax.experiment.held import Held
 
 SYNOPSIS = """usage: carjax experiment hypothesis|pairs|temporal --runs=DIR[,DIR] --out=DIR
-
 RUNS are folders of benchmarks/crossval.py, whose heads predict photos that they never saw.
   hypothesis  is a head certain where its attribute is well shown? --page=FILE.md gets tables.
   pairs       draws blind pairs for people to judge: sheets in OUT, the answers in --key.
@@ -39,10 +38,10 @@ _READERS = {
 def define_flags() -> flags.FlagValues:
     """Returns the command's flags."""
     values = flags.FlagValues()
+    common.define_model(values, localise=False)
     flags.DEFINE_list("runs", [], "folders of cross-validation runs", flag_values=values)
     flags.DEFINE_string("out", None, "folder to write", flag_values=values)
     flags.DEFINE_string("data_dir", None, "default: $CARJAX_DATA", flag_values=values)
-    flags.DEFINE_string("model", None, "bundle that scores the videos", flag_values=values)
     flags.DEFINE_bool("videos", True, "also the real footage in data_dir", flag_values=values)
     flags.DEFINE_string("key", None, "CSV of what the sheets hide", flag_values=values)
     flags.DEFINE_string("judgements", None, "CSV of pair,viewer,choice", flag_values=values)
@@ -110,6 +109,7 @@ def _held(values: flags.FlagValues) -> Held:
             values.runs,
             values.data_dir,
             model=values.model,
+            backbone_weights=values.backbone_weights,
             videos=values.videos,
             on_progress=functools.partial(bar, "photos"),
         )
@@ -156,6 +156,7 @@ def _temporal(values: flags.FlagValues) -> int:
             values.runs[0] if values.runs else None,
             heads=values.heads,
             model=values.model,
+            backbone_weights=values.backbone_weights,
             per_model=values.per_model,
             videos=values.videos,
             own=(values.recordings, values.labels) if values.recordings else None,

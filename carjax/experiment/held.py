@@ -40,6 +40,7 @@ def read(
     data_dir: str | os.PathLike[str] | None = None,
     *,
     model: str | os.PathLike[str] | None = None,
+    backbone_weights: str | os.PathLike[str] | None = None,
     videos: bool = True,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Held:
@@ -49,6 +50,7 @@ def read(
         runs: folders of `benchmarks/crossval.py`, one per protocol.
         data_dir: the folder of data sets, see `photos.data_root`.
         model: bundle that scores the videos; None is the one that ships.
+        backbone_weights: weights of its backbone, where the package does not ship them.
         videos: whether to score them.
         on_progress: called with the number of photos measured so far, and of all.
 
@@ -74,7 +76,7 @@ def read(
     scored: list[Candidates] = []
     card = None
     if videos:
-        bundle = models.load(model)
+        bundle = models.load(model, backbone_weights=backbone_weights)
         scored = candidates.videos(bundle, data_dir)
         card = bundle.origin
     return Held(protocols, excluded, facts, albums, scored, card)

@@ -39,6 +39,7 @@ def measure(
     calibration_fold: int = 1,
     heads: Sequence[str | os.PathLike[str]] = (),
     model: str | os.PathLike[str] | None = None,
+    backbone_weights: str | os.PathLike[str] | None = None,
     per_model: int = 4,
     videos: bool = True,
     own: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
@@ -56,6 +57,7 @@ def measure(
         calibration_fold: whose car models the heads' calibrations are fitted to; another one.
         heads: sequence heads, trained without the fold; named as their registered models are.
         model: bundle that scores the real footage; None: the one that ships.
+        backbone_weights: weights of its backbone, where the package does not ship them.
         per_model: walks around each car model, per share of spoilt frames.
         videos: also the real footage in the folder of data sets.
         own: one's own recordings: their scores, and a table of labels (`recordings.labelled`). A
@@ -68,7 +70,7 @@ def measure(
     Raises:
         CarjaxError: an input is missing or broken.
     """
-    bundle = models.load(model)
+    bundle = models.load(model, backbone_weights=backbone_weights)
     loaded = {str(path): sequence_model.load(path) for path in heads}
     ways = methods.standard(Motion()) | methods.sequences(loaded)
     recorded = recordings.labelled(*own, bundle, loaded.values()) if own else []
