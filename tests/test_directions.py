@@ -389,21 +389,31 @@ def test_the_main_peak_leaves_the_rest_to_the_floor():
 
 
 @pytest.mark.parametrize(
-    ("density", "kappa"),
+    "plain",
     [
-        # The von Mises head's own is in test_calibration.
-        *(("biternion", 20.0), ("cvae", 0.0)),
-        pytest.param("biternion", 0.0, marks=pytest.mark.slow),
-        pytest.param("mixture", 0.0, marks=pytest.mark.slow),
+        spec_of("vonmises"),
+        dataclasses.replace(spec_of("vonmises"), density="twofold", module="toy_density"),
+        *(
+            pytest.param(spec_of(density, kappa=kappa), marks=pytest.mark.slow)
+            for density, kappa in (("biternion", 0.0), ("biternion", 20.0), ("mixture", 0.0))
+        ),
+        pytest.param(spec_of("cvae"), marks=pytest.mark.slow),
     ],
+    ids=lambda spec: f"{spec.density}-{spec.kappa}",
 )
-def test_every_direction_states_its_calibration(density, kappa):
+def test_every_direction_is_stated_by_its_calibration(plain, monkeypatch, random_tree):
     given = calibration.DirectionCalibration(0.5, 0.1, 0.2, 0.05)
-    plain = spec_of(density, kappa=kappa)
-    x = Features(jnp.ones((2, 7)), jnp.ones((2, 2, 2, 3)))
-    params = heads.create(plain).init(jax.random.key(0), x)
-    want = calibration.state_direction(heads.create(plain).apply(params, x), given)
-    got = heads.create(dataclasses.replace(plain, calibration=given)).apply(params, x)
+    backbone = tiny_run.register(monkeypatch.setattr)
+    model.expected_params.cache_clear()
+    frames = np.random.default_rng(0).integers(0, 256, (2, 24, 40, 3), np.uint8)
+
+    def azimuth(head):
+        spec = model.Spec("tiny", (head,), None, 32)
+        params = {"backbone": backbone, **random_tree(model.expected_params(spec))}
+        return scoring.score(params, frames, np.ones(2, bool), spec=spec).azimuth
+
+    want = calibration.state_direction(azimuth(plain), given)
+    got = azimuth(dataclasses.replace(plain, calibration=given))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want)
 
 

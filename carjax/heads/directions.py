@@ -33,7 +33,10 @@ def kappa_of(log_kappa: jax.Array) -> jax.Array:
 
 
 def stated(density: circular.Density, spec: HeadSpec) -> circular.Density:
-    """What the head states: its density, as the spec's calibration makes it."""
+    """What is stated of a direction: its head's density, as the spec's calibration makes it.
+
+    `scoring` does so for every head; in training there is no calibration yet.
+    """
     if isinstance(spec.calibration, DirectionCalibration):
         return state_direction(density, spec.calibration)
     return density
@@ -63,8 +66,7 @@ class VonMisesHead(nn.Module):
         log_kappa = nn.Dense(1, name="log_kappa", bias_init=nn.initializers.constant(2.0))(x)[:, 0]
         floor = self.param("floor", floor_init(), ())
         floor = jnp.broadcast_to(nn.sigmoid(floor), log_kappa.shape)
-        density = circular.from_single(angle_of(direction), kappa_of(log_kappa), floor)
-        return stated(density, self.spec)
+        return circular.from_single(angle_of(direction), kappa_of(log_kappa), floor)
 
 
 class BiternionHead(nn.Module):
@@ -83,9 +85,9 @@ class BiternionHead(nn.Module):
         x = Trunk(self.spec, self.dropout, name="trunk")(features, train=train)
         mu = angle_of(nn.Dense(2, name="direction")(x))
         if self.spec.kappa:
-            return stated(circular.from_single(mu, self.spec.kappa), self.spec)
+            return circular.from_single(mu, self.spec.kappa)
         log_kappa = self.param("log_kappa", nn.initializers.constant(2.0), ())
-        return stated(circular.from_single(mu, kappa_of(log_kappa)), self.spec)
+        return circular.from_single(mu, kappa_of(log_kappa))
 
 
 class VonMisesMixtureHead(nn.Module):
@@ -109,10 +111,9 @@ class VonMisesMixtureHead(nn.Module):
         log_kappa = nn.Dense(k, name="log_kappa", bias_init=nn.initializers.constant(2.0))(x)
         weights = nn.softmax(nn.Dense(k, name="weights")(x))
         floor = self.param("floor", floor_init(), ())
-        density = circular.Density(
+        return circular.Density(
             weights,
             angle_of(direction.reshape(len(direction), k, 2)),
             kappa_of(log_kappa),
             jnp.broadcast_to(nn.sigmoid(floor), weights.shape[:1]),
         )
-        return stated(density, self.spec)

@@ -12,7 +12,7 @@ import numpy as np
 
 from carjax import circular
 from carjax.features import Features
-from carjax.heads.directions import angle_of, floor_init, kappa_of, stated
+from carjax.heads.directions import angle_of, floor_init, kappa_of
 from carjax.heads.spec import HeadSpec, Trunk
 
 # Size of the latent variable, and of the layers that read it.
@@ -83,7 +83,7 @@ class LatentMixtureHead(nn.Module):
         noise = normal_points(self.spec.components, _LATENT)
         mu, kappa = self._decode(x, mean[:, None] + jnp.exp(log_scale)[:, None] * noise)
         weights = jnp.full_like(mu, 1.0 / self.spec.components)
-        return stated(circular.Density(weights, mu, kappa, self._floor(mu[:, 0])), self.spec)
+        return circular.Density(weights, mu, kappa, self._floor(mu[:, 0]))
 
     def latent_terms(
         self, features: Features, azimuth: jax.Array, samples: int, *, train: bool = True

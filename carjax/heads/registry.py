@@ -32,9 +32,8 @@ def register(density: str) -> Callable[[Head], Head]:
 
     The class is a Flax module with the fields `spec`, a `HeadSpec`, and `dropout`. It is called
     with (Features of B images, train=bool) and returns a `circular.Density` of batch shape [B]. It
-    learns by the negative log-likelihood of that (`losses.angular_loss`). What held-out photos ask
-    of the stated density is `stated(density, spec)`. A name that another module has taken is a
-    ValueError.
+    learns by the negative log-likelihood of that (`losses.angular_loss`). A calibration is no
+    concern of it: `scoring` applies that. A name that another module has taken is a ValueError.
     """
     return plugins.adder(ANGULAR_HEADS, density)
 

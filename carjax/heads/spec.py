@@ -34,7 +34,8 @@ class HeadSpec:
         queries: attention pooling: this number of learned weighted means over the cells takes
             their place (0: the cells are joined in order).
         members: of classes: size of the ensemble.
-        calibration: what the stated distribution owes to held-out photos; None: nothing.
+        calibration: what the stated distribution owes to held-out photos; None: nothing. To a
+            direction `scoring` applies it, by `stated`.
     """
 
     attribute: Attribute

@@ -242,7 +242,7 @@ def _statistics(
             disagreement[name] = out.disagreement[0]
             novelty[name] = out.novelty[0]
         else:
-            azimuth = jax.tree.map(lambda x: x[0], out)
+            azimuth = jax.tree.map(lambda x: x[0], heads.stated(out, head))
             azimuth_entropy = circular.entropy(azimuth)
             view_probs = circular.view_probs(azimuth, len(VIEWS))
     scores = FrameScores(
