@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.optimize
 import scipy.special
 import scipy.stats
 import tiny_run
@@ -101,7 +102,6 @@ def test_the_main_component_is_where_the_density_is_highest():
         jnp.array(0.0),
     )
     assert circular.mean_direction(density) == pytest.approx(2.02)
-    assert circular.main_kappa(density) == pytest.approx(60.0)
 
 
 def test_concentration_inverts_the_mean_resultant_length():
@@ -112,21 +112,25 @@ def test_concentration_inverts_the_mean_resultant_length():
 
 def test_the_main_peak_keeps_what_is_one_and_parts_what_is_two():
     one = circular.from_single(jnp.array([1.0, 2.0]), jnp.array([0.0, 70.0]), 0.1)
-    jax.tree.map(np.testing.assert_array_equal, circular.main_peak(one), one)
+    azimuth_deg, kappa, floor = peaks.main_peak(one)
+    np.testing.assert_allclose(azimuth_deg, np.degrees([1.0, 2.0]), rtol=1e-6)
+    np.testing.assert_array_equal(kappa, one.kappa[:, 0])
+    np.testing.assert_array_equal(floor, one.floor)
     # Samples of a von Mises around 2, each as wide: the concentration of the whole is half of it.
     offsets = scipy.stats.norm.ppf((np.arange(64) + 0.5) / 64) / np.sqrt(200.0)
     many = circular.Density(
-        jnp.full(65, 0.8 / 64).at[64].set(0.2),
-        jnp.append(2.0 + offsets, -1.0),
-        jnp.full(65, 200.0),
-        jnp.array(0.05),
+        jnp.full((1, 65), 0.8 / 64).at[0, 64].set(0.2),
+        jnp.append(2.0 + offsets, -1.0)[None],
+        jnp.full((1, 65), 200.0),
+        jnp.array([0.05]),
     )
-    peak = circular.main_peak(many)
-    assert circular.azimuth_deg(peak) == circular.azimuth_deg(many)
-    assert circular.azimuth_deg(peak) == pytest.approx(np.degrees(2.0), abs=0.3)
+    azimuth_deg, kappa, floor = peaks.main_peak(many)
+    # Two samples are nearest to the middle, 0.16° apart and equally high.
+    np.testing.assert_allclose(azimuth_deg, circular.azimuth_deg(many), atol=0.2)
+    assert azimuth_deg[0] == pytest.approx(np.degrees(2.0), abs=0.3)
     # Its wings are counted by half: more concentrated than the sum, less than a part.
-    assert 100.0 < float(circular.main_kappa(peak)) < 200.0
-    assert 0.05 + 0.95 * 0.2 < float(peak.floor) < 0.6
+    assert 100.0 < kappa[0] < 200.0
+    assert 0.05 + 0.95 * 0.2 < floor[0] < 0.6
 
 
 def test_mixture_components_start_all_around():
@@ -383,9 +387,9 @@ def test_heads_of_classes_know_nothing_of_densities():
 
 
 def test_the_main_peak_leaves_the_rest_to_the_floor():
-    weights, kappa = jnp.array([0.7, 0.3]), jnp.full(2, 50.0)
-    two = circular.Density(weights, jnp.array([0.0, 3.0]), kappa, jnp.array(0.2))
-    assert float(circular.main_peak(two).floor) == pytest.approx(1 - 0.8 * 0.7, abs=1e-4)
+    weights, kappa = np.array([[0.7, 0.3]]), np.full((1, 2), 50.0)
+    two = circular.Density(weights, np.array([[0.0, 3.0]]), kappa, np.array([0.2]))
+    assert peaks.main_peak(two)[2][0] == pytest.approx(1 - 0.8 * 0.7, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +444,18 @@ def test_one_draw_trains_on_the_elbo_and_more_on_the_tighter_bound(samples, boun
     assert asked == [samples]
 
 
-def test_the_main_peak_on_the_host_is_that_of_the_device():
+def written_out(weights, mu, kappa, floor):
+    """(azimuth in degrees, κ, mass elsewhere) of one density's main peak, by the formula alone."""
+    height = [weights @ scipy.stats.vonmises.pdf(at - mu, kappa) for at in mu]
+    at = mu[int(np.argmax(height))]
+    share = weights * np.exp(kappa * (np.cos(at - mu) - 1))
+    ratio = lambda k: scipy.special.i1e(k) / scipy.special.i0e(k)  # noqa: E731
+    length = share @ (ratio(kappa) * np.cos(at - mu)) / share.sum()
+    found = scipy.optimize.brentq(lambda k: ratio(k) - length, 0.0, 1e6, xtol=1e-9)
+    return np.degrees(at) % 360, found, 1 - (1 - floor) * share.sum()
+
+
+def test_the_main_peak_is_that_of_the_formula():
     rng = np.random.default_rng(0)
     n, k = 200, 4
     density = circular.Density(
@@ -452,12 +467,17 @@ def test_the_main_peak_on_the_host_is_that_of_the_device():
     density.weights[0] = [1, 0, 0, 0]
     density.mu[1, 2] = np.nan
     azimuth_deg, kappa, floor = peaks.main_peak(density)
-    theirs = circular.main_peak(density)
-    turn = np.abs((azimuth_deg - np.asarray(circular.azimuth_deg(theirs)) + 180) % 360 - 180)
-    np.testing.assert_allclose(np.delete(turn, 1), 0, atol=1e-3)
-    np.testing.assert_allclose(kappa, circular.main_kappa(theirs), rtol=2e-3)
-    np.testing.assert_allclose(floor, theirs.floor, atol=1e-5)
-    assert np.isnan([azimuth_deg[1], kappa[1]]).all()
+    rows = [i for i in range(n) if i != 1]
+    exact = [x.astype(np.float64) for x in density]
+    want, want_kappa, want_floor = zip(
+        *(written_out(*(x[i] for x in exact)) for i in rows), strict=True
+    )
+    for others in (np.asarray(want), np.asarray(circular.azimuth_deg(density))[rows]):
+        turn = np.abs((azimuth_deg[rows] - others + 180) % 360 - 180)
+        np.testing.assert_allclose(turn, 0, atol=1e-3)
+    np.testing.assert_allclose(kappa[rows], want_kappa, rtol=2e-3)
+    np.testing.assert_allclose(floor[rows], want_floor, atol=1e-5)
+    assert np.isnan([azimuth_deg[1], kappa[1], floor[1]]).all()
     assert azimuth_deg.dtype == kappa.dtype == floor.dtype == np.float32
     padding = circular.Density(*np.zeros((3, 1, k), np.float32), np.zeros(1, np.float32))
     with warnings.catch_warnings():

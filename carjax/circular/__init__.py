@@ -38,8 +38,6 @@ from carjax.circular.density import (
 )
 from carjax.circular.peaks import (
     azimuth_deg,
-    main_kappa,
-    main_peak,
     mean_direction,
     mode,
 )
@@ -64,8 +62,6 @@ __all__ = [
     "interval_prob",
     "log_i0",
     "log_prob",
-    "main_kappa",
-    "main_peak",
     "mean_direction",
     "mean_resultant_length",
     "mirror",

@@ -1,4 +1,4 @@
-"""Where a density is highest: the direction and the concentration of its main component."""
+"""Where a density is highest: the direction of its main component, and its mode."""
 
 from __future__ import annotations
 
@@ -7,75 +7,29 @@ import jax.numpy as jnp
 from jax import Array
 
 from carjax.circular.angles import circular_mean, wrapped_difference
-from carjax.circular.bessel import concentration, mean_resultant_length
-from carjax.circular.density import Density, from_single, log_prob
-from carjax.circular.von_mises import exponent, vonmises_log_prob
+from carjax.circular.density import Density, log_prob
+from carjax.circular.von_mises import vonmises_log_prob
 
 _MODE_STEPS = 50
-
-
-def _main(density: Density, values: Array) -> Array:
-    """Returns the entry of `values` [..., K] that belongs to the main component.
-
-    It is the one in whose direction the whole density is highest: of many equal components, as an
-    infinite mixture has them, the one where they crowd.
-    """
-    if density.mu.shape[-1] == 1:
-        return values[..., 0]
-    # The components, for each of their K directions; the floor is the same in all.
-    weights, mu, kappa = (x[..., None, :] for x in density[:3])
-    height = log_prob(Density(weights, mu, kappa, jnp.zeros_like(density.mu)), density.mu)
-    index = jnp.argmax(height, axis=-1, keepdims=True)
-    found = jnp.take_along_axis(values, index, axis=-1)[..., 0]
-    # Where one component is no number, no direction is the highest.
-    return jnp.where(jnp.isnan(height).any(axis=-1), jnp.nan, found)
 
 
 def mean_direction(density: Density) -> Array:
     """Direction of the main component, radians [...] in [−π, π].
 
-    The main component is the one in whose direction the density is highest.
+    The main component is the one in whose direction the whole density is highest: of many equal
+    components, as an infinite mixture has them, the one where they crowd. NaN where a component is
+    no number.
     """
-    return wrapped_difference(_main(density, density.mu), 0.0)[0]
-
-
-def main_kappa(density: Density) -> Array:
-    """Concentration [...] of the main component (see `mean_direction`)."""
-    return _main(density, density.kappa)
-
-
-def main_peak(density: Density) -> Density:
-    """The main peak as one von Mises component; what lies elsewhere joins the floor.
-
-    A component counts to the peak of the main one (see `mean_direction`) by how high it stands in
-    that direction, g_k = exp(κ_k (cos(μ − μ_k) − 1)). The peak has the weight W = Σ w_k g_k, the
-    direction μ of the main component, and the concentration of the mean resultant length
-    Σ w_k g_k A(κ_k) cos(μ − μ_k) / W.
-
-    Args:
-        density: batch [...], K components.
-
-    Returns:
-        A density with K = 1; the same arrays where K is 1 already.
-
-    Example:
-        >>> two = Density(jnp.array([0.7, 0.3]), jnp.array([0.0, 3.0]), jnp.full(2, 50.0), 0.0)
-        >>> peak = main_peak(two)
-        >>> print(f"{main_kappa(peak):.1f} {peak.floor:.2f}")
-        50.0 0.30
-    """
-    return density if density.mu.shape[-1] == 1 else _main_peak(density)
-
-
-@jax.jit
-def _main_peak(density: Density) -> Density:
-    mu = mean_direction(density)
-    apart, _ = wrapped_difference(mu[..., None], density.mu)
-    share = density.weights * jnp.exp(exponent(apart, density.kappa))
-    weight = share.sum(axis=-1)
-    length = jnp.sum(share * mean_resultant_length(density.kappa) * jnp.cos(apart), axis=-1)
-    floor = 1.0 - (1.0 - density.floor) * jnp.minimum(weight, 1.0)
-    return from_single(mu, concentration(length / weight), floor)
+    if density.mu.shape[-1] == 1:
+        return wrapped_difference(density.mu[..., 0], 0.0)[0]
+    # The components, for each of their K directions; the floor is the same in all.
+    weights, mu, kappa = (x[..., None, :] for x in density[:3])
+    height = log_prob(Density(weights, mu, kappa, jnp.zeros_like(density.mu)), density.mu)
+    index = jnp.argmax(height, axis=-1, keepdims=True)
+    found = jnp.take_along_axis(density.mu, index, axis=-1)[..., 0]
+    # Where one component is no number, no direction is the highest.
+    found = jnp.where(jnp.isnan(height).any(axis=-1), jnp.nan, found)
+    return wrapped_difference(found, 0.0)[0]
 
 
 @jax.jit
@@ -118,6 +72,7 @@ def azimuth_deg(density: Density) -> Array:
     """Direction of the main component (see `mean_direction`), degrees [...] in [0, 360).
 
     Example:
+        >>> from carjax.circular import from_single
         >>> print(f"{azimuth_deg(from_single(jnp.deg2rad(-90.0), 3.0)):.1f}")
         270.0
     """

@@ -10,9 +10,15 @@ from carjax.grids import concentration, wrapped_deg
 
 
 def main_peak(density: Density) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `circular.main_peak`, in NumPy: a table holds one component of a mixture.
+    """The main peak as one von Mises component and a floor, which a table holds of a mixture.
 
-    On a device it would wait until that has scored the frames that were sent after these.
+    A component counts to the peak of the main one (see `circular.mean_direction`) by how high it
+    stands in that direction, g_k = exp(κ_k (cos(μ − μ_k) − 1)). The peak has the weight
+    W = Σ w_k g_k, the direction μ of the main component, and the concentration of the mean
+    resultant length Σ w_k g_k A(κ_k) cos(μ − μ_k) / W. One component alone is its own peak.
+
+    In NumPy: a device would be waited for until it has scored the frames that were sent after
+    these.
 
     Args:
         density: of N frames on the host, K components.
