@@ -59,7 +59,10 @@ def boxes(model: models.Model, data: pathlib.Path) -> dict:
             image[None], crops.whole_boxes(crops.frame_sizes(image[None])), size
         )
         inputs = registry.normalize(backbone.name, inputs)
-        logits = backbone.apply({"params": params}, inputs, method="class_map")
+        # Class activations (Zhou et al. 2016): the classifier at every place of the top features.
+        logits = backbone.apply(
+            {"params": params}, inputs, method=lambda net, x: net.classifier(net._maps(x)[0])
+        )
         return jax.nn.logsumexp(logits[0][..., np.array(VEHICLE_CLASSES)], axis=-1)
 
     figures = {}

@@ -126,10 +126,6 @@ class EfficientNetLite(nn.Module):
         """Computes the ImageNet logits [B, num_classes] of normalised images [B, H, W, 3]."""
         return self.classify(self(images))
 
-    def class_map(self, images: jax.Array) -> jax.Array:
-        """Computes class activations [B, g, g, num_classes], g = ⌈H/32⌉ (Zhou et al. 2016)."""
-        return self.classifier(self._maps(images)[0])
-
     def classify(self, features: Features) -> jax.Array:
         """Computes the ImageNet logits [B, num_classes] from features already at hand."""
         return self.classifier(features.pooled)

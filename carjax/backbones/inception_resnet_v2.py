@@ -214,10 +214,6 @@ class InceptionResNetV2(nn.Module):
         """Computes the ImageNet logits [B, num_classes] of normalised images [B, H, W, 3]."""
         return self.classify(self(images))
 
-    def class_map(self, images: jax.Array) -> jax.Array:
-        """Computes class activations [B, t, t, num_classes], t = 8 at 299 px (Zhou et al. 2016)."""
-        return self.classifier(self._maps(images)[0])
-
     def classify(self, features: Features) -> jax.Array:
         """Computes the ImageNet logits [B, num_classes] from features already at hand."""
         return self.classifier(features.pooled)
