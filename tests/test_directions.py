@@ -192,7 +192,7 @@ def latent_terms(samples):
     pooled = jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)
     grid = jnp.asarray(rng.normal(size=(6, 2, 2, 3)), jnp.float32)
     azimuth = jnp.linspace(-3.0, 3.0, 6)
-    draw = functools.partial(module.apply, train=False, method="latent_terms")
+    draw = functools.partial(module.apply, method="latent_terms")
     key = {"latent": jax.random.key(1)}
     terms = jax.jit(draw, static_argnums=3)(
         {"params": latent_params()}, Features(pooled, grid), azimuth, samples, rngs=key

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import pathlib
-import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -131,7 +130,7 @@ def _hypothesis(values: flags.FlagValues) -> int:
     content = hypothesis.measure(_held(values), judged)
     hypothesis_page.write(content, out, page)
     print(hypothesis_page.headline(content))
-    print(f"\nresults: {out / hypothesis_page.RESULT_FILE}", file=sys.stdout)
+    print(f"\nresults: {out / hypothesis_page.RESULT_FILE}")
     return 0
 
 
@@ -165,5 +164,5 @@ def _temporal(values: flags.FlagValues) -> int:
         )
     temporal_page.write(content, out, page)
     print(temporal_page.headline(content))
-    print(f"\nresults: {out / temporal_page.RESULT_FILE}", file=sys.stdout)
+    print(f"\nresults: {out / temporal_page.RESULT_FILE}")
     return 0

@@ -85,18 +85,15 @@ class LatentMixtureHead(nn.Module):
         weights = jnp.full_like(mu, 1.0 / self.spec.components)
         return circular.Density(weights, mu, kappa, self._floor(mu[:, 0]))
 
-    def latent_terms(
-        self, features: Features, azimuth: jax.Array, samples: int, *, train: bool = True
-    ) -> LatentTerms:
-        """Draws z from the encoder (random stream 'latent').
+    def latent_terms(self, features: Features, azimuth: jax.Array, samples: int) -> LatentTerms:
+        """Draws z from the encoder (random stream 'latent'), with dropout (stream 'dropout').
 
         Args:
             features: of B images.
             azimuth: float [B]; true azimuths in radians.
             samples: S draws per image.
-            train: apply dropout (random stream 'dropout').
         """
-        x = self.trunk(features, train=train)
+        x = self.trunk(features, train=True)
         prior_mean, prior_log_scale = self.prior(x)
         mean, log_scale = self._encode(x, azimuth)
         shape = (len(x), samples, _LATENT)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from carjax.datasets.builders.encoded import Fault
+from carjax.errors import one_line
 
 
 def load(path: pathlib.Path, variable: str) -> Any:
@@ -24,7 +25,7 @@ def load(path: pathlib.Path, variable: str) -> Any:
     try:
         content = scipy.io.loadmat(str(path), simplify_cells=True)
     except Exception as error:  # a broken file makes the parser raise whatever it stumbles over
-        raise Fault(f"not a readable MATLAB file ({' '.join(str(error).split())})") from None
+        raise Fault(f"not a readable MATLAB file ({one_line(error)})") from None
     if variable not in content:
         raise Fault(f"has no variable {variable!r}")
     return content[variable]
