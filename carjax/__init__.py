@@ -10,16 +10,13 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers see; at run time a name is imported when it is asked for
-    from carjax.model import Model as Model
-    from carjax.model import load as load_model  # noqa: F401, another name
-    from carjax.pipeline import choose as choose_photos  # noqa: F401, another name
-    from carjax.scan import score_video as score_video
-    from carjax.scoring import FrameScores as FrameScores
-    from carjax.scoring import Scorer as Scorer
-    from carjax.scoring import score_frames as score_frames
-    from carjax.scoring import to_table as to_table
-    from carjax.selection import select_photos as select_photos
-    from carjax.table import ScoreTable as ScoreTable
+    from carjax.model import Model
+    from carjax.model import load as load_model
+    from carjax.pipeline import choose as choose_photos
+    from carjax.scan import score_video
+    from carjax.scoring import FrameScores, Scorer, score_frames, to_table
+    from carjax.selection import select_photos
+    from carjax.table import ScoreTable
 
 __version__ = "0.1.0"
 
@@ -37,7 +34,20 @@ _PUBLIC = {
     "choose_photos": ("carjax.pipeline", "choose"),
 }
 
-__all__ = ["__version__", *_PUBLIC]
+# Spelt out, because type checkers read it as it stands.
+__all__ = [
+    "FrameScores",
+    "Model",
+    "ScoreTable",
+    "Scorer",
+    "__version__",
+    "choose_photos",
+    "load_model",
+    "score_frames",
+    "score_video",
+    "select_photos",
+    "to_table",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -168,10 +168,14 @@ def fit_classes(
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
+    if np.ndim(log_probs) != 2:
+        raise ValueError(f"log_probs must be [N, K], not of shape {np.shape(log_probs)}")
     labels = np.asarray(labels)
     if labels.shape != (len(log_probs),) or labels.dtype.kind not in "iu":
         got = f"{labels.dtype} {labels.shape}"
         raise ValueError(f"labels must be {len(log_probs)} integers, not {got}")
+    if part_novelty is not None and np.shape(part_novelty) != labels.shape:
+        raise ValueError(f"part_novelty must be {len(labels)} numbers, one for each label")
     share = _shares(len(log_probs), weights)
     _check_finite(np.exp(log_probs))
     # A probability may be 0; no loss is infinite.
@@ -199,6 +203,8 @@ def _shares(count: int, weights: np.ndarray | None) -> np.ndarray:
     if not count:
         raise ValueError("there must be at least one photo to fit a calibration to")
     shares = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    if shares.shape != (count,):
+        raise ValueError(f"weights must be {count} numbers, one for each photo")
     _check_finite(shares)
     if shares.min() < 0 or not shares.sum() > 0:
         raise ValueError("weights must not be negative, nor all be 0")

@@ -92,6 +92,8 @@ def _predictions(probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarra
         raise ValueError(f"probs must be [N, K] with N, K ≥ 1, not of shape {p.shape}")
     if not ((p >= 0) & (p <= 1 + 1e-4)).all():
         raise ValueError("probs must be probabilities, from 0 to 1")
+    if not np.allclose(p.sum(axis=1), 1, atol=1e-3):
+        raise ValueError("the probabilities of each row must have the sum 1")
     if y.shape != p.shape[:1]:
         raise ValueError(f"labels must be [{len(p)}] like probs, not of shape {y.shape}")
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= p.shape[1]:

@@ -179,12 +179,10 @@ def check_options(model: Model, options: Options) -> None:
 
     Or one that is not chosen, to state its value or to draw it.
     """
-    names = [attribute.name for attribute in model.spec.schema]
-    for name in options.attributes or ():
-        if name not in names:
-            raise UsageError(f"attributes: no {name!r}; this model has: {', '.join(names)}")
-    known.check(model.spec.schema, options.known, options.attributes)
-    shown = options.attributes or names
+    schema = model.spec.schema
+    selection.wanted_names(schema, options.attributes, options.views)
+    known.check(schema, options.known, options.attributes)
+    shown = options.attributes or [attribute.name for attribute in schema]
     if options.annotate not in (None, "all", *shown):
         raise UsageError(
             f"annotate: no {options.annotate!r}; it is none, all, or one of: {', '.join(shown)}"
@@ -219,7 +217,7 @@ def choose(
 
     Raises:
         NoCarError: no frame shows a car.
-        UsageError: an option has no such value.
+        UsageError: an option has no such value, or the table is of another model.
 
     Example:
         >>> import carjax
@@ -233,6 +231,8 @@ def choose(
     """
     options = options or Options()
     check_options(model, options)
+    if table.schema != model.spec.schema:
+        raise UsageError("the table has other attributes than the model: give the one that scored")
     return _choose(model, _smoother(model, options)(table), duration_s, options)
 
 

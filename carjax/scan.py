@@ -46,7 +46,7 @@ class ScoredVideo(Protocol):
         """The frames of these indices at full size."""
 
     def close(self) -> None:
-        """Closes what is open; nothing can be grabbed any more."""
+        """Closes what is open; whoever grabs more opens it again."""
 
 
 class Ahead:

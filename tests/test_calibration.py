@@ -35,6 +35,16 @@ def drawn(count, stated, part_novelty=None):
     return log_probs, labels, true
 
 
+def test_what_goes_with_the_photos_is_of_their_number():
+    log_probs, labels = np.log(np.full((4, 2), 0.5)), np.zeros(4, int)
+    with pytest.raises(ValueError, match=r"log_probs must be \[N, K\]"):
+        calibration.fit_classes(log_probs[:, 0], labels)
+    with pytest.raises(ValueError, match="weights must be 4 numbers"):
+        calibration.fit_classes(log_probs, labels, np.ones(3))
+    with pytest.raises(ValueError, match="part_novelty must be 4 numbers"):
+        calibration.fit_classes(log_probs, labels, part_novelty=np.zeros((4, 1)))
+
+
 def test_labels_are_one_integer_for_each_photo():
     log_probs = np.log(np.full((2, 2), 0.5))
     for labels in ([0], [0.0, 1.0], [[0], [1]]):

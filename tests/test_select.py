@@ -80,7 +80,7 @@ def test_what_is_chosen_in_memory_is_what_select_writes(chosen):
         assert (choice.value, choice.frame) == (written["value"], written["frame"]), name
     for name, view in found.orientation.views.items():
         assert view.frame == content["orientation"]["views"][name]["frame"], name
-    with pytest.raises(UsageError, match="no 'wheels'"):
+    with pytest.raises(UsageError, match="no attribute 'wheels'"):
         carjax.choose_photos(model, table, options=pipeline.Options(attributes=("wheels",)))
 
 

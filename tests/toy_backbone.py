@@ -5,8 +5,4 @@ import tiny_run
 from carjax import backbones
 
 NAME = "toy_backbone:tiny"
-backbones.register(
-    backbones.Backbone(
-        NAME, tiny_run.SIZE, 127.0, 128.0, lambda **kwargs: tiny_run.Tiny(name=NAME, **kwargs)
-    )
-)
+backbones.register(backbones.Backbone(NAME, tiny_run.SIZE, 127.0, 128.0, tiny_run.Tiny))

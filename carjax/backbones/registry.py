@@ -32,7 +32,7 @@ class Backbone:
     """What a name in the registry stands for.
 
     Attributes:
-        name: key in `BACKBONES`, and of the module that `build` makes.
+        name: key in `BACKBONES`.
         input_size: side of the square input in pixels.
         mean, scale: an input is (pixel − mean) / scale, pixel in 0..255.
         build: makes the Flax module; takes `dtype`.
@@ -50,24 +50,26 @@ class Backbone:
 def _lite(name: str, width: float, depth: float, input_size: int) -> Backbone:
     def build(**kwargs: Any) -> nn.Module:
         blocks = efficientnet_lite.block_list(width, depth)
-        return efficientnet_lite.EfficientNetLite(blocks, name=name, **kwargs)
+        return efficientnet_lite.EfficientNetLite(blocks, **kwargs)
 
     return Backbone(name, input_size, mean=127.0, scale=128.0, build=build)
 
 
 def _inception_resnet_v2() -> Backbone:
-    name = "inception_resnet_v2"
-
-    def build(**kwargs: Any) -> nn.Module:
-        return inception_resnet_v2.InceptionResNetV2(name=name, **kwargs)
-
     # The file that keras.applications.InceptionResNetV2 downloads.
     published = Published(
         "https://storage.googleapis.com/tensorflow/keras-applications/inception_resnet_v2/"
         "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5",
         md5="e693bd0210a403b3192acc6073ad2e96",
     )
-    return Backbone(name, 299, mean=127.5, scale=127.5, build=build, published=published)
+    return Backbone(
+        "inception_resnet_v2",
+        299,
+        mean=127.5,
+        scale=127.5,
+        build=inception_resnet_v2.InceptionResNetV2,
+        published=published,
+    )
 
 
 _PROCESS = secrets.token_hex(8)
@@ -132,14 +134,14 @@ def code_of(name: str) -> str:
 
 
 def create(name: str, **kwargs: Any) -> nn.Module:
-    """Builds the Flax module of a backbone; `dtype=jnp.bfloat16` sets the computation's type.
+    """Builds the Flax module of a backbone, called as it; `dtype=jnp.bfloat16` computes in that.
 
     `module.apply({'params': p}, images)` gives `Features`, `method='logits'` the ImageNet logits.
 
     Raises:
         UsageError: no such backbone.
     """
-    return spec_of(name).build(**kwargs)
+    return spec_of(name).build(**kwargs).clone(name=name)
 
 
 def example_features(backbone: str, input_size: int) -> Features:
@@ -158,7 +160,7 @@ def normalize(name: str, images: jax.Array) -> jax.Array:
 def features(
     module: nn.Module,
     params: Mapping[str, Any],
-    frames: jax.Array,
+    frames: np.ndarray | jax.Array,
     *,
     input_size: int | None = None,
 ) -> Features:

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     values = flags.FlagValues()
     flags.DEFINE_list("heads", None, "folders of `carjax train`, or bundles", flag_values=values)
     flags.DEFINE_string("out", None, "the file to write", flag_values=values)
-    flags.DEFINE_string("name", "car_heads", "the model's name in results", flag_values=values)
+    flags.DEFINE_string("name", None, "the model's name in results: FILE's", flag_values=values)
     flags.DEFINE_string(
         "backbone_weights", None, "weights of the backbone, if not shipped", flag_values=values
     )
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     from carjax import bundle, model
 
     parts = [model.load(path, backbone_weights=values.backbone_weights) for path in paths]
-    joined = bundle.join(parts, [str(p) for p in paths], values.name)
+    joined = bundle.join(parts, [str(p) for p in paths], values.name or out.stem)
     joined = model.with_calibrations(joined, calibrations, values.calibration)
     with errors.writing(out):
         model.save(dataclasses.replace(joined, card={**facts, **joined.card}), out)

@@ -11,6 +11,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from carjax import (
     certainty,
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class FrameScores:
     """Statistics of a batch of B frames; rows that the mask excludes are zeros.
+
+    Compares by identity, as arrays have no single answer.
 
     Attributes:
         mask: bool [B]; True for real frames, False for padding.
@@ -153,9 +156,9 @@ def middle_colour(crop: jax.Array) -> jax.Array:
 
 def score(
     params: Mapping[str, Any],
-    frames: jax.Array,
-    mask: jax.Array,
-    valid: jax.Array | None = None,
+    frames: np.ndarray | jax.Array,
+    mask: ArrayLike,
+    valid: ArrayLike | None = None,
     *,
     spec: Spec,
     dtype: Any = jnp.float32,
@@ -164,7 +167,8 @@ def score(
     """Finds the car in every frame, scores the crop, and computes all statistics.
 
     Pure: works under the caller's `jit` (with `spec` static), `vmap` over videos, `eval_shape`,
-    `grad` with respect to a head, and `jax.export`.
+    `grad` with respect to a head, and `jax.export` of a batch of given shape. What is sharded lies
+    on a mesh whose axes are of `AxisType.Auto`; `Scorer` makes one.
 
     Args:
         params: {'backbone': …, 'heads': …, 'localise': …, 'content': …} as `Model.params`.
@@ -186,7 +190,7 @@ def score(
     """
     check_frames(frames)
     check_level(features)
-    mask = jnp.asarray(mask, bool)
+    frames, mask = jnp.asarray(frames), jnp.asarray(mask, bool)
     with precision.exact_products():
         valid = crops.frame_sizes(frames) if valid is None else jnp.asarray(valid, jnp.float32)
         variables = {"params": params["backbone"]}

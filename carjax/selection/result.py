@@ -105,9 +105,11 @@ class ViewChoice:
     content: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class OrientationChoice:
     """The views around the object and the angles that the video covers.
+
+    Compares by identity, as arrays have no single answer.
 
     Attributes:
         views: name → frame, or None where no frame fills the view; in order of azimuth.
@@ -123,9 +125,9 @@ class OrientationChoice:
     coverage: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Selection:
-    """What was chosen from one video.
+    """What was chosen from one video. Compares by identity.
 
     Attributes:
         attributes: name of a categorical attribute → choice; only those asked for.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import av
+from av.stream import Disposition
 
 from carjax import runtime
 from carjax.errors import CarjaxError
@@ -24,7 +25,6 @@ _FORMATS = (
 _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
 _IMAGE_BRANDS = (b"heic", b"heix", b"mif1", b"avif")
 
-_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: an album's cover is no video
 _MAX_THREADS = 8  # more gain little, and each one holds frames of its own
 _FALLBACK_RATE = 25.0
 # Tags that are no UTF-8 are no reason to refuse a video: PyAV needs to be told so before 19, which
@@ -60,7 +60,6 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
         # An absolute path cannot be read as a protocol ("http:…").
         container = av.open(
             os.path.abspath(name),
-            # Not `options`, which crashes PyAV before 18 on files that add streams later (FLV, TS).
             container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
             **_TAGS,
         )
@@ -137,9 +136,8 @@ def main_stream(name: str, container: av.container.InputContainer) -> av.VideoSt
 
 
 def _is_cover(stream: av.VideoStream) -> bool:
-    """Whether the stream is an album's cover. PyAV before 14.1 does not tell."""
-    disposition = getattr(stream, "disposition", 0)
-    return bool(getattr(disposition, "value", disposition) & _ATTACHED_PICTURE)
+    """Whether the stream is an album's cover."""
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def decoded(
@@ -194,7 +192,7 @@ def index_count(
     container: av.container.InputContainer, stream: av.VideoStream, size: int
 ) -> IndexCount | None:
     """Counts the index of an MP4 or MOV file, which lists every frame; None for others."""
-    entries = getattr(stream, "index_entries", None)  # PyAV 18
+    entries = stream.index_entries
     if "mp4" not in container.format.name or not stream.frames or not entries:
         return None
     shown = [entry for entry in entries if not entry.is_discard]

@@ -71,9 +71,8 @@ class Renderer:
         Reading side data makes a reference cycle that keeps the frame's memory until the next
         garbage collection, so it is read again only when the rotation changes.
         """
-        rotation = getattr(raw, "rotation", 0)  # PyAV 14.1
-        if self._turned is None or self._turned[0] != rotation:
-            self._turned = rotation, _orientation(raw)
+        if self._turned is None or self._turned[0] != raw.rotation:
+            self._turned = raw.rotation, _orientation(raw)
         return self._turned[1]
 
     def size(self, raw: av.VideoFrame) -> tuple[int, int]:
