@@ -25,6 +25,7 @@ from carjax.annotate.scene import Scene
 from carjax.attributes import CAR, VIEWS
 from carjax.errors import CarjaxError, NoCarError, UsageError
 from carjax.selection import eligibility
+from carjax.wording import percent
 
 NAMES = tuple(a.name for a in CAR)
 SAMPLE = pathlib.Path(__file__).parents[1] / "data" / "prius_walkaround.mp4"
@@ -295,7 +296,12 @@ def test_the_final_choice_says_where_a_class_is_unknown(tmp_path, monkeypatch, s
     )
     for name, choice in content["attributes"].items():
         assert seen[-1].best[name].value == (choice["value"] or f"unknown {name}")
-    assert content["attributes"][unknown]["value"] is None
+        if name != unknown:
+            assert seen[-1].best[name].strength == ""  # its certainty
+    choice = content["attributes"][unknown]
+    assert choice["value"] is None
+    nearest = f"{choice['nearest']}: {percent(choice['probability'])}"
+    assert seen[-1].best[unknown].strength == nearest
 
 
 def test_one_attribute_with_the_default_policies(tmp_path, monkeypatch, shell):
@@ -334,8 +340,11 @@ def test_the_last_frame_names_what_the_selection_names(tmp_path, monkeypatch, sh
     content = pipeline.select(shell, tmp_path / "walk.mp4", tmp_path / "out", options)
     choice = content["attributes"][attribute.name]
     want = f"unknown {attribute.name}" if unknown else rare
+    share = percent(choice["probability"])
+    strength = f"{choice['nearest']}: {share}" if unknown else f"shows it {share}"
     assert (choice["value"] or choice["reason"]) == want
     assert seen[-1].best[attribute.name].value == want
+    assert seen[-1].best[attribute.name].strength == strength
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):

@@ -134,7 +134,7 @@ def make_selection(table: ScoreTable, path: str = "data/prius_walkaround.mp4") -
 
 def named_photos(selection: dict) -> dict[str, int]:
     """Photo path → frame, of every photo that the selection names."""
-    items = [a for a in selection["attributes"].values() if a["value"] is not None]
+    items = [a for a in selection["attributes"].values() if "photo" in a]
     items += [v for v in selection.get("orientation", {"views": {}})["views"].values() if v]
     return {item["photo"]: item["frame"] for item in items}
 
@@ -348,6 +348,19 @@ def test_names_missing_views_and_reasons(selection, table, tmp_path):
     assert len(page.all("img")) == 9
     polar = next(svg for svg in page.svgs if svg.get("class") == "polar")
     assert [p.get("class") for p in polar.iter("path")].count("rim missing") == 2
+
+
+def test_numbers_of_an_unknown_class_name_the_class_that_they_are_of(selection, table, tmp_path):
+    brand = selection["attributes"]["brand"]
+    brand |= {"value": None, "reason": "unknown brand", "nearest": "Honda", "probability": 0.64}
+    brand["video_probability"] = 0.43
+    brand["alternatives"] = [{**brand["alternatives"][0], "value": "Honda", "probability": 0.52}]
+    said = write(selection, table, tmp_path).text
+    said = said[said.index("Brand unknown brand") : said.index("Doors ")]
+    assert "The nearest that the model knows: Honda, 64% Video probability of Honda 43%" in said
+    assert "Certainty" not in said
+    assert "Frame probability" not in said
+    assert "Honda 52%" in said  # what follows is measured by the same
 
 
 def test_escapes_what_comes_from_outside(selection, table, tmp_path):

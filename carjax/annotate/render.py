@@ -19,6 +19,7 @@ from carjax.listing.photos import crop_area
 from carjax.prefetch import prefetch
 from carjax.selection import VIEW_THRESHOLD, eligibility, views_of, wanted_names
 from carjax.table import ScoreTable, certainty
+from carjax.wording import percent
 
 # Where the choice needs the whole video, it is shown for this long after the last frame.
 FINAL_S = 1.0
@@ -231,7 +232,8 @@ class _Album:
             best[name] = found = self.best(name, row)
             choice = content["attributes"][name]
             if found is not None:
-                best[name] = dataclasses.replace(found, value=choice["value"] or choice["reason"])
+                said = {"value": choice["value"] or choice["reason"], "strength": _strength(choice)}
+                best[name] = dataclasses.replace(found, **said)
         return {
             "best": best,
             "views": {name: self.view(row) for name, row in self._chosen_views.items()},
@@ -246,3 +248,10 @@ class _Album:
             area = crop_area(box, width, height, aspect, cut=True)
             image = image if area is None else area.of(image)
         return pictures.resized(image, size[1], size[0], cubic=True)
+
+
+def _strength(choice: Mapping[str, Any]) -> str:
+    """What is told of a final choice where its certainty is that of another value, else ''."""
+    if choice["value"] is None:
+        return f"{choice['nearest']}: {percent(choice['probability'])}"
+    return f"shows it {percent(choice['probability'])}" if "known" in choice else ""

@@ -22,11 +22,13 @@ class Best:
         photo: uint8 [h, w, 3], of the size of the panel's photo.
         value: what it shows.
         certainty: in [0, 1].
+        strength: how well the photo shows the value, in words; '' where that is the certainty.
     """
 
     photo: np.ndarray
     value: str
     certainty: float
+    strength: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,7 +198,7 @@ class Scene:
         foot = Rect(place.x, place.y + place.h - 26, place.w, 26)
         paint.scrim(self._canvas, foot)
         y = foot.y + 18
-        right = f"{percent(best.certainty)} certain"
+        right = best.strength or f"{percent(best.certainty)} certain"
         taken = paint.text_width(right, 13)
         name = paint.fitted(best.value, 14, place.w - taken - 30, paint.STRONG)
         paint.write(self._canvas, place.x + 10, y, name, 14, paint.TEXT, paint.STRONG)
