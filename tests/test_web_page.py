@@ -198,6 +198,40 @@ def test_missing_directions_are_named(visit, tmp_path):
     assert page.locator(".polar .rim.missing").count() >= 3
 
 
+def styled(browser, body, **options):
+    """A page of that content in the page's style, without a server."""
+    sheets = [ROOT / "carjax" / name for name in ("report/style.css", "web/static/page.css")]
+    page = browser.new_page(**options)
+    page.set_content(body)
+    for sheet in sheets:
+        page.add_style_tag(path=sheet)
+    return page
+
+
+def heights(page, selector):
+    return page.locator(selector).evaluate_all("(e) => e.map((x) => x.offsetHeight)")
+
+
+@pytest.mark.parametrize("shape", [(640, 360), (360, 640)])
+def test_a_missing_view_stands_as_tall_as_a_photo(browser, shape):
+    width, height = shape
+    picture = f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}'/>"
+    kind = "portrait" if height > width else ""
+    page = styled(
+        browser,
+        f"""<div id=results class="{kind}"><input type=radio name=crop value=none checked>
+        <div class=ring>
+        <figure class="view at-left"><button class=photo>
+        <img src="data:image/svg+xml,{picture}" width={width} height={height}></button></figure>
+        <figure class="view at-right"><button class="photo empty">Film it</button></figure>
+        </div></div>""",
+    )
+    photo, empty = heights(page, ".photo")
+    assert photo > 200
+    assert empty == pytest.approx(photo, abs=3)
+    page.close()
+
+
 def test_a_photo_is_swapped_from_the_timeline_by_keyboard(visit, server):
     identity = server.submit(name="mine.mp4")
     page = visit(f"/#{identity}")
