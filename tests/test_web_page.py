@@ -232,6 +232,18 @@ def test_a_missing_view_stands_as_tall_as_a_photo(browser, shape):
     page.close()
 
 
+def test_the_four_cards_of_a_car_stand_in_one_row_on_screen_and_on_paper(browser):
+    card = "<article class=card><h3>Looks like a car</h3></article>"
+    size = {"width": 1000, "height": 800}
+    page = styled(browser, f"<main><div class=cards>{4 * card}</div></main>", viewport=size)
+    for media, width in (("screen", 1000), ("print", 750)):
+        page.emulate_media(media=media)
+        page.set_viewport_size({"width": width, "height": 800})
+        tops = page.locator(".card").evaluate_all("(e) => e.map((x) => x.offsetTop)")
+        assert len(set(tops)) == 1, media
+    page.close()
+
+
 def test_a_photo_is_swapped_from_the_timeline_by_keyboard(visit, server):
     identity = server.submit(name="mine.mp4")
     page = visit(f"/#{identity}")
