@@ -244,6 +244,17 @@ def test_the_four_cards_of_a_car_stand_in_one_row_on_screen_and_on_paper(browser
     page.close()
 
 
+def test_paper_shows_no_controls(visit, job):
+    page = visit(f"/#{job}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    shown = ("#result-title", ".card", ".ring", ".chart")
+    controls = (".top nav", "#zip", ".segments", ".toolbar", "#time-title + .lead", ".readout")
+    assert all(page.locator(one).first.is_visible() for one in (*shown, *controls))
+    page.emulate_media(media="print")
+    assert all(page.locator(one).first.is_visible() for one in shown)
+    assert not any(page.locator(one).first.is_visible() for one in controls)
+
+
 def test_a_photo_is_swapped_from_the_timeline_by_keyboard(visit, server):
     identity = server.submit(name="mine.mp4")
     page = visit(f"/#{identity}")
