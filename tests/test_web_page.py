@@ -244,6 +244,28 @@ def test_the_four_cards_of_a_car_stand_in_one_row_on_screen_and_on_paper(browser
     page.close()
 
 
+@pytest.mark.parametrize("kind", ["button", "button primary"])
+def test_a_button_that_is_disabled_looks_it_and_does_not_ask_for_a_click(browser, kind):
+    page = styled(browser, f'<button class="{kind}" disabled>Save</button>')
+    look = """(e) => { const {cursor, opacity, borderColor, filter} = getComputedStyle(e);
+        return {cursor, opacity, borderColor, filter}; }"""
+    button = page.locator("button")
+    before = button.evaluate(look)
+    button.hover(force=True)
+    assert button.evaluate(look) == before
+    assert before["cursor"] == "default"
+    assert float(before["opacity"]) < 0.7
+    page.close()
+
+
+def test_the_attributes_are_headed_once_they_are_known(browser):
+    page = styled(browser, "<fieldset id=attributes><legend>Photos that show</legend></fieldset>")
+    assert page.locator("legend").is_hidden()
+    page.evaluate("document.querySelector('#attributes').innerHTML += '<label class=chip>type'")
+    assert page.locator("legend").is_visible()
+    page.close()
+
+
 def test_paper_shows_no_controls(visit, job):
     page = visit(f"/#{job}")
     page.wait_for_selector(DONE, timeout=PATIENCE_MS)
