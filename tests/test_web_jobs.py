@@ -149,6 +149,51 @@ def test_how_long_jobs_take_is_told_by_the_pace_of_this_one_and_of_earlier_ones(
     asyncio.run(run())
 
 
+def test_who_waits_hears_that_the_queue_moves(tmp_path, clock):
+    told = {}
+
+    async def listens(queue, job, name):
+        told[name] = []
+        async for _ in queue.watch(job):
+            told[name].append((job.state, queue.position(job), queue.remaining_s(job)))
+
+    async def run():
+        queue = Jobs(Limits())
+        queue._root = tmp_path
+        queue._rate, queue._tail = 10.0, 3.0
+
+        async def scores(task, arguments, *, report, **rest):
+            clock.now += 5
+            report({"stage": "scoring", "frames": 50})
+            await asyncio.sleep(0.01)
+            clock.now += 3
+            return []
+
+        queue._scorer.run = scores
+        first, second, third = [await waiting(queue) for _ in range(3)]
+        listeners = [
+            asyncio.create_task(listens(queue, job, name))
+            for name, job in (("second", second), ("third", third))
+        ]
+        await asyncio.sleep(0.01)
+        queue._waiting.remove(first)
+        await queue._run(first)
+        await asyncio.sleep(0.01)
+        await queue.remove(second)
+        await asyncio.sleep(0.01)
+        await queue.remove(third)
+        await asyncio.gather(*listeners)
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    # Three of 10 + 3 s, the first of which is then halfway, done, and the second deleted.
+    queued = [("queued", 2, 39.0), ("queued", 2, 34.0), ("queued", 1, 26.0), ("queued", 0, 13.0)]
+    assert [at for i, at in enumerate(told["third"]) if at not in told["third"][:i]] == [
+        *queued,
+        ("failed", 0, None),
+    ]
+    assert [at[:2] for at in told["second"][:2]] == [("queued", 1), ("queued", 1)]
+
+
 def test_who_watches_a_job_that_stands_still_hears_that_it_lives(tmp_path):
     async def run():
         queue, job = with_a_result(tmp_path)

@@ -245,7 +245,7 @@ class Jobs:
                 task.cancel()
                 await asyncio.wait({task})
         if not job.finished:
-            job.change(state="failed", error="the job was deleted")
+            self._advance(job, state="failed", error="the job was deleted")
         async with job.editing:  # what an edit still writes goes too
             await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
@@ -263,6 +263,12 @@ class Jobs:
                         await changed.wait()
                 except TimeoutError:
                     yield False
+
+    def _advance(self, job: Job, **fields: Any) -> None:
+        """Changes a job, and wakes those too that watch one that waits: it has less before it."""
+        job.change(**fields)
+        for other in self._waiting:
+            other.change()
 
     # ------------------------------------------------------------------ a finished job
 
@@ -385,13 +391,13 @@ class Jobs:
                 await self._work.wait()
 
     async def _run(self, job: Job) -> None:
-        job.change(state="running", stage="decoding")
+        self._advance(job, state="running", stage="decoding")
         last = job.scoring_since = time.monotonic()
 
         def report(message: dict[str, Any]) -> None:
             nonlocal last
             last = time.monotonic()
-            job.change(**message)
+            self._advance(job, **message)
 
         arguments = {
             "folder": str(job.folder),
@@ -406,12 +412,12 @@ class Jobs:
             )
         except TaskFailed as error:
             shutil.rmtree(job.folder, ignore_errors=True)
-            job.change(state="failed", error=str(error), no_car=isinstance(error, NoCar))
+            self._advance(job, state="failed", error=str(error), no_car=isinstance(error, NoCar))
             return
         self._rate = job.frames / max(last - job.scoring_since, 1e-3)
         self._tail = time.monotonic() - last
         job.used = time.monotonic()
-        job.change(state="done", stage=None, warnings=warnings)
+        self._advance(job, state="done", stage=None, warnings=warnings)
 
     async def _sweep(self) -> None:
         while True:
