@@ -282,11 +282,8 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
     async def events(id: Id) -> AsyncIterator[ServerSentEvent]:
         """The job's status as server-sent events, from now until it is done or failed."""
         job = jobs.get(id)
-        async for changed in jobs.watch(job):
-            if changed:
-                yield ServerSentEvent(data=_status(jobs, job))
-            else:
-                yield ServerSentEvent(comment="still here")
+        async for _ in jobs.watch(job):
+            yield ServerSentEvent(data=_status(jobs, job))
 
 
 def _add_results(app: FastAPI, jobs: Jobs) -> None:

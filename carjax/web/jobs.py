@@ -249,20 +249,15 @@ class Jobs:
         async with job.editing:  # what an edit still writes goes too
             await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
-    async def watch(self, job: Job, heartbeat_s: float = 15.0) -> AsyncIterator[bool]:
-        """Yields True at once and at each change, False where nothing changed for a while."""
+    async def watch(self, job: Job) -> AsyncIterator[None]:
+        """Yields at once and at each change, until the job is finished."""
         while True:
             # Before the answer is made: what changes while it is being sent is told after it.
             changed, finished = job.changed, job.finished
-            yield True
+            yield
             if finished:
                 return
-            while not changed.is_set():
-                try:
-                    async with asyncio.timeout(heartbeat_s):
-                        await changed.wait()
-                except TimeoutError:
-                    yield False
+            await changed.wait()
 
     def _advance(self, job: Job, **fields: Any) -> None:
         """Changes a job, and wakes those too that watch one that waits: it has less before it."""
