@@ -117,6 +117,8 @@ def test_a_job_that_is_deleted_while_it_waits_leaves_its_place(tmp_path):
 
 def test_how_long_jobs_take_is_told_by_the_pace_of_this_one_and_of_earlier_ones(tmp_path, clock):
     async def scores(task, arguments, *, report, **rest):
+        clock.now += 20  # the model is loaded, which the next job does not wait for
+        report({"stage": "decoding", "frames": 0})
         clock.now += 5
         report({"stage": "scoring", "frames": 50})
         clock.now += 3
@@ -149,6 +151,40 @@ def test_how_long_jobs_take_is_told_by_the_pace_of_this_one_and_of_earlier_ones(
     asyncio.run(run())
 
 
+class Scorer:
+    """A process whose jobs go on until they are cancelled, which ends it."""
+
+    def __init__(self):
+        self.asked, self.pid = [], None
+
+    async def run(self, task, arguments, **rest):
+        self.asked.append(task)
+        self.pid = 7
+        if task == "select":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.pid = None
+        return []
+
+
+def test_after_a_job_that_ended_the_process_the_model_is_loaded_before_the_next(tmp_path):
+    async def run():
+        queue = Jobs(Limits())
+        queue._root, queue._scorer = tmp_path, Scorer()
+        loop = asyncio.create_task(queue._serve())
+        await asyncio.sleep(0.01)
+        assert queue._scorer.asked == ["load", "warm", "warm"]
+        job = await waiting(queue)
+        await asyncio.sleep(0.01)
+        await queue.remove(job)
+        await asyncio.sleep(0.01)
+        assert queue._scorer.asked[3:] == ["select", "warm", "warm"]
+        loop.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
 def test_who_waits_hears_that_the_queue_moves(tmp_path, clock):
     told = {}
 
@@ -163,6 +199,7 @@ def test_who_waits_hears_that_the_queue_moves(tmp_path, clock):
         queue._rate, queue._tail = 10.0, 3.0
 
         async def scores(task, arguments, *, report, **rest):
+            report({"stage": "decoding", "frames": 0})
             clock.now += 5
             report({"stage": "scoring", "frames": 50})
             await asyncio.sleep(0.01)
@@ -334,7 +371,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(tmp_path):
 
 def test_the_form_reaches_the_selection_and_its_warnings_come_back(tmp_path, monkeypatch):
     (tmp_path / "video").mkdir()
-    asked = []
+    asked, told = [], []
 
     def select(model, path, out, options, *, progress):
         asked.append(options)
@@ -342,14 +379,16 @@ def test_the_form_reaches_the_selection_and_its_warnings_come_back(tmp_path, mon
 
     monkeypatch.setattr("carjax.pipeline.select", select)
     monkeypatch.setattr("carjax.web.results.publish_first", lambda job: None)
-    monkeypatch.setattr(tasks, "_model", lambda *names: None)
+    monkeypatch.setattr(tasks, "_model", lambda *names: told.append("the model is there"))
     monkeypatch.chdir(tmp_path)  # the task changes it
     options = {"views": 4, "attributes": ["doors"], "known": {"doors": "5"}}
     limits = dataclasses.asdict(Limits())
     found = tasks.select(
-        lambda message: None, str(tmp_path), "a.mp4", options, limits, model=None, weights=None
+        told.append, str(tmp_path), "a.mp4", options, limits, model=None, weights=None
     )
     assert found == ["the video is dark"]
+    # The pace of the jobs to come is measured from the first report on.
+    assert told[:2] == ["the model is there", {"stage": "decoding", "frames": 0}]
     (got,) = asked
     assert (got.views, got.attributes, got.known) == (4, ("doors",), {"doors": "5"})
     assert got.strip_paths

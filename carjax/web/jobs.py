@@ -31,6 +31,8 @@ _HELPERS = 2
 _HELPER_BYTES = 3_000_000_000
 _HELPER_SECONDS = 60.0
 _LOAD_SECONDS = 600.0
+# Compiled for while nobody waits, the last one first.
+_SHAPES = ("portrait", "landscape")
 # Disk that must stay free after the largest uploads.
 _SPARE_BYTES = 500_000_000
 _SWEEP_SECONDS = 5.0
@@ -72,6 +74,7 @@ class Job:
         warnings: what to know of the video: one line each.
         revision: counts the edits.
         used: when it was last asked for, `time.monotonic()`.
+        scoring_since: when the model was there and the video was begun; 0 before.
     """
 
     id: str
@@ -371,12 +374,14 @@ class Jobs:
         except TaskFailed as error:
             self._failed(str(error))
             return
-        cold = ["portrait", "landscape"]
+        cold = list(_SHAPES)
         while True:
             if self._waiting:
                 job = self._waiting.pop(0)
                 job.task = asyncio.create_task(self._run(job))
                 await asyncio.wait({job.task})
+                if self._scorer.pid is None:  # ended with the job, and the model with it
+                    cold = list(_SHAPES)
             elif cold:
                 shape = {"shape": cold.pop()}
                 with contextlib.suppress(TaskFailed):
@@ -387,11 +392,12 @@ class Jobs:
 
     async def _run(self, job: Job) -> None:
         self._advance(job, state="running", stage="decoding")
-        last = job.scoring_since = time.monotonic()
+        last = time.monotonic()
 
         def report(message: dict[str, Any]) -> None:
             nonlocal last
             last = time.monotonic()
+            job.scoring_since = job.scoring_since or last
             self._advance(job, **message)
 
         arguments = {

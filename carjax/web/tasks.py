@@ -79,13 +79,12 @@ def select(
             raise CarjaxError("the video is longer than it says, and longer than this server takes")
         report({"stage": "scoring", "frames": frames})
 
+    loaded = _model(model, weights)  # before the first report: from it on the pace is measured
     # Relative paths: nothing that is written, and no message, can name a folder of the server.
     os.chdir(job / "video")
     try:
         report({"stage": "decoding", "frames": 0})
-        content = pipeline.select(
-            _model(model, weights), name, "../out", _options(options), progress=progress
-        )
+        content = pipeline.select(loaded, name, "../out", _options(options), progress=progress)
         report({"stage": "writing"})
         results.publish_first(job)
     except CarjaxError as error:
