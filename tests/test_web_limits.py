@@ -550,6 +550,17 @@ def test_frames_that_could_not_be_decoded_are_tried_again(tmp_path):
     asyncio.run(run())
 
 
+def test_a_frame_that_is_there_is_not_waited_for(tmp_path):
+    async def run():
+        jobs, job = with_a_result(tmp_path)
+        (job.folder / "frames").mkdir()
+        (job.folder / "frames" / "7.jpg").touch()
+        assert (await jobs.frame(job, 7)).name == "7.jpg"
+        assert job.frames_task is None
+
+    asyncio.run(run())
+
+
 def test_what_an_edit_still_writes_goes_with_its_job(tmp_path):
     async def run():
         jobs, job = with_a_result(tmp_path)

@@ -110,6 +110,22 @@ def test_small_pictures_of_a_large_frame_are_960_wide(job):
     assert picture(job, SMALL).shape == (540, 960, 3)
 
 
+def test_the_frames_of_photos_are_there_before_the_video_is_decoded_again(job):
+    choice = doors(job)
+    frames = [choice["frame"], choice["alternatives"][0]["frame"]]
+    results.redact(job, frames[0], [BOX])
+    results.swap_photo(job, "doors", frames[1])
+    assert sorted(path.name for path in (job / "frames").iterdir()) == sorted(
+        f"{frame}.jpg" for frame in frames
+    )
+    for frame in frames:
+        whole = picture(job, f"original/{frame}.jpg")
+        small = picture(job, f"frames/{frame}.jpg")
+        assert small.shape == (360, 640, 3)
+        # What is blurred, is chosen on the picture without blur.
+        assert np.abs(small - whole.reshape(360, 2, 640, 2, 3).mean((1, 3))).mean() < 3
+
+
 @pytest.mark.parametrize("seek", [True, False])
 def test_frames_are_those_that_were_scored_where_packets_are_lost(tmp_path, monkeypatch, seek):
     """A reader that seeks counts the lost packet, one that decodes from the start does not."""

@@ -297,7 +297,8 @@ class Jobs:
     async def frame(self, job: Job, index: int, patience_s: float = 30.0) -> pathlib.Path:
         """Returns the file of a scored frame at a limited size.
 
-        The first call decodes the video once, in order, and keeps every scored frame.
+        Those of photos are there with them. The first call for another decodes the video once, in
+        order, and keeps every scored frame.
 
         Raises:
             Missing: no such frame was scored.
@@ -305,6 +306,8 @@ class Jobs:
             Busy: it is not there yet.
         """
         path = job.folder / "frames" / f"{index}.jpg"
+        if path.exists():
+            return path
         if job.frames_task is None:
             job.frames_task = asyncio.create_task(self._decode_frames(job))
         decoding = job.frames_task

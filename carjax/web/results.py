@@ -2,7 +2,8 @@
 
 Runs in a child process. The folder holds `out/` (as `carjax select` writes it), `original/` (each
 chosen frame, whole and untouched), `first.json` (carjax's own choice for each photo), `edits.json`,
-and what follows from these after every edit: `out/photos`, `out/selection.json`, `small/`,
+`frames/` (scored frames at a limited size, untouched: the chosen ones, and all once they are asked
+for), and what follows from these after every edit: `out/photos`, `out/selection.json`, `small/`,
 `details.json` and `photos.zip`. An edit that cannot be written in full changes nothing.
 """
 
@@ -31,6 +32,9 @@ EDITS = "edits.json"
 FIRST = "first.json"
 SMALL_SIDE = 960
 _SMALL_QUALITY = 85
+# Of the frames for the timeline and for the editor of blurred regions.
+_FRAME_SIDE = 640
+_FRAME_QUALITY = 75
 
 
 class Edits:
@@ -112,11 +116,14 @@ def crop(folder: pathlib.Path, shape: str) -> None:
 def small_frames(folder: pathlib.Path) -> None:
     """Writes every scored frame at a limited size, for the timeline, in order."""
     _, table = _read(folder)
-    target = folder / "frames"
-    target.mkdir(exist_ok=True)
-    missing = [i for i in table.frame.tolist() if not (target / f"{i}.jpg").exists()]
-    for frame in _video_frames(folder, table, missing, max_side=640):
-        files.write(target / f"{frame.index}.jpg", pictures.jpeg(frame.image, 75))
+    (folder / "frames").mkdir(exist_ok=True)
+    missing = [i for i in table.frame.tolist() if not _small_frame(folder, i).exists()]
+    for frame in _video_frames(folder, table, missing, max_side=_FRAME_SIDE):
+        files.write(_small_frame(folder, frame.index), pictures.jpeg(frame.image, _FRAME_QUALITY))
+
+
+def _small_frame(folder: pathlib.Path, frame: int) -> pathlib.Path:
+    return folder / "frames" / f"{frame}.jpg"
 
 
 def _publish(
@@ -131,11 +138,17 @@ def _publish(
         write(folder / EDITS, edits.as_text().encode())
         write(folder / "out" / result_folder.SELECTION, selection.as_text(content).encode())
         exported: dict[str, np.ndarray] = {}
-        (folder / "small").mkdir(exist_ok=True)
+        for name in ("small", "frames"):
+            (folder / name).mkdir(exist_ok=True)
+        unseen = {i for i in _frames(content).values() if not _small_frame(folder, i).exists()}
         encoded: dict[str, bytes] = {}
         for path, frame in _frames(content).items():
             original = _original(folder, frame).read_bytes()
             image = _decoded(original)
+            if frame in unseen:  # else the whole video would be decoded for it
+                unseen.remove(frame)
+                shown = pictures.jpeg(pictures.shrunk(image, _FRAME_SIDE), _FRAME_QUALITY)
+                write(_small_frame(folder, frame), shown)
             edited = redaction.blurred(image, edits.boxes.get(frame, ()))
             edited = photos.cropped(edited, table.box[table.row_of(frame)], edits.crop)
             exported[path] = edited
