@@ -322,6 +322,33 @@ def test_an_edit_that_takes_too_long_may_be_tried_again(tmp_path):
     assert (answer.status_code, "longer than 60 s" in answer.json()["detail"]) == (503, True)
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"), [("bytes=0-1", 206), ("bytes=none", 400), ("bytes=9-", 416)]
+)
+def test_a_part_of_a_file_is_sent_and_one_that_there_is_not_is_refused(tmp_path, asked, status):
+    queue, job = with_a_result(tmp_path)
+    (job.folder / "photos.zip").write_bytes(b"PK\x03\x04")
+    answer = ask(queue, "GET", f"/jobs/{job.id}/zip", headers={"Range": asked})
+    assert answer.status_code == status
+    if status == 206:
+        assert answer.content == b"PK"
+    else:
+        assert answer.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("HEAD", "/zip", 200), ("HEAD", "", 405), ("HEAD", "/events", 405), ("PATCH", "", 405)],
+)
+def test_methods_that_there_are_not_are_refused(tmp_path, method, path, status):
+    queue, job = with_a_result(tmp_path)
+    (job.folder / "photos.zip").write_bytes(b"PK")
+    answer = ask(queue, method, f"/jobs/{job.id}{path}")
+    assert answer.status_code == status
+    if status == 405:
+        assert answer.headers["allow"]
+
+
 def test_the_zip_is_named_after_the_video(tmp_path):
     queue, job = with_a_result(tmp_path)
     job.name = "My.walk.mp4"
