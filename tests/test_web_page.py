@@ -372,6 +372,26 @@ def test_regions_are_moved_and_removed_by_pointer(visit, job):
     page.keyboard.press("Escape")
 
 
+def test_the_focus_goes_where_regions_are_made(visit, server):
+    identity = server.submit(name="keys.mp4")
+    page = visit(f"/#{identity}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    page.focus('button[data-photo="view_front"]')
+    page.keyboard.press("Enter")
+    page.focus("text=Blur something")
+    page.keyboard.press("Enter")
+    focused = "document.activeElement.{}"
+    assert page.evaluate(focused.format("textContent")) == "Add a region"
+    page.keyboard.press("Enter")
+    assert page.evaluate(focused.format("ariaLabel")) == "Blurred region 1"
+    help = page.evaluate(focused.format("getAttribute('aria-describedby')"))
+    assert "arrow keys" in page.inner_text(f"#{help}")
+    page.click("#save-blur")
+    page.wait_for_selector("dialog:not([open])", state="attached")
+    open_blur(page, "view_front")
+    assert page.evaluate(focused.format("ariaLabel")) == "Blurred region 1"
+
+
 def test_a_frame_that_the_server_cannot_show_is_told(visit, job):
     page = visit(f"/#{job}")
     page.wait_for_selector(DONE, timeout=PATIENCE_MS)

@@ -8,8 +8,8 @@ const LEAST = 0.01;
 const STEP = 0.01;
 const MOST = 20; // the server takes no more
 
-/** Returns {element, boxes(), add(), remove()}: a picture with regions, starting from `initial`. */
-export function regions(src, initial, { onload, onerror, onfull }) {
+/** Returns {element, boxes(), add(), remove()}: a picture with regions, starting from `initial`; `help` names the element that says how. */
+export function regions(src, initial, { help, onload, onerror, onfull }) {
   let boxes = initial;
   let selected = -1; // the region that had the focus last
   let drag = null; // {from: where the pointer went down, box: the region that it moves, or null}
@@ -30,7 +30,7 @@ export function regions(src, initial, { onload, onerror, onfull }) {
   function draw(focus = -1) {
     layer.replaceChildren(
       ...boxes.map((box, i) => {
-        const button = h("button.region", { type: "button", "aria-label": `Blurred region ${i + 1}`, onkeydown: (event) => keys(event, i), onfocus: () => select(i) });
+        const button = h("button.region", { type: "button", "aria-label": `Blurred region ${i + 1}`, "aria-describedby": help, onkeydown: (event) => keys(event, i), onfocus: () => select(i) });
         place(button, box);
         return button;
       }),

@@ -175,15 +175,17 @@ function blur(state, frame, picture, actions, act, tell) {
   const boxes = (state.details.boxes[frame] ?? []).map((box) => [...box]);
   const src = frameAddress(state, frame);
   const save = h("button.button.primary", { type: "button", id: "save-blur", disabled: true }, "Save");
-  const editor = regions(src, boxes, { onload: () => (save.disabled = false), onerror: () => whyMissing(src, tell), onfull: tell });
+  const help = "blur-help";
+  const editor = regions(src, boxes, { help, onload: () => (save.disabled = false), onerror: () => whyMissing(src, tell), onfull: tell });
+  const add = h("button.button", { type: "button", "aria-describedby": help, onclick: editor.add }, "Add a region");
   save.addEventListener("click", () => act(`frames/${frame}/blur`, { boxes: editor.boxes() }, "The blurred photo is in every export"));
   picture.replaceChildren(editor.element);
   actions.replaceChildren(
     save,
-    h("button.button", { type: "button", onclick: editor.add }, "Add a region"),
+    add,
     h("button.button", { type: "button", onclick: editor.remove }, "Remove a region"),
     h("button.button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-    h("p.aside", {}, "Click or drag on the picture to blur a number plate or a face; drag a region to move it. By keyboard: the arrow keys move a region, with Shift they resize it, Delete removes it."),
+    h("p.aside", { id: help }, "Click or drag on the picture to blur a number plate or a face; drag a region to move it. By keyboard: the arrow keys move a region, with Shift they resize it, Delete removes it."),
   );
-  editor.element.querySelector("button")?.focus();
+  (editor.element.querySelector("button") ?? add).focus(); // what had the focus is gone
 }
