@@ -404,6 +404,36 @@ def test_a_frame_that_the_server_cannot_show_is_told(visit, job):
     assert page.is_disabled("#save-blur")
 
 
+def test_pictures_keep_their_place_and_come_once_they_are_decoded(visit, job):
+    page = visit(f"/#{job}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    refusal = {"status": 503, "json": {"detail": "the frames are being decoded"}}
+    page.route("**/frames/*.jpg", lambda route: route.fulfill(**refusal))
+    page.click('button[data-photo="view_front"]')
+    thumbs = page.locator(".thumb img")
+    thumbs.first.scroll_into_view_if_needed()
+    page.wait_for_selector("dialog .problem:not([hidden])")
+    assert page.inner_text("dialog .problem") == "The frames are being decoded. Trying again."
+    size = "(i) => [i.clientWidth, i.clientHeight]"
+    before = thumbs.evaluate_all(f"(all) => all.map({size})")
+    assert all(width / height == pytest.approx(16 / 9, rel=0.05) for width, height in before)
+    page.click("text=Blur something")
+    page.click("text=Add a region")
+    empty = page.locator(".region").bounding_box()
+    assert empty["width"] > 60
+    assert empty["height"] > 20
+    page.unroute("**/frames/*.jpg")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('dialog img')].every((i) => i.naturalWidth > 0)"
+    )
+    shown = page.locator(".region").bounding_box()
+    for side in ("width", "height"):
+        assert shown[side] == pytest.approx(empty[side], abs=1)
+    assert thumbs.evaluate_all(f"(all) => all.map({size})") == before
+    page.wait_for_selector("dialog .problem", state="hidden")
+    assert page.is_enabled("#save-blur")
+
+
 def test_a_refused_crop_is_told_and_undone(visit, job):
     page = visit(f"/#{job}")
     page.wait_for_selector(DONE, timeout=PATIENCE_MS)

@@ -8,14 +8,13 @@ const LEAST = 0.01;
 const STEP = 0.01;
 const MOST = 20; // the server takes no more
 
-/** Returns {element, boxes(), add(), remove()}: a picture with regions, starting from `initial`; `help` names the element that says how. */
-export function regions(src, initial, { help, onload, onerror, onfull }) {
+/** Returns {element, boxes(), add(), remove()}: `picture` with regions, starting from `initial`; `help` names the element that says how. */
+export function regions(picture, initial, { help, onfull }) {
   let boxes = initial;
   let selected = -1; // the region that had the focus last
   let drag = null; // {from: where the pointer went down, box: the region that it moves, or null}
-  const image = h("img", { src, alt: "The whole frame; regions on it will be blurred", draggable: "false", onload, onerror });
   const layer = h("div.layer");
-  const element = h("div.regions", {}, image, layer);
+  const element = h("div.regions", {}, picture, layer);
 
   function place(button, [left, top, width, height]) {
     Object.assign(button.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * width}%`, height: `${100 * height}%` });

@@ -5,6 +5,7 @@ import { ask, find, h } from "./dom.js";
 import { regions } from "./regions.js";
 import { change, complain, download, isStated, photoAddress, photosOf, strength, verdict } from "./results.js";
 
+const RETRY_MS = 2000;
 const dialog = find("viewer");
 let pending = 0; // changes that are being saved
 
@@ -53,13 +54,13 @@ function show(state, name, shown) {
   const others = state.details.alternatives[name] ?? [];
   const heading = view ? `The car’s ${side(view)}` : title;
   const problem = h("p.problem", { role: "alert", hidden: true });
-  const picture = h("div.large", {}, largeImage(state, name, shown, (text) => tell(text)));
+  const picture = h("div.large");
   const actions = h("div.choose");
   const close = h("button.button.close", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, "×");
 
   const tell = (text) => {
     problem.textContent = text;
-    problem.hidden = false;
+    problem.hidden = !text;
   };
   // By the time of an answer the dialog may be closed, or show another photo.
   const here = () => dialog.open && problem.isConnected;
@@ -99,13 +100,14 @@ function show(state, name, shown) {
     if (choice) actions.append(h("button.button", { type: "button", onclick: () => openPhoto(state, name) }, "Back to the chosen photo"));
   }
 
+  picture.append(...largeImage(state, name, shown, tell));
   dialog.replaceChildren(
     h("div.viewer-head", {}, h("h2", { id: "viewer-title" }, heading), close),
     picture,
     h("p.reading", {}, words(state, name, shown)),
     problem,
     actions,
-    strip(state, name, choice, others, shown),
+    strip(state, name, choice, others, shown, tell),
   );
   if (!dialog.open) dialog.showModal();
   else dialog.querySelector(".thumb[aria-pressed=true]")?.focus(); // what had the focus is gone
@@ -113,13 +115,40 @@ function show(state, name, shown) {
 
 function largeImage(state, name, shown, tell) {
   const src = shown.chosen ? photoAddress(state, name, "small") : frameAddress(state, shown.frame);
-  const { width, height } = state.selection.video;
-  return h("img", { src, alt: `The car at ${clock(shown.item.time_s)}`, width, height, onerror: () => whyMissing(src, tell) });
+  return awaited(photo(state, src, { alt: `The car at ${clock(shown.item.time_s)}` }, tell));
 }
 
-/** Tells in the server's words why there is no picture. */
-async function whyMissing(src, tell) {
-  tell(await ask(src).then(() => "The picture did not arrive: open it again.", (error) => error.message));
+/** A picture of the video's shape; one that the server has not decoded yet is asked for again. */
+function photo(state, src, attributes, tell) {
+  const { width, height } = state.selection.video;
+  const wanted = () => dialog.open && image.isConnected;
+  let told = false;
+  let again = true;
+  const say = (text) => {
+    told = Boolean(text);
+    tell(text);
+  };
+  const onerror = async () => {
+    const error = await ask(src).then(() => null, (error) => error);
+    if (!wanted()) return;
+    if (error?.status === 503) {
+      say(`${error.message} Trying again.`);
+      setTimeout(() => wanted() && (image.src = src), RETRY_MS);
+    } else if (error === null && again) {
+      again = false;
+      image.src = src; // it has come meanwhile
+    } else say(error?.message ?? "The picture did not arrive: open it again.");
+  };
+  const onload = () => told && say("");
+  const image = h("img", { width, height, ...attributes, src, onload, onerror });
+  return image;
+}
+
+/** The picture, with words in its place until it is there. */
+function awaited(image) {
+  const words = h("p.aside.awaited", {}, "The picture is coming …");
+  for (const kind of ["load", "error"]) image.addEventListener(kind, () => words.remove(), { once: true });
+  return [image, words];
 }
 
 function frameAddress(state, frame) {
@@ -140,7 +169,7 @@ function words(state, name, shown) {
   return `This frame: ${reading(state.details.series, view ? "direction" : name, row)}. At ${at}.`;
 }
 
-function strip(state, name, choice, others, shown) {
+function strip(state, name, choice, others, shown, tell) {
   if (!others.length) return h("p.aside", {}, "No other moment of the video shows this as well.");
   const entries = choice ? [choice, ...others] : others;
   return h(
@@ -161,7 +190,7 @@ function strip(state, name, choice, others, shown) {
           h(
             "button.thumb",
             { type: "button", "aria-pressed": String(now), "aria-label": `${which}${clock(item.time_s)}, ${sure}`, onclick: () => show(state, name, { frame: item.frame, item, chosen }) },
-            h("img", { src: frameAddress(state, item.frame), alt: "", loading: "lazy" }),
+            photo(state, frameAddress(state, item.frame), { alt: "", loading: "lazy" }, tell),
             h("span", {}, `${clock(item.time_s)} · ${sure}`, chosen ? " ✓" : item.first ? " · carjax’s choice" : ""),
           ),
         );
@@ -173,10 +202,14 @@ function strip(state, name, choice, others, shown) {
 /** Turns the large picture into one on which regions are drawn. */
 function blur(state, frame, picture, actions, act, tell) {
   const boxes = (state.details.boxes[frame] ?? []).map((box) => [...box]);
-  const src = frameAddress(state, frame);
   const save = h("button.button.primary", { type: "button", id: "save-blur", disabled: true }, "Save");
   const help = "blur-help";
-  const editor = regions(src, boxes, { help, onload: () => (save.disabled = false), onerror: () => whyMissing(src, tell), onfull: tell });
+  const alt = "The whole frame; regions on it will be blurred";
+  const image = photo(state, frameAddress(state, frame), { alt, draggable: "false" }, tell);
+  image.addEventListener("load", () => (save.disabled = false));
+  const editor = regions(awaited(image), boxes, { help, onfull: tell });
+  const { width, height } = state.selection.video;
+  editor.element.style.setProperty("--shape", width / height);
   const add = h("button.button", { type: "button", "aria-describedby": help, onclick: editor.add }, "Add a region");
   save.addEventListener("click", () => act(`frames/${frame}/blur`, { boxes: editor.boxes() }, "The blurred photo is in every export"));
   picture.replaceChildren(editor.element);
