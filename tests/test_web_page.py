@@ -624,7 +624,7 @@ def test_going_back_works_while_the_browser_asks_for_the_camera(visit):
 
 
 def test_a_recording_is_taken_like_a_file(visit):
-    page = visit(permissions=["camera"])
+    page = visit(permissions=["camera"], accept_downloads=True)
     page.click("#record")
     page.wait_for_function("() => document.getElementById('camera').videoWidth > 0")
     page.click("#shutter")
@@ -632,10 +632,36 @@ def test_a_recording_is_taken_like_a_file(visit):
     page.dblclick("#shutter")  # the second click changes nothing
     page.wait_for_selector("#chosen:not([hidden])")
     assert page.inner_text("#file-name").startswith("walk-around.")
+    # It is nowhere else yet: it can be saved, and is not left without a question.
+    with page.expect_download() as download:
+        page.click("#save-recording")
+    assert download.value.suggested_filename.startswith("walk-around.")
+    assert pathlib.Path(download.value.path()).stat().st_size > 1000
+    asked = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    with page.expect_event("dialog"):
+        page.evaluate("() => { setTimeout(() => location.reload()); }")
+    page.wait_for_selector("#chosen:not([hidden])")
+    assert asked == ["beforeunload"]
     page.click("#go")
     # Chromium's false camera shows a green screen with a clock: no car.
     page.wait_for_selector("#problem:not([hidden])", timeout=PATIENCE_MS)
     assert "No car found" in page.inner_text("#problem")
+    leaving = "() => dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+    assert page.evaluate(leaving)  # the server has had it
+
+
+def test_an_upload_is_not_left_without_a_question(visit):
+    page = visit()
+    leaving = "() => dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+    page.set_input_files("#file", str(SAMPLE))
+    assert page.evaluate(leaving)  # a file is still where it was
+    page.route("**/jobs", lambda route: None)
+    page.click("#go")
+    page.wait_for_selector("#working:not([hidden])")
+    assert not page.evaluate(leaving)
+    page.click("#cancel")
+    assert page.evaluate(leaving)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -9,7 +9,8 @@ const RETRY_MS = 2000;
 const SECTIONS = ["start", "recorder", "working", "results"];
 let about = null;
 let file = null;
-let running = null; // an upload or a job: {cancel: ends it, leave: only looks away}
+let recording = null; // a file that is nowhere else until the server has it
+let running = null; // an upload or a job: {cancel: ends it, leave: only looks away, sending: an upload}
 let turn = 0; // counts what was asked for: what an earlier turn waited for changes nothing
 const TITLE = document.title;
 
@@ -119,6 +120,10 @@ function choose(chosen) {
   preview.src = URL.createObjectURL(file);
   find("file-name").textContent = file.name;
   find("file-size").textContent = megabytes(file);
+  const save = find("save-recording");
+  save.hidden = file !== recording;
+  save.href = preview.src;
+  save.download = file.name;
   find("go").focus();
 }
 
@@ -145,6 +150,7 @@ async function useCamera() {
     if (mine !== turn) return;
     running = null;
     show("start", false);
+    recording = recorded;
     if (recorded) choose(recorded);
     else find("record").focus();
   } catch (error) {
@@ -177,6 +183,7 @@ async function send() {
   work(file.name);
   try {
     const job = await upload(form);
+    recording = null;
     if (mine !== turn) return;
     history.pushState(null, "", `#${job.id}`);
     follow(job);
@@ -188,7 +195,7 @@ async function send() {
 function upload(form) {
   const request = new XMLHttpRequest(); // fetch does not tell how far an upload is
   const began = performance.now();
-  running = { cancel: () => request.abort(), leave: () => request.abort() };
+  running = { cancel: () => request.abort(), leave: () => request.abort(), sending: true };
   return new Promise((resolve, reject) => {
     request.upload.onprogress = (event) => {
       if (!event.lengthComputable) return;
@@ -372,6 +379,9 @@ async function begin() {
       if (kind === "drop" && !find("start").hidden && event.dataTransfer.files[0]) choose(event.dataTransfer.files[0]);
     });
   }
+  window.addEventListener("beforeunload", (event) => {
+    if (running?.sending || (file && file === recording)) event.preventDefault(); // the browser asks
+  });
   window.addEventListener("popstate", resume);
   about = await whatThereIs();
   offer();
