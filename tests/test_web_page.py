@@ -707,6 +707,39 @@ def test_nothing_is_wider_than_a_phone(visit, job):
     assert box["x"] + box["width"] <= 390
 
 
+def test_a_failed_job_is_told_again_and_a_cancelled_one_leaves_no_step(visit, server, tmp_path):
+    still = tmp_path / "grey.mp4"
+    with av.open(str(still), "w") as target:
+        stream = target.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        grey = av.VideoFrame.from_ndarray(np.full((180, 320, 3), 128, np.uint8), format="rgb24")
+        for _ in range(12):
+            target.mux(stream.encode(grey))
+        target.mux(stream.encode(None))
+    page = visit()
+    upload(page, still)
+    page.wait_for_selector("#problem:not([hidden])", timeout=PATIENCE_MS)
+    said = page.inner_text("#problem")
+    assert "No car found" in said
+    page.reload()
+    page.wait_for_selector("#problem:not([hidden])", timeout=PATIENCE_MS)
+    assert page.inner_text("#problem") == said
+    page.go_back()
+    page.wait_for_selector("#problem", state="hidden")
+    assert page.url == f"{server.address}/"
+    steps = page.evaluate("history.length")
+    page.route("**/events", lambda route: None)  # it stays where it is
+    upload(page)
+    page.wait_for_function("() => location.hash")
+    identity = page.url.split("#")[1]
+    page.click("#cancel")
+    page.wait_for_function("() => !location.hash")
+    page.wait_for_selector("#start:not([hidden])")
+    assert server.client.get(f"/jobs/{identity}").status_code == 404
+    assert page.evaluate("history.state") is None
+    assert page.evaluate("history.length") == steps  # in place of the failed one
+
+
 def test_a_job_that_is_gone_says_so(visit):
     page = visit("/#" + "x" * 22)
     page.wait_for_selector("#problem:not([hidden])", timeout=PATIENCE_MS)

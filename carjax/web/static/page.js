@@ -185,7 +185,7 @@ async function send() {
     const job = await upload(form);
     recording = null;
     if (mine !== turn) return;
-    history.pushState(null, "", `#${job.id}`);
+    history.pushState({ pushed: true }, "", `#${job.id}`);
     follow(job);
   } catch (error) {
     if (mine === turn) fail(error.name === "AbortError" ? "" : error.message);
@@ -253,7 +253,7 @@ function watch(job) {
     cancel: async () => {
       events.close();
       await ask(address, "DELETE").catch(() => null);
-      if (mine === turn) fail("");
+      if (mine === turn) stepBack();
     },
   };
   events.onmessage = (event) => {
@@ -261,7 +261,7 @@ function watch(job) {
     report(now);
     if (now.state !== "done" && now.state !== "failed") return;
     events.close();
-    if (now.state === "failed") fail(now.error);
+    if (now.state === "failed") failed(now);
     else open(now);
   };
   events.onerror = async () => {
@@ -322,8 +322,24 @@ function duration(seconds) {
 
 /** Ends what the page was doing; the address names no job any more. */
 function fail(text) {
-  turnTo();
   history.replaceState(null, "", "/");
+  end(text);
+}
+
+/** Tells why a job failed; its address stays, and tells it again. */
+function failed(job) {
+  end(job.error);
+}
+
+/** Leaves a job that was cancelled, and its place in the history. */
+function stepBack() {
+  if (!history.state?.pushed) return fail("");
+  end("");
+  history.back();
+}
+
+function end(text) {
+  turnTo();
   show("start", !text);
   complain(text);
   if (text) find("problem").focus();
@@ -382,7 +398,10 @@ async function begin() {
   window.addEventListener("beforeunload", (event) => {
     if (running?.sending || (file && file === recording)) event.preventDefault(); // the browser asks
   });
-  window.addEventListener("popstate", resume);
+  window.addEventListener("popstate", () => {
+    complain(""); // that was of another address
+    resume();
+  });
   about = await whatThereIs();
   offer();
   find("go").disabled = find("record").disabled = false;
@@ -420,7 +439,7 @@ async function resume() {
     if (mine !== turn) return;
     complain("");
     if (job.state === "done") open(job);
-    else if (job.state === "failed") fail(job.error);
+    else if (job.state === "failed") failed(job);
     else follow(job);
   } catch (error) {
     if (mine === turn) retry(error);
