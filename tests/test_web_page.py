@@ -740,6 +740,28 @@ def test_a_failed_job_is_told_again_and_a_cancelled_one_leaves_no_step(visit, se
     assert page.evaluate("history.length") == steps  # in place of the failed one
 
 
+def test_a_job_is_deleted_from_its_page(visit, server):
+    identity = server.submit(name="private.mp4")
+    page = visit(f"/#{identity}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    page.click("#delete")
+    assert page.evaluate("document.activeElement.textContent") == "Cancel"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "delete"
+    assert server.client.get(f"/jobs/{identity}").status_code == 200
+    page.click("#delete")
+    refusal = {"status": 503, "json": {"detail": "the server cannot do this now"}}
+    page.route(f"**/jobs/{identity}", lambda route: route.fulfill(**refusal))
+    page.click("#sure")
+    page.wait_for_selector("dialog .problem:not([hidden])")
+    assert page.inner_text("dialog .problem") == "The server cannot do this now."
+    page.unroute(f"**/jobs/{identity}")
+    page.click("#sure")
+    page.wait_for_selector("#start:not([hidden])")
+    assert page.url == f"{server.address}/"
+    assert server.client.get(f"/jobs/{identity}").status_code == 404
+
+
 def test_a_job_that_is_gone_says_so(visit):
     page = visit("/#" + "x" * 22)
     page.wait_for_selector("#problem:not([hidden])", timeout=PATIENCE_MS)

@@ -2,7 +2,7 @@
 
 import { clock, enliven, label, percent, side } from "./components.js";
 import { ask, find, h, sentence } from "./dom.js";
-import { openFrame, openPhoto } from "./viewer.js";
+import { askWhether, openFrame, openPhoto } from "./viewer.js";
 
 /** Fetches what a job chose: {job, selection, details}. */
 export async function fetchResults(job) {
@@ -167,9 +167,18 @@ function head(state) {
       download(state, "a.button.primary", { href: `/jobs/${job.id}/zip?v=${job.revision}`, id: "zip" }, "Download all", complain),
       crops(state),
       h("a.button", { href: "/" }, "New video"),
+      h("button.button", { type: "button", id: "delete", onclick: () => askWhether("Delete the video and its photos?", "They are deleted from this server now, and cannot be had back. What you downloaded stays.", "Delete now", () => forget(state)) }, "Delete now"),
     ),
     h("p.problem", { id: "result-problem", role: "alert", tabindex: -1, hidden: true }),
   );
+}
+
+/** Deletes the job, and leaves its page and its place in the history. */
+async function forget(state) {
+  await ask(`/jobs/${state.job.id}`, "DELETE").catch((error) => {
+    if (error.status !== 404) throw error;
+  });
+  location.replace("/");
 }
 
 function crops(state) {

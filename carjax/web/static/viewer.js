@@ -1,4 +1,4 @@
-/* One photo, large: look at other moments, take one of them, blur parts of it. */
+/* The dialog. One photo, large: look at other moments, take one of them, blur parts of it. Or a question. */
 
 import { clock, label, percent, reading, side } from "./components.js";
 import { ask, find, h } from "./dom.js";
@@ -53,15 +53,9 @@ function show(state, name, shown) {
   const { title, choice, view } = photosOf(state.selection)[name];
   const others = state.details.alternatives[name] ?? [];
   const heading = view ? `The car’s ${side(view)}` : title;
-  const problem = h("p.problem", { role: "alert", hidden: true });
+  const { problem, tell } = problemBox();
   const picture = h("div.large");
   const actions = h("div.choose");
-  const close = h("button.button.close", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, "×");
-
-  const tell = (text) => {
-    problem.textContent = text;
-    problem.hidden = !text;
-  };
   // By the time of an answer the dialog may be closed, or show another photo.
   const here = () => dialog.open && problem.isConnected;
   let sent = false;
@@ -102,7 +96,7 @@ function show(state, name, shown) {
 
   picture.append(...largeImage(state, name, shown, tell));
   dialog.replaceChildren(
-    h("div.viewer-head", {}, h("h2", { id: "viewer-title" }, heading), close),
+    head(heading),
     picture,
     h("p.reading", {}, words(state, name, shown)),
     problem,
@@ -111,6 +105,38 @@ function show(state, name, shown) {
   );
   if (!dialog.open) dialog.showModal();
   else dialog.querySelector(".thumb[aria-pressed=true]")?.focus(); // what had the focus is gone
+}
+
+/** Asks whether to do what cannot be undone, and does it; tells where that fails. */
+export function askWhether(question, text, yes, act) {
+  const { problem, tell } = problemBox();
+  const sure = h("button.button.primary", { type: "button", id: "sure" }, yes);
+  sure.addEventListener("click", async () => {
+    sure.disabled = true;
+    await act().catch((error) => {
+      sure.disabled = false;
+      tell(error.message);
+    });
+  });
+  const no = h("button.button", { type: "button", autofocus: true, onclick: () => dialog.close() }, "Cancel");
+  dialog.replaceChildren(head(question), h("p", {}, text), problem, h("div.choose", {}, sure, no));
+  dialog.showModal();
+}
+
+/** The first line of the dialog. */
+function head(title) {
+  const close = h("button.button.close", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, "×");
+  return h("div.viewer-head", {}, h("h2", { id: "viewer-title" }, title), close);
+}
+
+/** {problem: an element for what goes wrong, tell(text): says it there; nothing is wrong any more where it is empty}. */
+function problemBox() {
+  const problem = h("p.problem", { role: "alert", hidden: true });
+  const tell = (text) => {
+    problem.textContent = text;
+    problem.hidden = !text;
+  };
+  return { problem, tell };
 }
 
 function largeImage(state, name, shown, tell) {
