@@ -177,6 +177,9 @@ def test_what_the_seller_knows_is_told_beside_what_the_video_shows(visit):
     text = page.inner_text(".cards")
     assert "2 doors, as you state" in text
     assert "Listing says Nobody’s, which the model does not know." in text
+    page.click('button[data-photo="brand"]')
+    assert "the nearest that the model knows" in page.inner_text(".reading")
+    assert all("% certain" in thumb for thumb in page.locator(".thumb").all_inner_texts())
 
 
 def test_missing_directions_are_named(visit, tmp_path):

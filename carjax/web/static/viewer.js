@@ -207,7 +207,9 @@ function strip(state, name, choice, others, shown, tell) {
       {},
       ...entries.map((item) => {
         const chosen = item === choice;
-        const sure = percent(choice && isStated(choice) ? item.probability : (item.certainty ?? item.probability));
+        const share = percent(choice && isStated(choice) ? item.probability : (item.certainty ?? item.probability));
+        // Where the photo is said to be of the nearest known class, its number is a probability.
+        const sure = choice?.value === null ? `${share} certain` : share;
         const now = item.frame === shown.frame;
         const which = chosen ? "The chosen photo, " : item.first ? "carjax’s choice, " : "";
         return h(
