@@ -437,6 +437,17 @@ def test_pictures_keep_their_place_and_come_once_they_are_decoded(visit, job):
     assert page.is_enabled("#save-blur")
 
 
+def test_words_agree_with_the_number_beside_them(visit):
+    page = visit()
+    words = """async (all) => {
+        const {sureness} = await import("/static/results.js");
+        return all.map(sureness);
+    }"""
+    assert page.evaluate(words, [0.595, 0.604, 0.594, 0.846, 0.854]) == [
+        *("fairly sure", "fairly sure", "not very sure", "very sure", "very sure")
+    ]
+
+
 def test_a_refused_crop_is_told_and_undone(visit, job):
     page = visit(f"/#{job}")
     page.wait_for_selector(DONE, timeout=PATIENCE_MS)

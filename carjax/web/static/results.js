@@ -96,8 +96,9 @@ export function download(state, selector, attributes, text, tell) {
   return link;
 }
 
-/** How sure, in words. */
-export function sureness(certainty) {
+/** How sure, in words that agree with the percentage beside them. */
+export function sureness(fraction) {
+  const certainty = Math.round(100 * fraction) / 100;
   if (certainty >= 0.85) return "very sure";
   if (certainty >= 0.6) return "fairly sure";
   if (certainty >= 0.35) return "not very sure";
