@@ -437,6 +437,25 @@ def test_pictures_keep_their_place_and_come_once_they_are_decoded(visit, job):
     assert page.is_enabled("#save-blur")
 
 
+def test_grey_bands_of_the_timelines_have_a_key(visit, job):
+    page = visit(f"/#{job}")
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    grey = "no car recognised in the frame"
+    assert page.locator(".timeline .nocar").count() > 0
+    assert grey in page.inner_text(".legend")
+
+    def without(route):
+        details = route.fetch().json()
+        for timeline in details["timelines"]:
+            timeline["chart"] = timeline["chart"].replace('class="nocar"', 'class="band"')
+        route.fulfill(json=details)
+
+    page.route("**/details", without)
+    page.reload()
+    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
+    assert grey not in page.inner_text(".legend")
+
+
 def test_words_agree_with_the_number_beside_them(visit):
     page = visit()
     words = """async (all) => {

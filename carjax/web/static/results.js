@@ -305,12 +305,14 @@ function viewFigure(state, view, item) {
 
 function timelines(state) {
   if (!state.details.timelines.length) return null;
-  const key = (kind, text) => {
+  const dot = (kind) => `<circle class="${kind}" cx="6" cy="6" r="4.5"/>`;
+  const key = (mark, text) => {
     const item = h("li");
-    item.innerHTML = `<svg class="key-mark" viewBox="0 0 12 12" aria-hidden="true"><circle class="${kind}" cx="6" cy="6" r="4.5"/></svg> `;
+    item.innerHTML = `<svg class="key-mark" viewBox="0 0 12 12" aria-hidden="true">${mark}</svg> `;
     item.append(text);
     return item;
   };
+  const shaded = state.details.timelines.some((timeline) => timeline.chart.includes('class="nocar"'));
   const charts = state.details.timelines.map((timeline) => {
     const figure = h(
       "figure.chart",
@@ -325,7 +327,13 @@ function timelines(state) {
     { "aria-labelledby": "time-title" },
     h("h2", { id: "time-title" }, "Certainty over time"),
     h("p.lead", {}, "Click a point to see that frame."),
-    h("ul.legend", {}, key("chosen", "chosen"), key("alternative", "next best")),
+    h(
+      "ul.legend",
+      {},
+      key(dot("chosen"), "chosen"),
+      key(dot("alternative"), "next best"),
+      shaded ? key('<rect class="nocar" width="12" height="12"/>', "no car recognised in the frame") : null,
+    ),
     h("div.charts", {}, ...charts),
   );
 }
