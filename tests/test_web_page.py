@@ -641,6 +641,9 @@ def test_a_page_that_came_before_its_server_waits_for_it(visit):
         page.wait_for_function(
             "(t) => document.getElementById('problem').textContent.includes(t)", arg=says
         )
+    page.set_input_files("#file", str(SAMPLE))
+    assert page.is_disabled("#go")
+    assert "The model is loading" in page.inner_text("#limits")
     page.wait_for_selector("body[data-ready]")
     assert page.is_hidden("#problem")
     assert page.is_enabled("#record")
