@@ -422,6 +422,11 @@ def test_pictures_keep_their_place_and_come_once_they_are_decoded(visit, job):
     assert all(width / height == pytest.approx(16 / 9, rel=0.05) for width, height in before)
     page.click("text=Blur something")
     page.click("text=Add a region")
+    page.click("text=Add a region")
+    first, second = (region.bounding_box() for region in page.locator(".region").all())
+    assert second["x"] - first["x"] > 5
+    assert second["y"] - first["y"] > 5
+    page.click("text=Remove a region")
     empty = page.locator(".region").bounding_box()
     assert empty["width"] > 60
     assert empty["height"] > 20

@@ -6,6 +6,7 @@ import { h } from "./dom.js";
 const PLATE = [0.16, 0.09];
 const LEAST = 0.01;
 const STEP = 0.01;
+const APART = 0.03;
 const MOST = 20; // the server takes no more
 
 /** Returns {element, boxes(), add(), remove()}: `picture` with regions, starting from `initial`; `help` names the element that says how. */
@@ -110,7 +111,8 @@ export function regions(picture, initial, { help, onfull }) {
     boxes: () => boxes,
     add: () => {
       if (full()) return;
-      boxes.push([0.5 - PLATE[0] / 2, 0.6, ...PLATE]);
+      const off = APART * (boxes.length % 10); // so that none hides another
+      boxes.push(inside([0.5 - PLATE[0] / 2 + off, 0.6 + off, ...PLATE]));
       draw(boxes.length - 1);
     },
     remove: () => remove(selected < 0 ? boxes.length - 1 : selected),
