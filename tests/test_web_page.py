@@ -176,7 +176,8 @@ def test_what_the_seller_knows_is_told_beside_what_the_video_shows(visit):
     page.wait_for_selector(DONE, timeout=PATIENCE_MS)
     text = page.inner_text(".cards")
     assert "2 doors, as you state" in text
-    assert "Listing says Nobody’s, which the model does not know." in text
+    assert "The model knows no brand 'Nobody’s'" in text
+    assert text.count("Nobody’s") == 1
     page.click('button[data-photo="brand"]')
     assert "the nearest that the model knows" in page.inner_text(".reading")
     assert all("% certain" in thumb for thumb in page.locator(".thumb").all_inner_texts())
@@ -758,10 +759,12 @@ def test_a_failed_job_is_told_again_and_a_cancelled_one_leaves_no_step(visit, se
             target.mux(stream.encode(grey))
         target.mux(stream.encode(None))
     page = visit()
-    upload(page, still)
+    page.set_input_files("#file", str(still))
+    assert page.inner_text("#file-size").endswith(" kB")
+    page.click("#go")
     page.wait_for_selector("#problem:not([hidden])", timeout=PATIENCE_MS)
     said = page.inner_text("#problem")
-    assert "No car found" in said
+    assert "No car found in this video: film the whole car" in said
     page.reload()
     page.wait_for_selector("#problem:not([hidden])", timeout=PATIENCE_MS)
     assert page.inner_text("#problem") == said

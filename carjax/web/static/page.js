@@ -129,6 +129,7 @@ function choose(chosen) {
 
 function megabytes(blob) {
   const size = blob.size / 1e6;
+  if (size < 0.1) return `${Math.ceil(blob.size / 1000)} kB`;
   return `${size < 10 ? size.toFixed(1) : Math.round(size)} MB`;
 }
 
@@ -328,7 +329,7 @@ function fail(text) {
 
 /** Tells why a job failed; its address stays, and tells it again. */
 function failed(job) {
-  end(job.error);
+  end(job.no_car ? "No car found in this video: film the whole car from a few steps away, in good light" : job.error);
 }
 
 /** Leaves a job that was cancelled, and its place in the history. */

@@ -154,7 +154,8 @@ function head(state) {
   const { selection, job } = state;
   const views = Object.values(selection.orientation?.views ?? {});
   const count = Object.values(photosOf(selection)).filter((photo) => photo.choice).length;
-  const parts = [`${count} ${count === 1 ? "photo" : "photos"} from ${Math.round(selection.video.duration_s)} s of video`];
+  const length = selection.video.duration_s < 1 ? "less than a second" : `${Math.round(selection.video.duration_s)} s`;
+  const parts = [`${count} ${count === 1 ? "photo" : "photos"} from ${length} of video`];
   if (views.length) parts.push(`${views.filter(Boolean).length} of ${views.length} views found`);
   return h(
     "section.result-head",
@@ -251,12 +252,11 @@ function card(state, name, choice) {
 
 /** Where the seller stated a value: what the video says to that. */
 function listing({ known }) {
-  if (!known) return null;
+  if (!known || known.verdict === "outside") return null; // which the card's heading says
   const says = {
     agrees: "The video agrees.",
     unsure: "The video neither confirms nor denies it.",
     disagrees: `Looks like ${known.looks_like}, listing says ${known.value}.`,
-    outside: `Listing says ${known.value}, which the model does not know.`,
   }[known.verdict];
   return h(known.verdict === "disagrees" ? "p.listing.differs" : "p.listing.aside", {}, says);
 }
