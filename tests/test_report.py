@@ -360,7 +360,7 @@ def test_numbers_of_an_unknown_class_name_the_class_that_they_are_of(selection, 
     assert "The nearest that the model knows: Honda, 64% Video probability of Honda 43%" in said
     assert "Certainty" not in said
     assert "Frame probability" not in said
-    assert "Honda 52%" in said  # what follows is measured by the same
+    assert "Honda 99% certain" in said  # by which they follow each other; no probability
 
 
 def test_escapes_what_comes_from_outside(selection, table, tmp_path):
