@@ -105,6 +105,7 @@ def test_some_heads_without_a_box(folders, tmp_path):
     joined = model.load(out)
     assert [h.attribute.name for h in joined.spec.heads] == ["type", "seats"]
     assert joined.spec.localise is None
+    assert joined.card["bundle"] == "two"  # as its file is called
 
 
 def test_an_attribute_twice(folders, tmp_path):

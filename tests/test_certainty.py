@@ -159,6 +159,7 @@ class TestCalibrationError:
             ([0.5, 0.5], [0, 1], r"probs must be \[N, K\]"),
             (np.zeros((0, 2)), np.zeros(0, int), r"probs must be \[N, K\]"),
             ([[0.5, 0.5]], [0, 1], r"labels must be \[1\]"),
+            ([[0.9, 0.9]], [0], "have the sum 1"),
             ([[0.5, 0.5]], [2], "from 0 to 1"),
             ([[0.5, 0.5]], [-1], "from 0 to 1"),
             ([[0.5, 0.5]], [0.0], "from 0 to 1"),

@@ -1,6 +1,7 @@
 """`carjax select` on the shipped sample, against its ground truth; and on everything that fails."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -82,6 +83,14 @@ def test_what_is_chosen_in_memory_is_what_select_writes(chosen):
         assert view.frame == content["orientation"]["views"][name]["frame"], name
     with pytest.raises(UsageError, match="no attribute 'wheels'"):
         carjax.choose_photos(model, table, options=pipeline.Options(attributes=("wheels",)))
+    other = dataclasses.replace(table, schema=table.schema[1:])
+    with pytest.raises(UsageError, match="other attributes than the model"):
+        carjax.choose_photos(model, other)
+
+
+def test_type_checkers_are_told_every_public_name():
+    assert sorted(carjax.__all__) == sorted(["__version__", *carjax._PUBLIC])
+    assert all(hasattr(carjax, name) for name in carjax.__all__)
 
 
 def test_every_view_is_found_within_its_bin(chosen, truth):
