@@ -396,12 +396,18 @@ def test_the_focus_goes_where_regions_are_made(visit, server):
     assert page.evaluate(focused.format("ariaLabel")) == "Blurred region 1"
 
 
-def test_a_frame_that_the_server_cannot_show_is_told(visit, job):
+def front_without_frames(visit, job, detail):
+    """The page with the front's photo open, whose frames the server refuses."""
     page = visit(f"/#{job}")
     page.wait_for_selector(DONE, timeout=PATIENCE_MS)
-    refusal = {"status": 503, "json": {"detail": "the server is decoding still"}}
+    refusal = {"status": 503, "json": {"detail": detail}}
     page.route("**/frames/*.jpg", lambda route: route.fulfill(**refusal))
     page.click('button[data-photo="view_front"]')
+    return page
+
+
+def test_a_frame_that_the_server_cannot_show_is_told(visit, job):
+    page = front_without_frames(visit, job, "the server is decoding still")
     page.click("text=Blur something")
     page.wait_for_selector("dialog .problem:not([hidden])")
     assert "The server is decoding still." in page.inner_text("dialog .problem")
@@ -409,11 +415,7 @@ def test_a_frame_that_the_server_cannot_show_is_told(visit, job):
 
 
 def test_pictures_keep_their_place_and_come_once_they_are_decoded(visit, job):
-    page = visit(f"/#{job}")
-    page.wait_for_selector(DONE, timeout=PATIENCE_MS)
-    refusal = {"status": 503, "json": {"detail": "the frames are being decoded"}}
-    page.route("**/frames/*.jpg", lambda route: route.fulfill(**refusal))
-    page.click('button[data-photo="view_front"]')
+    page = front_without_frames(visit, job, "the frames are being decoded")
     thumbs = page.locator(".thumb img")
     thumbs.first.scroll_into_view_if_needed()
     page.wait_for_selector("dialog .problem:not([hidden])")

@@ -9,24 +9,18 @@ from typing import Any
 from carjax.attributes import VIEWS
 from carjax.experiment import figures
 from carjax.experiment.candidates import CONSENSUS, ENTROPY, MIDDLE, PICKERS, RANDOM, SHARPEST
-from carjax.experiment.page import publish, rounded, table
+from carjax.experiment.page import publish, table
 
 RESULT_FILE = "hypothesis.json"
 
 
-def write(
-    content: Mapping[str, Any],
-    out: pathlib.Path,
-    page: pathlib.Path | None = None,
-) -> None:
+def write(content: Mapping[str, Any], out: pathlib.Path, page: pathlib.Path | None = None) -> None:
     """Writes the charts, renews the tables of a page, and writes `hypothesis.json` last.
 
     Raises:
         CarjaxError: the folder or the page cannot be written.
     """
-    # Tables and charts show the numbers that are written, not their last bits.
-    content = rounded(content)
-    publish(content, out / RESULT_FILE, figures.all_figures(content), tables(content), page)
+    publish(content, out / RESULT_FILE, page, charts=figures.all_figures, tables=tables)
 
 
 def headline(content: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from carjax import errors, files
@@ -18,30 +18,33 @@ _BLOCK = re.compile(r"(<!-- table (?P<name>\w+) -->\n).*?(<!-- end (?P=name) -->
 def publish(
     content: Mapping[str, Any],
     result: pathlib.Path,
-    charts: Mapping[str, str],
-    tables: Mapping[str, str],
     page: pathlib.Path | None,
+    *,
+    charts: Callable[[Mapping[str, Any]], Mapping[str, str]],
+    tables: Callable[[Mapping[str, Any]], Mapping[str, str]],
 ) -> None:
     """Writes an experiment's charts beside its result, its tables into a page, the result last.
 
     Args:
         content: of the result, a file of JSON.
         result: that file.
-        charts: file name → SVG.
-        tables: name → Markdown.
-        page: with markers for them; None: there is no page.
+        page: with markers for the tables; None: there is no page.
+        charts: content → {file name: SVG}.
+        tables: content → {name: Markdown}.
 
     Raises:
         CarjaxError: the folder or the page cannot be written.
     """
+    # Tables and charts show the numbers that are written, not their last bits.
+    content = rounded(content)
     out = result.parent
     with errors.writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        for name, svg in charts.items():
+        for name, svg in charts(content).items():
             files.write(out / name, svg)
     if page is not None:
         with errors.writing(page, "or give another --page"):
-            files.write(page, fill(page.read_text(encoding="utf-8"), tables))
+            files.write(page, fill(page.read_text(encoding="utf-8"), tables(content)))
     with errors.writing(out):  # last: whoever sees it has all of it
         files.write(result, json.dumps(content, indent=1, allow_nan=False) + "\n")
 

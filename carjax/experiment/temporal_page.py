@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from carjax.experiment import figures
-from carjax.experiment.page import publish, rounded, table
+from carjax.experiment.page import publish, table
 
 RESULT_FILE = "temporal.json"
 # What a table shows of a method: key, heading, format.
@@ -20,19 +20,13 @@ _COLUMNS = (
 )
 
 
-def write(
-    content: Mapping[str, Any],
-    out: pathlib.Path,
-    page: pathlib.Path | None = None,
-) -> None:
+def write(content: Mapping[str, Any], out: pathlib.Path, page: pathlib.Path | None = None) -> None:
     """Writes the charts, renews the tables of a page, and writes `temporal.json` last.
 
     Raises:
         CarjaxError: the folder or the page cannot be written.
     """
-    # Tables and charts show the numbers that are written, not their last bits.
-    content = rounded(content)
-    publish(content, out / RESULT_FILE, charts(content), tables(content), page)
+    publish(content, out / RESULT_FILE, page, charts=charts, tables=tables)
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
