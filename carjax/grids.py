@@ -10,7 +10,6 @@ import functools
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import i0e, i1e
 
 
 def difference_deg(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
@@ -129,6 +128,9 @@ def concentration(length: npt.ArrayLike) -> np.ndarray:
         >>> concentration([0.0, 0.6978]).round(3).tolist()
         [0.0, 2.0]
     """
+    # A fifth of a second that the commands and the page do not spend when they start.
+    from scipy.special import i0e, i1e
+
     r = np.clip(np.asarray(length, np.float64), 0.0, 1.0 - 5e-7)
     small = 2.0 * r + r**3 + 5.0 / 6.0 * r**5
     middle = -0.4 + 1.39 * r + 0.43 / (1.0 - r)

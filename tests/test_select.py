@@ -88,6 +88,12 @@ def test_what_is_chosen_in_memory_is_what_select_writes(chosen):
         carjax.choose_photos(model, other)
 
 
+def test_choosing_and_reporting_wait_for_no_import_of_scipy_or_jax():
+    code = "import carjax.selection, carjax.report, sys\n"
+    code += "sys.exit(any(name in sys.modules for name in ('scipy', 'jax')))"
+    assert python(code).returncode == 0
+
+
 def test_type_checkers_are_told_every_public_name():
     assert sorted(carjax.__all__) == sorted(["__version__", *carjax._PUBLIC])
     assert all(hasattr(carjax, name) for name in carjax.__all__)
